@@ -1,0 +1,1 @@
+//! The Python bridge: runs jupyterhub_config.py and hands its values over.

@@ -1,0 +1,1 @@
+//! Configuration values: classes, options, lazy operations and how sections merge.

@@ -1,0 +1,1 @@
+//! Roles and scopes: expansion, filters and intersection, as pure code.

@@ -1,0 +1,1 @@
+//! The hub: login, OAuth provider, REST API, pages and the life of servers.

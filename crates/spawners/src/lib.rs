@@ -1,0 +1,1 @@
+//! The native spawners, one module each.

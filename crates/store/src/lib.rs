@@ -1,0 +1,1 @@
+//! The database: JupyterHub's tables, ours beside them, and the queries on them.
