@@ -1,0 +1,1 @@
+"""What the whole-system tests and the benches share: starting a hub, talking to it, counting steps."""
