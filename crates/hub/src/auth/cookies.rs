@@ -1,0 +1,159 @@
+//! Cookies signed as Tornado signs them (its format version 2), so that cookies survive a switch
+//! between JupyterHub and Orrery in both directions.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+/// The longest signed value that is looked at; a browser sends at most 4 KiB a cookie.
+const MAX_SIGNED: usize = 4096;
+
+/// A value from the future by more than this is refused, as Tornado refuses it.
+const MAX_SKEW: i64 = 31 * 24 * 3600;
+
+/// Signs and checks cookie values with the hub's cookie secret.
+#[derive(Clone)]
+pub struct Signer {
+    key: Hmac<Sha256>,
+}
+
+impl Signer {
+    /// A signer with the bytes of the cookie secret.
+    pub fn new(secret: &[u8]) -> Self {
+        Self { key: Hmac::new_from_slice(secret).expect("HMAC takes keys of any length") }
+    }
+
+    /// `2|1:0|10:<time>|<len>:<name>|<len>:<base64 value>|<hex signature>`.
+    pub fn sign(&self, name: &str, value: &[u8], now: i64) -> String {
+        let encoded = STANDARD.encode(value);
+        let time = now.to_string();
+        let signed = format!(
+            "2|1:0|{}:{time}|{}:{name}|{}:{encoded}|",
+            time.len(),
+            name.len(),
+            encoded.len(),
+        );
+        let signature = orrery_core::random::to_hex(&self.mac(signed.as_bytes()));
+        signed + &signature
+    }
+
+    /// The value inside, when the signature is ours, the name fits and it is younger than `max_age`.
+    pub fn verify(&self, name: &str, signed: &str, max_age: Duration, now: i64) -> Option<Vec<u8>> {
+        if signed.len() > MAX_SIGNED {
+            return None;
+        }
+        let (body, signature) = signed.rsplit_once('|')?;
+        let signature = from_hex(signature)?;
+        let mut key = self.key.clone();
+        key.update(body.as_bytes());
+        key.update(b"|");
+        key.verify_slice(&signature).ok()?;
+
+        let rest = body.strip_prefix("2|")?;
+        let (_key_version, rest) = field(rest)?;
+        let (time, rest) = field(rest.strip_prefix('|')?)?;
+        let (signed_name, rest) = field(rest.strip_prefix('|')?)?;
+        let (value, rest) = field(rest.strip_prefix('|')?)?;
+        if !rest.is_empty() || signed_name != name {
+            return None;
+        }
+        let time: i64 = time.parse().ok()?;
+        let max_age = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
+        if time < now.saturating_sub(max_age) || time > now.saturating_add(MAX_SKEW) {
+            return None;
+        }
+        STANDARD.decode(value).ok()
+    }
+
+    /// As [`Signer::sign`], in the URL-safe alphabet without padding, as XSRF tokens are written.
+    pub fn sign_url_safe(&self, name: &str, value: &[u8], now: i64) -> String {
+        URL_SAFE_NO_PAD.encode(self.sign(name, value, now))
+    }
+
+    /// Reverses [`Signer::sign_url_safe`].
+    pub fn verify_url_safe(&self, name: &str, text: &str, max_age: Duration, now: i64) -> Option<Vec<u8>> {
+        if text.len() > MAX_SIGNED {
+            return None;
+        }
+        let mut padded = text.to_owned();
+        while padded.len() % 4 != 0 {
+            padded.push('=');
+        }
+        let signed = String::from_utf8(URL_SAFE.decode(padded).ok()?).ok()?;
+        self.verify(name, &signed, max_age, now)
+    }
+
+    fn mac(&self, data: &[u8]) -> [u8; 32] {
+        let mut key = self.key.clone();
+        key.update(data);
+        key.finalize().into_bytes().into()
+    }
+}
+
+/// Reads `<length>:<text>` and returns the text and what follows it.
+fn field(text: &str) -> Option<(&str, &str)> {
+    let (length, rest) = text.split_once(':')?;
+    let length: usize = length.parse().ok()?;
+    Some((rest.get(..length)?, rest.get(length..)?))
+}
+
+/// Reverses lower- or upper-case hexadecimal.
+pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    #[test]
+    fn a_value_signed_by_tornado_is_accepted() {
+        // tornado.web.create_signed_value(b"0123456789abcdef", "jupyterhub-hub-login", b"cookie-id-of-ada",
+        //                                 version=2, clock=lambda: 1700000000)
+        let signed = "2|1:0|10:1700000000|20:jupyterhub-hub-login|24:Y29va2llLWlkLW9mLWFkYQ==|7f8f49e143fc1149feb94fa46d62af4ef64596d323cc327f6abd29df99a91630";
+        let signer = Signer::new(b"0123456789abcdef");
+        assert_eq!(signer.sign("jupyterhub-hub-login", b"cookie-id-of-ada", 1_700_000_000), signed);
+        assert_eq!(
+            signer.verify("jupyterhub-hub-login", signed, DAY, 1_700_000_100).as_deref(),
+            Some(&b"cookie-id-of-ada"[..])
+        );
+    }
+
+    #[test]
+    fn what_was_changed_renamed_or_is_too_old_is_refused() {
+        let signer = Signer::new(b"key");
+        let signed = signer.sign("a", b"value", 1_000_000);
+        assert!(signer.verify("a", &signed, DAY, 1_000_000).is_some());
+        assert!(signer.verify("b", &signed, DAY, 1_000_000).is_none());
+        assert!(signer.verify("a", &signed, DAY, 1_000_000 + 86_401).is_none());
+        assert!(Signer::new(b"other").verify("a", &signed, DAY, 1_000_000).is_none());
+        for at in 0..signed.len() {
+            let mut broken = signed.clone().into_bytes();
+            broken[at] ^= 1;
+            let broken = String::from_utf8_lossy(&broken).into_owned();
+            assert!(signer.verify("a", &broken, DAY, 1_000_000).is_none(), "{broken}");
+        }
+        for nonsense in ["", "|", "2|", "2|1:0|", &"9".repeat(5000), "2|99999999999999999999:x|"] {
+            assert!(signer.verify("a", nonsense, DAY, 0).is_none());
+        }
+    }
+
+    #[test]
+    fn the_url_safe_form_round_trips() {
+        let signer = Signer::new(b"key");
+        let token = signer.sign_url_safe("_xsrf", b"session:cookie-id", 5);
+        assert!(!token.contains(['=', '+', '/', '|']));
+        assert_eq!(
+            signer.verify_url_safe("_xsrf", &token, DAY, 5).as_deref(),
+            Some(&b"session:cookie-id"[..])
+        );
+    }
+}
