@@ -1,1 +1,0 @@
-//! Roles and scopes: expansion, filters and intersection, as pure code.
