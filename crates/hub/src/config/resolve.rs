@@ -1,0 +1,341 @@
+//! Defaults that follow from other options, and checks that look at several options at once.
+
+use std::net::IpAddr;
+
+use orrery_core::config::{Loaded, Problem, UrlPrefix};
+
+use super::{
+    Application, Authenticator, Config, ConfigurableHTTPProxy, JupyterHub, LogLevel, Spawner,
+};
+
+/// The classes whose options depend on one another.
+pub(super) struct Parts {
+    pub(super) application: Loaded<Application>,
+    pub(super) hub: Loaded<JupyterHub>,
+    pub(super) spawner: Loaded<Spawner>,
+    pub(super) authenticator: Loaded<Authenticator>,
+    pub(super) chp: Loaded<ConfigurableHTTPProxy>,
+}
+
+/// Where something listens or is reached by HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpAddress {
+    /// `http` or `https`.
+    pub scheme: String,
+    /// The host name or address; empty for all addresses. No brackets around IPv6.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// The path, beginning with a slash.
+    pub path: String,
+}
+
+impl HttpAddress {
+    /// Reads `scheme://host:port/path`. The host may be empty and the port left out.
+    pub fn parse(url: &str) -> Option<Self> {
+        let (scheme, rest) = url.split_once("://")?;
+        let default_port = match scheme {
+            "http" => 80,
+            "https" => 443,
+            _ => return None,
+        };
+        let (authority, path) = match rest.find('/') {
+            Some(slash) => rest.split_at(slash),
+            None => (rest, "/"),
+        };
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+            _ => (authority, default_port),
+        };
+        let host = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+            .unwrap_or(host);
+        Some(Self {
+            scheme: scheme.to_owned(),
+            host: host.to_owned(),
+            port,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The URL, with `host` in brackets if it is an IPv6 address.
+    pub fn url(&self) -> String {
+        let host = if self.host.contains(':') {
+            format!("[{}]", self.host)
+        } else {
+            self.host.clone()
+        };
+        format!("{}://{host}:{}{}", self.scheme, self.port, self.path)
+    }
+
+    /// Whether it listens on all addresses of the machine.
+    pub fn is_everywhere(&self) -> bool {
+        self.host.is_empty()
+            || self
+                .host
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_unspecified())
+    }
+}
+
+impl Config {
+    /// The public address that the proxy listens on.
+    pub fn public_address(&self) -> HttpAddress {
+        HttpAddress::parse(&self.hub.bind_url)
+            .expect("bind_url was checked when the configuration was read")
+    }
+
+    /// The path of the hub's own pages: `base_url` and `hub/`.
+    pub fn hub_prefix(&self) -> String {
+        format!("{}hub/", self.hub.base_url.as_str())
+    }
+
+    /// The address that the hub itself listens on, with its path.
+    pub fn hub_address(&self) -> HttpAddress {
+        let mut address = match HttpAddress::parse(&self.hub.hub_bind_url) {
+            Some(address) => address,
+            None => HttpAddress {
+                scheme: "http".into(),
+                host: self.hub.hub_ip.clone(),
+                port: u16::try_from(self.hub.hub_port)
+                    .expect("hub_port was checked when the configuration was read"),
+                path: String::new(),
+            },
+        };
+        address.path = self.hub_prefix();
+        address
+    }
+
+    /// The URL, ending in `/hub/`, under which servers, services and the proxy reach the hub.
+    /// `hostname` is this machine's name, used when the hub listens everywhere.
+    pub fn hub_connect_url(&self, hostname: &str) -> String {
+        let mut address = match HttpAddress::parse(&self.hub.hub_connect_url) {
+            Some(address) => address,
+            None => {
+                let mut address = self.hub_address();
+                if !self.hub.hub_connect_ip.is_empty() {
+                    address.host.clone_from(&self.hub.hub_connect_ip);
+                } else if address.is_everywhere() {
+                    hostname.clone_into(&mut address.host);
+                }
+                if let Ok(port @ 1..) = u16::try_from(self.hub.hub_connect_port) {
+                    address.port = port;
+                }
+                address
+            }
+        };
+        address.path = self.hub_prefix();
+        address.url()
+    }
+}
+
+/// Fills in defaults and looks for contradictions.
+pub(super) fn resolve(
+    mut parts: Parts,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<String>,
+) -> Parts {
+    if !parts.application.is_set("log_level") {
+        // Upstream's hub logs from INFO on although applications begin at WARN.
+        parts.application.value.log_level = LogLevel::Info;
+    }
+    public_address(&mut parts.hub, problems, warnings);
+    hub_address(&mut parts.hub.value, problems);
+    pages(&mut parts.hub, warnings);
+    database(&mut parts.hub.value);
+    authenticator(&mut parts.authenticator);
+    spawner(&mut parts.spawner.value, problems);
+    proxy(&mut parts, problems);
+    parts
+}
+
+fn public_address(
+    hub: &mut Loaded<JupyterHub>,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<String>,
+) {
+    let by_parts = hub.is_set("ip") || hub.is_set("port") || hub.is_set("base_url");
+    if hub.value.bind_url.starts_with("http+unix://")
+        || hub.value.bind_url.starts_with("unix+http://")
+    {
+        problems.push(Problem::Invalid(
+            "JupyterHub.bind_url: unix sockets are not supported yet".into(),
+        ));
+        return;
+    }
+    let Some(mut address) = HttpAddress::parse(&hub.value.bind_url) else {
+        problems.push(Problem::Invalid(format!(
+            "JupyterHub.bind_url must be a URL such as http://127.0.0.1:8000/, but is {:?}",
+            hub.value.bind_url
+        )));
+        return;
+    };
+    if address.scheme == "https" {
+        problems.push(Problem::Invalid(
+            "JupyterHub.bind_url: https is not supported yet, use http".into(),
+        ));
+    }
+    if by_parts {
+        if hub.is_set("bind_url") {
+            warnings.push(
+                "JupyterHub.bind_url and ip, port or base_url are set: the latter count, set just one of both".into(),
+            );
+        }
+        // As upstream does it: once one part is set, ip and port come from the parts.
+        address.host.clone_from(&hub.value.ip);
+        match u16::try_from(hub.value.port) {
+            Ok(port) => address.port = port,
+            Err(_) => problems.push(not_a_port("JupyterHub.port", hub.value.port)),
+        }
+    }
+    if hub.is_set("base_url") {
+        hub.value.base_url.as_str().clone_into(&mut address.path);
+    } else {
+        hub.value.base_url = UrlPrefix::new(&address.path);
+        hub.value.base_url.as_str().clone_into(&mut address.path);
+    }
+    hub.value.ip.clone_from(&address.host);
+    hub.value.port = i64::from(address.port);
+    hub.value.bind_url = address.url();
+}
+
+fn hub_address(hub: &mut JupyterHub, problems: &mut Vec<Problem>) {
+    for (option, port) in [
+        ("JupyterHub.hub_port", hub.hub_port),
+        ("JupyterHub.hub_connect_port", hub.hub_connect_port),
+    ] {
+        if u16::try_from(port).is_err() {
+            problems.push(not_a_port(option, port));
+        }
+    }
+    for (option, url) in [
+        ("JupyterHub.hub_bind_url", &hub.hub_bind_url),
+        ("JupyterHub.hub_connect_url", &hub.hub_connect_url),
+    ] {
+        if url.contains("unix://") || url.starts_with("unix+http://") {
+            problems.push(Problem::Invalid(format!(
+                "{option}: unix sockets are not supported yet"
+            )));
+        } else if !url.is_empty() && HttpAddress::parse(url).is_none() {
+            problems.push(Problem::Invalid(format!(
+                "{option} must be a URL such as http://127.0.0.1:8081, but is {url:?}"
+            )));
+        }
+    }
+}
+
+fn pages(hub: &mut Loaded<JupyterHub>, warnings: &mut Vec<String>) {
+    let base_url = hub.value.base_url.as_str().to_owned();
+    if hub.is_set("hub_routespec") {
+        let path = UrlPrefix::new(&hub.value.hub_routespec);
+        if path.as_str() != "/" && path.as_str() != base_url {
+            warnings.push(format!(
+                "JupyterHub.hub_routespec is {}: requests for servers that do not run may not reach the hub",
+                path.as_str()
+            ));
+        }
+        path.as_str().clone_into(&mut hub.value.hub_routespec);
+    } else {
+        hub.value.hub_routespec.clone_from(&base_url);
+    }
+    let public = &mut hub.value.public_url;
+    if !public.is_empty() {
+        if !public.ends_with('/') {
+            public.push('/');
+        }
+        if HttpAddress::parse(public).is_some_and(|address| address.path == "/") && base_url != "/"
+        {
+            *public = format!("{}{base_url}", public.trim_end_matches('/'));
+        } else if !public.ends_with(&base_url) {
+            warnings.push(format!(
+                "JupyterHub.public_url {public} does not end in base_url {base_url}"
+            ));
+        }
+    }
+    if !hub.is_set("oauth_token_expires_in") {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "fractions of a second are cut as upstream cuts them"
+        )]
+        let seconds = (hub.value.cookie_max_age_days * 24.0 * 3600.0) as i64;
+        hub.value.oauth_token_expires_in = seconds;
+    }
+}
+
+fn database(hub: &mut JupyterHub) {
+    if !hub.db_url.contains("://") {
+        hub.db_url = format!("sqlite:///{}", hub.db_url);
+    }
+}
+
+fn authenticator(authenticator: &mut Loaded<Authenticator>) {
+    let named = !authenticator.value.allowed_users.is_empty();
+    if !authenticator.is_set("allow_existing_users") {
+        authenticator.value.allow_existing_users = named;
+    }
+    if !authenticator.is_set("allow_all") {
+        // The dummy authenticator lets everybody in unless names are given.
+        authenticator.value.allow_all &= !named;
+    }
+    if !authenticator.is_set("any_allow_config") {
+        authenticator.value.any_allow_config =
+            authenticator.value.allow_all || authenticator.value.allow_existing_users || named;
+    }
+}
+
+fn spawner(spawner: &mut Spawner, problems: &mut Vec<Problem>) {
+    if u16::try_from(spawner.port).is_err() {
+        problems.push(not_a_port("Spawner.port", spawner.port));
+    }
+    if spawner
+        .cmd
+        .as_ref()
+        .is_some_and(|command| command.0.is_empty())
+    {
+        problems.push(Problem::Invalid(
+            "Spawner.cmd must name a program, but is empty".into(),
+        ));
+    }
+}
+
+fn proxy(parts: &mut Parts, problems: &mut Vec<Problem>) {
+    let hub = &parts.hub.value;
+    let chp = &mut parts.chp;
+    if !chp.is_set("api_url") {
+        chp.value.api_url =
+            if parts.hub.is_set("proxy_api_ip") || parts.hub.is_set("proxy_api_port") {
+                let host = if hub.proxy_api_ip.is_empty() {
+                    "127.0.0.1"
+                } else {
+                    &hub.proxy_api_ip
+                };
+                let port = if hub.proxy_api_port == 0 {
+                    hub.port + 1
+                } else {
+                    hub.proxy_api_port
+                };
+                format!("http://{host}:{port}")
+            } else {
+                "http://127.0.0.1:8001".to_owned()
+            };
+    }
+    if HttpAddress::parse(&chp.value.api_url).is_none_or(|address| address.scheme != "http") {
+        problems.push(Problem::Invalid(format!(
+            "ConfigurableHTTPProxy.api_url must be a URL such as http://127.0.0.1:8001, but is {:?} (unix sockets and \
+             https are not supported yet)",
+            chp.value.api_url
+        )));
+    }
+    if chp.value.command.0.is_empty() {
+        problems.push(Problem::Invalid(
+            "ConfigurableHTTPProxy.command must name a program, but is empty".into(),
+        ));
+    }
+}
+
+fn not_a_port(option: &str, port: i64) -> Problem {
+    Problem::Invalid(format!(
+        "{option} must be a port from 0 to 65535, but is {port}"
+    ))
+}
