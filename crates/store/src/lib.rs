@@ -1,1 +1,35 @@
-//! The database: JupyterHub's tables, ours beside them, and the queries on them.
+#![doc = include_str!("../README.md")]
+
+mod connection;
+mod error;
+mod freshness;
+pub mod json;
+mod schema;
+mod sql;
+mod store;
+pub mod time;
+pub mod token_hash;
+mod url;
+
+pub mod api_tokens;
+pub mod groups;
+pub mod oauth_clients;
+pub mod oauth_codes;
+pub mod roles;
+pub mod runs;
+pub mod servers;
+pub mod services;
+pub mod share_codes;
+pub mod shares;
+pub mod spawners;
+pub mod users;
+
+pub use chrono::NaiveDateTime;
+pub use sea_orm::ConnectionTrait;
+
+pub use connection::{Connection, Transaction};
+pub use error::StoreError;
+pub use freshness::Version;
+pub use schema::{ALEMBIC_REVISION, ORRERY_SCHEMA_VERSION};
+pub use store::{Store, StoreOptions, WriteError};
+pub use url::{DbUrl, Dialect};

@@ -1,0 +1,184 @@
+//! What can go wrong with the database, told apart by what a caller can do about it.
+
+use std::time::Duration;
+
+use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr};
+
+/// An error of the store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database URL cannot be understood. The text never holds the password.
+    #[error("the database URL is not usable: {0}")]
+    Url(String),
+    /// The database cannot be opened; says which one, why, and what to do.
+    #[error("cannot open the database {database}: {problem}; {cure}")]
+    Open {
+        /// File or URL without password.
+        database: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        cure: String,
+    },
+    /// The database was made by another version; nothing was changed in it.
+    #[error(
+        "the database {database} has schema version {found}, but this program needs {needed}; {cure}"
+    )]
+    SchemaVersion {
+        /// File or URL without password.
+        database: String,
+        /// The version found.
+        found: String,
+        /// The version that this program reads and writes.
+        needed: String,
+        /// What to do.
+        cure: String,
+    },
+    /// The database is away, full, read-only or too busy. Trying later can help.
+    #[error("the database is not available: {problem}")]
+    Unavailable {
+        /// What happened.
+        problem: String,
+        /// The driver's error, if it came from there.
+        #[source]
+        source: Option<DbErr>,
+    },
+    /// Somebody else wrote at the same time; the same transaction may succeed when run again.
+    #[error("the database was busy with another transaction")]
+    Busy(#[source] DbErr),
+    /// A row with the same unique value exists already.
+    #[error("a row with the same unique value exists already")]
+    Duplicate(#[source] DbErr),
+    /// A row that should be referred to does not exist.
+    #[error("a row that is referred to does not exist")]
+    Reference(#[source] DbErr),
+    /// A value in the database cannot be read as what it should be.
+    #[error("the database holds a value that cannot be read: {0}")]
+    Corrupt(String),
+    /// Anything else: a bug in a statement, or a database that is not what it says.
+    #[error("a database statement failed")]
+    Statement(#[source] DbErr),
+}
+
+impl StoreError {
+    /// Whether the database is away or overloaded (answer 503), rather than a bug (500).
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Busy(_))
+    }
+
+    /// Whether a row with the same unique value exists already (answer 409).
+    pub fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Duplicate(_))
+    }
+
+    pub(crate) fn timed_out(what: &str, limit: Duration) -> Self {
+        Self::Unavailable {
+            problem: format!("{what} took longer than {} s", limit.as_secs_f32()),
+            source: None,
+        }
+    }
+}
+
+impl From<DbErr> for StoreError {
+    fn from(error: DbErr) -> Self {
+        let class = match &error {
+            DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => {
+                Class::Away("no connection became free in time".into())
+            }
+            DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed) => {
+                Class::Away("the connection is closed".into())
+            }
+            DbErr::Conn(RuntimeErr::SqlxError(cause))
+            | DbErr::Exec(RuntimeErr::SqlxError(cause))
+            | DbErr::Query(RuntimeErr::SqlxError(cause)) => classify(cause),
+            DbErr::Conn(other) => Class::Away(other.to_string()),
+            DbErr::Json(text) | DbErr::Type(text) => Class::Corrupt(text.clone()),
+            // The connection wrapper reports a passed deadline this way.
+            DbErr::Custom(text) if text.starts_with(TIMED_OUT) => Class::Away(text.clone()),
+            _ => Class::Bug,
+        };
+        match class {
+            Class::Away(problem) => Self::Unavailable {
+                problem,
+                source: Some(error),
+            },
+            Class::Busy => Self::Busy(error),
+            Class::Duplicate => Self::Duplicate(error),
+            Class::Reference => Self::Reference(error),
+            Class::Corrupt(text) => Self::Corrupt(text),
+            Class::Bug => Self::Statement(error),
+        }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        DbErr::Query(RuntimeErr::SqlxError(std::sync::Arc::new(error))).into()
+    }
+}
+
+/// How a statement that passed its deadline begins its message.
+pub(crate) const TIMED_OUT: &str = "no answer from the database";
+
+enum Class {
+    Away(String),
+    Busy,
+    Duplicate,
+    Reference,
+    Corrupt(String),
+    Bug,
+}
+
+fn classify(error: &sqlx::Error) -> Class {
+    use sqlx::Error as E;
+    match error {
+        E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed => {
+            Class::Away(error.to_string())
+        }
+        E::ColumnDecode { .. } | E::Decode(_) => Class::Corrupt(error.to_string()),
+        E::Database(database) => {
+            if database.is_unique_violation() {
+                return Class::Duplicate;
+            }
+            if database.is_foreign_key_violation() {
+                return Class::Reference;
+            }
+            let code = database.code().unwrap_or_default();
+            if database
+                .try_downcast_ref::<sqlx::sqlite::SqliteError>()
+                .is_some()
+            {
+                // Extended result codes keep the primary code in their low byte.
+                match code.parse::<u32>().unwrap_or_default() & 0xff {
+                    5 | 6 => Class::Busy,
+                    8 | 10 | 13 | 14 => Class::Away(database.message().to_owned()),
+                    11 | 26 => Class::Corrupt(database.message().to_owned()),
+                    _ => Class::Bug,
+                }
+            } else if let Some(mysql) =
+                database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+            {
+                match mysql.number() {
+                    1205 | 1213 => Class::Busy,
+                    1040 | 1053 | 1021 | 1114 | 1203 | 1290 | 1836 => {
+                        Class::Away(database.message().to_owned())
+                    }
+                    _ => Class::Bug,
+                }
+            } else {
+                match code.as_ref() {
+                    "40001" | "40P01" | "55P03" => Class::Busy,
+                    "25006" | "57P01" | "57P02" | "57P03" | "57P05" | "57014" => {
+                        Class::Away(database.message().to_owned())
+                    }
+                    code if code.starts_with("08") || code.starts_with("53") => {
+                        Class::Away(database.message().to_owned())
+                    }
+                    _ => Class::Bug,
+                }
+            }
+        }
+        _ => Class::Bug,
+    }
+}

@@ -1,0 +1,283 @@
+//! `roles` and the maps that give roles to users, groups and services.
+
+use sea_orm::ConnectionTrait;
+
+use crate::{
+    json,
+    sql::{self, CHUNK, Result, from_row, marks, values},
+};
+
+/// A row of `roles`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// Key.
+    pub id: i32,
+    /// Unique name.
+    pub name: String,
+    /// What the role is for.
+    pub description: Option<String>,
+    /// Its scopes, unexpanded.
+    pub scopes: Vec<String>,
+    /// Whether the authenticator keeps it.
+    pub managed_by_auth: bool,
+}
+
+from_row!(Role {
+    id,
+    name,
+    description,
+    scopes: list,
+    managed_by_auth
+});
+
+/// Somebody or something that holds roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// A user, by id.
+    User(i32),
+    /// A group, by id.
+    Group(i32),
+    /// A service, by id.
+    Service(i32),
+}
+
+/// A role's name and who holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    /// The id of the user, group or service.
+    pub holder_id: i32,
+    /// The role's name.
+    pub name: String,
+    /// Whether the authenticator gave it.
+    pub managed_by_auth: bool,
+}
+
+from_row!(Assignment {
+    holder_id,
+    name,
+    managed_by_auth
+});
+
+/// A holder of a role.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Key of the user, group or service.
+    pub id: i32,
+    /// Its name.
+    pub name: String,
+}
+
+from_row!(Named { id, name });
+
+/// A kind of holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HolderKind {
+    /// Users.
+    User,
+    /// Groups.
+    Group,
+    /// Services.
+    Service,
+}
+
+impl HolderKind {
+    /// Map table, its column, and the holders' table.
+    fn tables(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::User => ("user_role_map", "user_id", "users"),
+            Self::Group => ("group_role_map", "group_id", "\"groups\""),
+            Self::Service => ("service_role_map", "service_id", "services"),
+        }
+    }
+}
+
+impl Holder {
+    fn parts(self) -> (&'static str, &'static str, i32) {
+        let (kind, id) = match self {
+            Self::User(id) => (HolderKind::User, id),
+            Self::Group(id) => (HolderKind::Group, id),
+            Self::Service(id) => (HolderKind::Service, id),
+        };
+        let (map, column, _) = kind.tables();
+        (map, column, id)
+    }
+}
+
+/// The four roles that every database has: name, description, scopes.
+pub const DEFAULT_ROLES: [(&str, &str, &[&str]); 4] = [
+    ("user", "Standard user privileges", &["self"]),
+    (
+        "admin",
+        "Elevated privileges (can do anything)",
+        &[
+            "admin-ui",
+            "admin:users",
+            "admin:servers",
+            "admin:services",
+            "tokens",
+            "admin:groups",
+            "list:services",
+            "read:services",
+            "read:hub",
+            "proxy",
+            "shutdown",
+            "access:services",
+            "access:servers",
+            "read:roles",
+            "read:metrics",
+            "shares",
+        ],
+    ),
+    (
+        "server",
+        "Post activity only",
+        &["users:activity!user", "access:servers!server"],
+    ),
+    (
+        "token",
+        "Token with same permissions as its owner",
+        &["inherit"],
+    ),
+];
+
+/// Finds a role by name.
+pub async fn find(connection: &impl ConnectionTrait, name: &str) -> Result<Option<Role>> {
+    sql::one(
+        connection,
+        "SELECT * FROM roles WHERE name = ?",
+        values![name],
+    )
+    .await
+}
+
+/// Every role, by id.
+pub async fn list(connection: &impl ConnectionTrait) -> Result<Vec<Role>> {
+    sql::all(connection, "SELECT * FROM roles ORDER BY id", vec![]).await
+}
+
+/// Adds the role, or gives the role of that name these values.
+pub async fn upsert(
+    connection: &impl ConnectionTrait,
+    name: &str,
+    description: Option<&str>,
+    scopes: &[String],
+    managed_by_auth: bool,
+) -> Result<Role> {
+    let columns = vec![
+        ("description", description.map(str::to_owned).into()),
+        ("scopes", json::list(scopes)),
+        ("managed_by_auth", managed_by_auth.into()),
+    ];
+    let id = if let Some(role) = find(connection, name).await? {
+        sql::update(connection, "roles", role.id, columns).await?;
+        role.id
+    } else {
+        let columns = [("name", name.into())].into_iter().chain(columns).collect();
+        sql::insert_upstream(connection, "roles", columns).await?
+    };
+    Ok(Role {
+        id,
+        name: name.to_owned(),
+        description: description.map(str::to_owned),
+        scopes: scopes.to_vec(),
+        managed_by_auth,
+    })
+}
+
+/// Deletes a role and takes it from everybody.
+pub async fn delete(connection: &impl ConnectionTrait, id: i32) -> Result<bool> {
+    for kind in [HolderKind::User, HolderKind::Group, HolderKind::Service] {
+        let (map, _, _) = kind.tables();
+        let sql = format!("DELETE FROM {map} WHERE role_id = ?");
+        sql::execute(connection, &sql, values![id]).await?;
+    }
+    Ok(sql::execute(connection, "DELETE FROM roles WHERE id = ?", values![id]).await? > 0)
+}
+
+/// Gives a role; says whether it was not held before.
+pub async fn assign(
+    connection: &impl ConnectionTrait,
+    holder: Holder,
+    role_id: i32,
+    managed_by_auth: bool,
+) -> Result<bool> {
+    let (map, column, id) = holder.parts();
+    let sql = format!("SELECT COUNT(*) AS n FROM {map} WHERE {column} = ? AND role_id = ?");
+    if sql::count(connection, &sql, values![id, role_id]).await? > 0 {
+        return Ok(false);
+    }
+    let sql = format!("INSERT INTO {map} ({column}, role_id, managed_by_auth) VALUES (?, ?, ?)");
+    sql::execute(connection, &sql, values![id, role_id, managed_by_auth]).await?;
+    Ok(true)
+}
+
+/// Takes a role away; says whether it was held.
+pub async fn strip(
+    connection: &impl ConnectionTrait,
+    holder: Holder,
+    role_id: i32,
+) -> Result<bool> {
+    let (map, column, id) = holder.parts();
+    let sql = format!("DELETE FROM {map} WHERE {column} = ? AND role_id = ?");
+    Ok(sql::execute(connection, &sql, values![id, role_id]).await? > 0)
+}
+
+/// The roles that a user, group or service holds itself, by id.
+pub async fn of(connection: &impl ConnectionTrait, holder: Holder) -> Result<Vec<Role>> {
+    let (map, column, id) = holder.parts();
+    let sql = format!(
+        "SELECT r.* FROM roles r JOIN {map} m ON m.role_id = r.id WHERE m.{column} = ? ORDER BY r.id"
+    );
+    sql::all(connection, &sql, values![id]).await
+}
+
+/// The roles of a user, its own and through its groups, each once, by id; one query.
+pub async fn of_user_and_groups(
+    connection: &impl ConnectionTrait,
+    user_id: i32,
+) -> Result<Vec<Role>> {
+    sql::all(
+        connection,
+        "SELECT r.* FROM roles r WHERE r.id IN ( \
+             SELECT m.role_id FROM user_role_map m WHERE m.user_id = ? \
+             UNION SELECT g.role_id FROM group_role_map g \
+             JOIN user_group_map u ON u.group_id = g.group_id WHERE u.user_id = ?) \
+         ORDER BY r.id",
+        values![user_id, user_id],
+    )
+    .await
+}
+
+/// The names of the roles that each of many users, groups or services holds itself.
+pub async fn names_of_many(
+    connection: &impl ConnectionTrait,
+    kind: HolderKind,
+    ids: &[i32],
+) -> Result<Vec<Assignment>> {
+    let (map, column, _) = kind.tables();
+    let mut found = Vec::new();
+    for chunk in ids.chunks(CHUNK) {
+        let sql = format!(
+            "SELECT m.{column} AS holder_id, r.name, m.managed_by_auth FROM {map} m \
+             JOIN roles r ON r.id = m.role_id WHERE m.{column} IN ({}) ORDER BY m.{column}, r.id",
+            marks(chunk.len())
+        );
+        let ids = chunk.iter().map(|id| (*id).into()).collect();
+        found.extend(sql::all(connection, &sql, ids).await?);
+    }
+    Ok(found)
+}
+
+/// The users, groups or services that hold a role themselves, by id.
+pub async fn holders(
+    connection: &impl ConnectionTrait,
+    kind: HolderKind,
+    role_id: i32,
+) -> Result<Vec<Named>> {
+    let (map, column, table) = kind.tables();
+    let sql = format!(
+        "SELECT h.id, h.name FROM {table} h JOIN {map} m ON m.{column} = h.id \
+         WHERE m.role_id = ? ORDER BY h.id"
+    );
+    sql::all(connection, &sql, values![role_id]).await
+}

@@ -1,0 +1,464 @@
+//! `orrery_runs`: one row for each life of a server, from request to stop. Ours, not upstream's.
+//!
+//! A run is *active* until it is stopped or failed; the unique `active_key` holds that a server has
+//! at most one active run, whoever writes. Finished runs stay as a ledger of use.
+
+use std::time::Duration;
+
+use chrono::NaiveDateTime;
+use orrery_core::phase::{Failure, Phase};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Value as SqlValue};
+use serde_json::Value;
+
+use crate::{
+    json,
+    sql::{self, CHUNK, Result, from_row, marks, values},
+    time,
+};
+
+/// A row of `orrery_runs`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// Key; never used twice.
+    pub id: i64,
+    /// Whose server it is, while the user exists.
+    pub user_id: Option<i32>,
+    /// The row of `spawners`, while it exists.
+    pub spawner_id: Option<i32>,
+    /// The user's name when the run began.
+    pub user_name: String,
+    /// The server's name; empty for the default server.
+    pub server_name: String,
+    /// Where the run stands.
+    pub phase: Phase,
+    /// The replica that moves the run.
+    pub owner: Option<String>,
+    /// Until when it is the owner's.
+    pub lease_until: Option<NaiveDateTime>,
+    /// When the present phase has taken too long.
+    pub deadline: Option<NaiveDateTime>,
+    /// The options that the user chose.
+    pub options: Value,
+    /// The last progress events, oldest first.
+    pub events: Vec<Value>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// Whether somebody asked to end it while it was pending.
+    pub cancel_requested: bool,
+    /// When it was asked for.
+    pub queued_at: NaiveDateTime,
+    /// When its turn came.
+    pub started_at: Option<NaiveDateTime>,
+    /// When the server answered.
+    pub ready_at: Option<NaiveDateTime>,
+    /// When it was asked to end.
+    pub stopping_at: Option<NaiveDateTime>,
+    /// When it had ended.
+    pub ended_at: Option<NaiveDateTime>,
+}
+
+from_row!(Run {
+    id,
+    user_id,
+    spawner_id,
+    user_name,
+    server_name,
+    phase: phase,
+    owner,
+    lease_until,
+    deadline,
+    options: dict,
+    events: parsed,
+    failure: parsed,
+    cancel_requested,
+    queued_at,
+    started_at,
+    ready_at,
+    stopping_at,
+    ended_at,
+});
+
+/// A run to add; it begins as [`Phase::Queued`].
+#[derive(Clone, Debug)]
+pub struct NewRun {
+    /// Whose server.
+    pub user_id: i32,
+    /// The row of `spawners`.
+    pub spawner_id: i32,
+    /// The user's name.
+    pub user_name: String,
+    /// The server's name; empty for the default server.
+    pub server_name: String,
+    /// The options that the user chose.
+    pub options: Value,
+    /// The replica that will move it.
+    pub owner: Option<String>,
+    /// Until when it is the owner's.
+    pub lease_until: Option<NaiveDateTime>,
+    /// When waiting has taken too long.
+    pub deadline: Option<NaiveDateTime>,
+    /// Now.
+    pub queued_at: NaiveDateTime,
+}
+
+/// Which runs a replica may take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeOver {
+    /// Those without an owner and those whose lease has ended.
+    Expired,
+    /// All active ones: for the only hub of a database, when it starts.
+    All,
+}
+
+/// Adds a run. [`StoreError::Duplicate`](crate::StoreError::Duplicate) if the server has an active
+/// run already.
+pub async fn insert(connection: &impl ConnectionTrait, new: &NewRun) -> Result<i64> {
+    let columns: Vec<(&str, SqlValue)> = vec![
+        ("user_id", new.user_id.into()),
+        ("spawner_id", new.spawner_id.into()),
+        ("user_name", new.user_name.as_str().into()),
+        ("server_name", new.server_name.as_str().into()),
+        (
+            "active_key",
+            format!("{}/{}", new.user_id, new.server_name).into(),
+        ),
+        ("phase", Phase::Queued.as_str().into()),
+        ("owner", new.owner.clone().into()),
+        ("lease_until", new.lease_until.map(time::truncate).into()),
+        ("deadline", new.deadline.map(time::truncate).into()),
+        ("options", json::dict(&new.options)),
+        ("cancel_requested", false.into()),
+        ("queued_at", time::truncate(new.queued_at).into()),
+    ];
+    sql::insert(connection, "orrery_runs", columns).await
+}
+
+/// Finds a run by id.
+pub async fn find(connection: &impl ConnectionTrait, id: i64) -> Result<Option<Run>> {
+    sql::one(
+        connection,
+        "SELECT * FROM orrery_runs WHERE id = ?",
+        values![id],
+    )
+    .await
+}
+
+/// The active run of a server, if it has one.
+pub async fn active(
+    connection: &impl ConnectionTrait,
+    user_id: i32,
+    server_name: &str,
+) -> Result<Option<Run>> {
+    sql::one(
+        connection,
+        "SELECT * FROM orrery_runs WHERE active_key = ?",
+        values![format!("{user_id}/{server_name}")],
+    )
+    .await
+}
+
+/// The newest run of a spawner, active or not.
+pub async fn latest(connection: &impl ConnectionTrait, spawner_id: i32) -> Result<Option<Run>> {
+    sql::one(
+        connection,
+        "SELECT * FROM orrery_runs WHERE spawner_id = ? ORDER BY id DESC LIMIT 1",
+        values![spawner_id],
+    )
+    .await
+}
+
+/// The active runs of many users, by id.
+pub async fn active_of_users(
+    connection: &impl ConnectionTrait,
+    user_ids: &[i32],
+) -> Result<Vec<Run>> {
+    let mut found: Vec<Run> = Vec::new();
+    for chunk in user_ids.chunks(CHUNK) {
+        let sql = format!(
+            "SELECT * FROM orrery_runs WHERE active_key IS NOT NULL AND user_id IN ({})",
+            marks(chunk.len())
+        );
+        let ids = chunk.iter().map(|id| (*id).into()).collect();
+        found.extend(sql::all(connection, &sql, ids).await?);
+    }
+    found.sort_by_key(|run| run.id);
+    Ok(found)
+}
+
+/// The runs in any of these phases, by id.
+pub async fn list(connection: &impl ConnectionTrait, phases: &[Phase]) -> Result<Vec<Run>> {
+    if phases.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT * FROM orrery_runs WHERE phase IN ({}) ORDER BY id",
+        marks(phases.len())
+    );
+    let words = phases.iter().map(|phase| phase.as_str().into()).collect();
+    sql::all(connection, &sql, words).await
+}
+
+/// The active runs of one replica, by id.
+pub async fn list_owned(connection: &impl ConnectionTrait, owner: &str) -> Result<Vec<Run>> {
+    sql::all(
+        connection,
+        "SELECT * FROM orrery_runs WHERE owner = ? AND active_key IS NOT NULL ORDER BY id",
+        values![owner],
+    )
+    .await
+}
+
+/// How many runs are in each phase that has any.
+pub async fn counts(connection: &impl ConnectionTrait) -> Result<Vec<(Phase, u64)>> {
+    sql::rows(
+        connection,
+        "SELECT phase, COUNT(*) AS n FROM orrery_runs GROUP BY phase ORDER BY phase",
+        vec![],
+    )
+    .await?
+    .iter()
+    .map(|row| {
+        let number: i64 = row.try_get("", "n")?;
+        Ok((
+            read_phase(row, "", "phase")?,
+            u64::try_from(number).unwrap_or_default(),
+        ))
+    })
+    .collect()
+}
+
+/// Moves a run from one phase to another, notes the time, and sets the new phase's deadline.
+/// Says whether it happened: `false` means that the run was no longer in `from`. A run that ends
+/// gives up its lease.
+pub async fn transition(
+    connection: &impl ConnectionTrait,
+    id: i64,
+    from: Phase,
+    to: Phase,
+    now: NaiveDateTime,
+    deadline: Option<NaiveDateTime>,
+) -> Result<bool> {
+    let time_column = match to {
+        Phase::Queued => "queued_at",
+        Phase::Starting => "started_at",
+        Phase::Ready => "ready_at",
+        Phase::Stopping => "stopping_at",
+        Phase::Stopped | Phase::Failed => "ended_at",
+    };
+    let end = if to.is_active() {
+        ""
+    } else {
+        ", active_key = NULL, lease_until = NULL"
+    };
+    let sql = format!(
+        "UPDATE orrery_runs SET phase = ?, {time_column} = ?, deadline = ?{end} \
+         WHERE id = ? AND phase = ?"
+    );
+    let values = values![
+        to.as_str(),
+        time::truncate(now),
+        deadline.map(time::truncate),
+        id,
+        from.as_str()
+    ];
+    Ok(sql::execute(connection, &sql, values).await? == 1)
+}
+
+/// Ends a run as failed, from the phase it was in, with the reason. Says whether it happened.
+pub async fn fail(
+    connection: &impl ConnectionTrait,
+    id: i64,
+    from: Phase,
+    failure: &Failure,
+    now: NaiveDateTime,
+) -> Result<bool> {
+    if !transition(connection, id, from, Phase::Failed, now, None).await? {
+        return Ok(false);
+    }
+    set_failure(connection, id, failure).await
+}
+
+/// Notes why a run fails, whatever its phase.
+pub async fn set_failure(
+    connection: &impl ConnectionTrait,
+    id: i64,
+    failure: &Failure,
+) -> Result<bool> {
+    let sql = "UPDATE orrery_runs SET failure = ? WHERE id = ?";
+    Ok(sql::execute(connection, sql, values![json::to_text(failure), id]).await? == 1)
+}
+
+/// Asks to end a pending run; its owner sees it at the next look. Says whether it was active.
+pub async fn request_cancel(connection: &impl ConnectionTrait, id: i64) -> Result<bool> {
+    let sql = "UPDATE orrery_runs SET cancel_requested = ? WHERE id = ? AND active_key IS NOT NULL";
+    Ok(sql::execute(connection, sql, values![true, id]).await? == 1)
+}
+
+/// Moves the present phase's deadline.
+pub async fn set_deadline(
+    connection: &impl ConnectionTrait,
+    id: i64,
+    phase: Phase,
+    deadline: Option<NaiveDateTime>,
+) -> Result<bool> {
+    let sql = "UPDATE orrery_runs SET deadline = ? WHERE id = ? AND phase = ?";
+    let values = values![deadline.map(time::truncate), id, phase.as_str()];
+    Ok(sql::execute(connection, sql, values).await? == 1)
+}
+
+/// Lengthens the lease of one run. `false` means that it is no longer the owner's: stop moving it.
+pub async fn extend_lease(
+    connection: &impl ConnectionTrait,
+    id: i64,
+    owner: &str,
+    until: NaiveDateTime,
+) -> Result<bool> {
+    let sql = "UPDATE orrery_runs SET lease_until = ? \
+               WHERE id = ? AND owner = ? AND active_key IS NOT NULL";
+    // MySQL counts only rows that really changed, so a repeated call must look for itself.
+    let values = values![time::truncate(until), id, owner];
+    if sql::execute(connection, sql, values).await? == 1 {
+        return Ok(true);
+    }
+    let run = find(connection, id).await?;
+    Ok(run.is_some_and(|run| run.phase.is_active() && run.owner.as_deref() == Some(owner)))
+}
+
+/// Lengthens the lease of every active run of a replica.
+pub async fn extend_leases(
+    connection: &impl ConnectionTrait,
+    owner: &str,
+    until: NaiveDateTime,
+) -> Result<u64> {
+    let sql = "UPDATE orrery_runs SET lease_until = ? WHERE owner = ? AND active_key IS NOT NULL";
+    sql::execute(connection, sql, values![time::truncate(until), owner]).await
+}
+
+/// Makes active runs of others this replica's, and gives them as they now are.
+pub async fn take_over(
+    connection: &impl ConnectionTrait,
+    which: TakeOver,
+    owner: &str,
+    now: NaiveDateTime,
+    until: NaiveDateTime,
+) -> Result<Vec<Run>> {
+    let (now, until) = (time::truncate(now), time::truncate(until));
+    let (free, free_values) = match which {
+        TakeOver::Expired => (
+            "(owner IS NULL OR lease_until IS NULL OR lease_until < ?)",
+            values![now],
+        ),
+        TakeOver::All => ("(owner IS NULL OR owner <> ?)", values![owner]),
+    };
+    let sql =
+        format!("SELECT * FROM orrery_runs WHERE active_key IS NOT NULL AND {free} ORDER BY id");
+    let candidates: Vec<Run> = sql::all(connection, &sql, free_values.clone()).await?;
+    let sql = format!(
+        "UPDATE orrery_runs SET owner = ?, lease_until = ? \
+         WHERE id = ? AND active_key IS NOT NULL AND {free}"
+    );
+    let mut taken = Vec::new();
+    for mut run in candidates {
+        let mut values = values![owner, until, run.id];
+        values.extend(free_values.clone());
+        // Another replica may have been faster, or the run may have ended.
+        if sql::execute(connection, &sql, values).await? == 1 {
+            run.owner = Some(owner.to_owned());
+            run.lease_until = Some(until);
+            taken.push(run);
+        }
+    }
+    Ok(taken)
+}
+
+/// Adds a progress event and keeps the last `keep`. Call it in a write transaction.
+pub async fn append_event(
+    connection: &impl ConnectionTrait,
+    id: i64,
+    event: &Value,
+    keep: usize,
+) -> Result<bool> {
+    let lock = if connection.get_database_backend() == DbBackend::Sqlite {
+        ""
+    } else {
+        " FOR UPDATE"
+    };
+    let sql = format!("SELECT events FROM orrery_runs WHERE id = ?{lock}");
+    let Some(row) = sql::rows(connection, &sql, values![id]).await?.pop() else {
+        return Ok(false);
+    };
+    let mut events: Vec<Value> = read_parsed(&row, "", "events")?;
+    events.push(event.clone());
+    let surplus = events.len().saturating_sub(keep);
+    events.drain(..surplus);
+    let sql = "UPDATE orrery_runs SET events = ? WHERE id = ?";
+    sql::execute(connection, sql, values![json::to_text(&events), id]).await?;
+    Ok(true)
+}
+
+/// The waiting runs in the order in which they shall start. Everybody's first waiting server comes
+/// before anybody's second, counting those that start just now; then first come, first served.
+pub async fn queue(connection: &impl ConnectionTrait) -> Result<Vec<Run>> {
+    sql::all(
+        connection,
+        "SELECT r.* FROM orrery_runs r JOIN ( \
+             SELECT q.id, ROW_NUMBER() OVER (PARTITION BY q.user_name ORDER BY q.queued_at, q.id) \
+             + (SELECT COUNT(*) FROM orrery_runs s \
+                WHERE s.user_name = q.user_name AND s.phase = 'starting') AS turn \
+             FROM orrery_runs q WHERE q.phase = 'queued') t ON t.id = r.id \
+         ORDER BY t.turn, r.queued_at, r.id",
+        vec![],
+    )
+    .await
+}
+
+/// The place of a waiting run in [`queue`], beginning with 1.
+pub async fn queue_place(connection: &impl ConnectionTrait, id: i64) -> Result<Option<usize>> {
+    let queue = queue(connection).await?;
+    Ok(queue
+        .iter()
+        .position(|run| run.id == id)
+        .map(|index| index + 1))
+}
+
+/// How long the last `count` successful starts took, newest first; from them comes the expected time.
+pub async fn recent_start_times(
+    connection: &impl ConnectionTrait,
+    count: u32,
+) -> Result<Vec<Duration>> {
+    let rows = sql::rows(
+        connection,
+        "SELECT started_at, ready_at FROM orrery_runs \
+         WHERE ready_at IS NOT NULL AND started_at IS NOT NULL ORDER BY id DESC LIMIT ?",
+        values![i64::from(count)],
+    )
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let started: NaiveDateTime = row.try_get("", "started_at")?;
+            let ready: NaiveDateTime = row.try_get("", "ready_at")?;
+            Ok((ready - started).to_std().unwrap_or_default())
+        })
+        .collect()
+}
+
+pub(crate) fn read_phase(
+    row: &QueryResult,
+    prefix: &str,
+    column: &str,
+) -> std::result::Result<Phase, DbErr> {
+    let word: String = row.try_get(prefix, column)?;
+    Phase::from_word(&word).ok_or_else(|| DbErr::Type(format!("unknown phase {word:?}")))
+}
+
+pub(crate) fn read_parsed<T: Default + serde::de::DeserializeOwned>(
+    row: &QueryResult,
+    prefix: &str,
+    column: &str,
+) -> std::result::Result<T, DbErr> {
+    match row.try_get::<Option<String>>(prefix, column)? {
+        None => Ok(T::default()),
+        Some(text) => serde_json::from_str(&text)
+            .map_err(|error| DbErr::Json(format!("column {column}: {error}"))),
+    }
+}

@@ -1,0 +1,212 @@
+//! Making upstream's tables and ours, and refusing databases that another version made.
+
+use sea_orm::{ConnectionTrait, DbBackend};
+
+use crate::{
+    error::StoreError,
+    json,
+    roles::DEFAULT_ROLES,
+    sql::{self, Result, values},
+};
+
+/// The alembic revision of JupyterHub 6.1.1.
+pub const ALEMBIC_REVISION: &str = "f460b0348206";
+
+/// The version of the `orrery_*` tables.
+pub const ORRERY_SCHEMA_VERSION: i32 = 1;
+
+/// Older revisions that JupyterHub has had, oldest first: from these upstream can upgrade.
+const OLDER_REVISIONS: [&str; 18] = [
+    "19c0846f6344",
+    "af4cbdb2d13c",
+    "eeb276e51423",
+    "3ec6993fe20c",
+    "99a28a4418e1",
+    "56cc5a70207e",
+    "1cebaf56856c",
+    "896818069c98",
+    "4dc2d5a8c53c",
+    "d68c98b66cd4",
+    "833da8570507",
+    "be8ecf03ddac",
+    "0eee8c825d24",
+    "651f5419b74d",
+    "3c2384c5aae1",
+    "afd65840b69e",
+    "ff1860e38070",
+    "4621fec11365",
+];
+
+/// Checks the database and makes what is missing. Call it in a write transaction; where the
+/// database has no transactional DDL (MySQL), a second call finishes what a first one began.
+pub(crate) async fn prepare(connection: &impl ConnectionTrait, database: &str) -> Result<()> {
+    let backend = connection.get_database_backend();
+    let (upstream, ours) = match backend {
+        DbBackend::Postgres => (
+            include_str!("postgres.sql"),
+            include_str!("orrery_postgres.sql"),
+        ),
+        DbBackend::MySql => (include_str!("mysql.sql"), include_str!("orrery_mysql.sql")),
+        _ => (
+            include_str!("sqlite.sql"),
+            include_str!("orrery_sqlite.sql"),
+        ),
+    };
+    let present = tables(connection).await?;
+    let has = |table: &str| present.iter().any(|name| name == table);
+    let is_new = !statements(upstream).any(|(table, _)| table != "alembic_version" && has(table));
+    if has("alembic_version") {
+        check_revision(connection, database, is_new).await?;
+    } else if !is_new {
+        return Err(StoreError::SchemaVersion {
+            database: database.to_owned(),
+            found: "none".to_owned(),
+            needed: ALEMBIC_REVISION.to_owned(),
+            cure: "the tables are of a JupyterHub before 0.8 or of another program; back the \
+                   database up and run JupyterHub 6.1.1's `jupyterhub upgrade-db`, or give another db_url"
+                .to_owned(),
+        });
+    }
+    for (table, statement) in statements(upstream).chain(statements(ours)) {
+        if !has(table) {
+            connection.execute_unprepared(statement).await?;
+        }
+    }
+    if is_new {
+        fill(connection).await?;
+    }
+    check_ours(connection, database).await
+}
+
+async fn check_revision(
+    connection: &impl ConnectionTrait,
+    database: &str,
+    is_new: bool,
+) -> Result<()> {
+    let rows = sql::rows(
+        connection,
+        "SELECT version_num FROM alembic_version",
+        vec![],
+    )
+    .await?;
+    let found = match rows.as_slice() {
+        // Upstream stamps an empty database before it makes the tables; so do we on MySQL.
+        [] if is_new => return Ok(()),
+        [] => "none".to_owned(),
+        [row] => row.try_get::<String>("", "version_num")?,
+        _ => "several at once".to_owned(),
+    };
+    if found == ALEMBIC_REVISION {
+        return Ok(());
+    }
+    let cure = if OLDER_REVISIONS.contains(&found.as_str()) {
+        "an older JupyterHub made it: back it up, then run JupyterHub 6.1.1's `jupyterhub upgrade-db` on it"
+    } else {
+        "a newer JupyterHub or another program made it: restore a backup of JupyterHub 6.1.1's \
+         database, or give another db_url"
+    };
+    Err(StoreError::SchemaVersion {
+        database: database.to_owned(),
+        found,
+        needed: ALEMBIC_REVISION.to_owned(),
+        cure: cure.to_owned(),
+    })
+}
+
+async fn check_ours(connection: &impl ConnectionTrait, database: &str) -> Result<()> {
+    let rows = sql::rows(connection, "SELECT version FROM orrery_schema", vec![]).await?;
+    let Some(row) = rows.first() else {
+        let sql = "INSERT INTO orrery_schema (version) VALUES (?)";
+        sql::execute(connection, sql, values![ORRERY_SCHEMA_VERSION]).await?;
+        return Ok(());
+    };
+    let found: i32 = row.try_get("", "version")?;
+    if found == ORRERY_SCHEMA_VERSION {
+        return Ok(());
+    }
+    Err(StoreError::SchemaVersion {
+        database: database.to_owned(),
+        found: format!("orrery {found}"),
+        needed: format!("orrery {ORRERY_SCHEMA_VERSION}"),
+        cure: "another version of this program made it: start that version, or restore a backup"
+            .to_owned(),
+    })
+}
+
+/// The rows that upstream writes into a new database.
+async fn fill(connection: &impl ConnectionTrait) -> Result<()> {
+    let stamped = sql::rows(
+        connection,
+        "SELECT version_num FROM alembic_version",
+        vec![],
+    )
+    .await?;
+    if stamped.is_empty() {
+        let sql = "INSERT INTO alembic_version (version_num) VALUES (?)";
+        sql::execute(connection, sql, values![ALEMBIC_REVISION]).await?;
+    }
+    for (name, description, scopes) in DEFAULT_ROLES {
+        let scopes: Vec<String> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+        let sql =
+            "INSERT INTO roles (name, description, scopes, managed_by_auth) VALUES (?, ?, ?, ?)";
+        let values = values![name, description, json::to_text(&scopes), false];
+        sql::execute(connection, sql, values).await?;
+    }
+    Ok(())
+}
+
+async fn tables(connection: &impl ConnectionTrait) -> Result<Vec<String>> {
+    let sql = match connection.get_database_backend() {
+        DbBackend::Postgres => {
+            "SELECT CAST(tablename AS TEXT) AS name FROM pg_tables WHERE schemaname = current_schema()"
+        }
+        DbBackend::MySql => {
+            "SELECT CAST(table_name AS CHAR) AS name FROM information_schema.tables \
+             WHERE table_schema = DATABASE()"
+        }
+        _ => "SELECT name FROM sqlite_master WHERE type = 'table'",
+    };
+    sql::rows(connection, sql, vec![])
+        .await?
+        .iter()
+        .map(|row| Ok(row.try_get("", "name")?))
+        .collect()
+}
+
+/// The statements of a DDL file, each with the table it makes or belongs to.
+fn statements(ddl: &str) -> impl Iterator<Item = (&str, &str)> {
+    ddl.split_inclusive(";\n").filter_map(|statement| {
+        let start = statement.find("CREATE ")?;
+        let statement = statement[start..].trim_end().trim_end_matches(';');
+        let words = statement.split_whitespace();
+        let after = if statement.starts_with("CREATE TABLE") {
+            "TABLE"
+        } else {
+            "ON"
+        };
+        let table = words.skip_while(|word| *word != after).nth(1)?;
+        Some((table.trim_matches('`'), statement))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_dialect_has_the_same_tables_and_indexes() {
+        let names = |ddl| {
+            statements(ddl)
+                .map(|(table, statement)| (table.to_owned(), statement.starts_with("CREATE INDEX")))
+                .collect::<Vec<_>>()
+        };
+        let sqlite = names(include_str!("sqlite.sql"));
+        assert_eq!(sqlite.len(), 18, "16 tables and 2 indexes");
+        assert_eq!(names(include_str!("postgres.sql")), sqlite);
+        assert_eq!(names(include_str!("mysql.sql")), sqlite);
+        let ours = names(include_str!("orrery_sqlite.sql"));
+        assert_eq!(ours.len(), 5, "2 tables and 3 indexes");
+        assert_eq!(names(include_str!("orrery_postgres.sql")), ours);
+        assert_eq!(names(include_str!("orrery_mysql.sql")), ours);
+    }
+}

@@ -1,0 +1,33 @@
+-- Orrery's own tables beside JupyterHub's, for PostgreSQL.
+CREATE TABLE orrery_schema (
+    version INTEGER NOT NULL,
+    CONSTRAINT pk_orrery_schema PRIMARY KEY (version)
+);
+CREATE TABLE orrery_runs (
+    id BIGSERIAL NOT NULL,
+    user_id INTEGER,
+    spawner_id INTEGER,
+    user_name VARCHAR(255) NOT NULL,
+    server_name VARCHAR(255) NOT NULL,
+    active_key VARCHAR(300),
+    phase VARCHAR(16) NOT NULL,
+    owner VARCHAR(64),
+    lease_until TIMESTAMP WITHOUT TIME ZONE,
+    deadline TIMESTAMP WITHOUT TIME ZONE,
+    options TEXT,
+    events TEXT,
+    failure TEXT,
+    cancel_requested BOOLEAN NOT NULL,
+    queued_at TIMESTAMP WITHOUT TIME ZONE NOT NULL,
+    started_at TIMESTAMP WITHOUT TIME ZONE,
+    ready_at TIMESTAMP WITHOUT TIME ZONE,
+    stopping_at TIMESTAMP WITHOUT TIME ZONE,
+    ended_at TIMESTAMP WITHOUT TIME ZONE,
+    CONSTRAINT pk_orrery_runs PRIMARY KEY (id),
+    CONSTRAINT uq_orrery_runs_active_key UNIQUE (active_key),
+    CONSTRAINT fk_orrery_runs_user_id_users FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE SET NULL,
+    CONSTRAINT fk_orrery_runs_spawner_id_spawners FOREIGN KEY(spawner_id) REFERENCES spawners (id) ON DELETE SET NULL
+);
+CREATE INDEX ix_orrery_runs_phase ON orrery_runs (phase);
+CREATE INDEX ix_orrery_runs_user_id ON orrery_runs (user_id);
+CREATE INDEX ix_orrery_runs_spawner_id ON orrery_runs (spawner_id);

@@ -1,0 +1,233 @@
+//! The one place that turns SQL text and values into statements for each dialect.
+//!
+//! Statements are written once, in plain SQL: `?` for each value, `"name"` for words that are
+//! reserved somewhere. [`statement`] translates both, and binds times on SQLite as the text that
+//! SQLAlchemy writes.
+
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, FromQueryResult, Statement, Value};
+
+use crate::{error::StoreError, time};
+
+pub(crate) type Result<T> = std::result::Result<T, StoreError>;
+
+/// A list of values to bind.
+macro_rules! values {
+    ($($value:expr),* $(,)?) => { vec![$(sea_orm::Value::from($value)),*] };
+}
+pub(crate) use values;
+
+/// Reads a row into a struct; columns that are JSON, lists or nullable flags say so.
+macro_rules! from_row {
+    ($type:ident { $($field:ident $(: $kind:ident)?),* $(,)? }) => {
+        impl sea_orm::FromQueryResult for $type {
+            fn from_query_result(
+                row: &sea_orm::QueryResult,
+                prefix: &str,
+            ) -> std::result::Result<Self, sea_orm::DbErr> {
+                Ok(Self { $($field: $crate::sql::from_row!(@read row, prefix, stringify!($field) $(, $kind)?)),* })
+            }
+        }
+    };
+    (@read $row:ident, $prefix:ident, $name:expr) => { $row.try_get($prefix, $name)? };
+    (@read $row:ident, $prefix:ident, $name:expr, dict) => { $crate::json::read_dict($row, $prefix, $name)? };
+    (@read $row:ident, $prefix:ident, $name:expr, list) => { $crate::json::read_list($row, $prefix, $name)? };
+    (@read $row:ident, $prefix:ident, $name:expr, phase) => { $crate::runs::read_phase($row, $prefix, $name)? };
+    (@read $row:ident, $prefix:ident, $name:expr, parsed) => { $crate::runs::read_parsed($row, $prefix, $name)? };
+    (@read $row:ident, $prefix:ident, $name:expr, or_default) => {
+        $row.try_get::<Option<_>>($prefix, $name)?.unwrap_or_default()
+    };
+}
+pub(crate) use from_row;
+
+/// Builds the statement for the connection's dialect.
+pub(crate) fn statement(
+    connection: &impl ConnectionTrait,
+    sql: &str,
+    values: Vec<Value>,
+) -> Statement {
+    let backend = connection.get_database_backend();
+    let values = if backend == DbBackend::Sqlite {
+        values.into_iter().map(time_as_text).collect()
+    } else {
+        values
+    };
+    Statement::from_sql_and_values(backend, translate(backend, sql), values)
+}
+
+/// Runs a statement and says how many rows it changed.
+pub(crate) async fn execute(
+    connection: &impl ConnectionTrait,
+    sql: &str,
+    values: Vec<Value>,
+) -> Result<u64> {
+    let statement = statement(connection, sql, values);
+    Ok(connection.execute_raw(statement).await?.rows_affected())
+}
+
+/// Inserts a row and gives its id.
+pub(crate) async fn insert(
+    connection: &impl ConnectionTrait,
+    table: &str,
+    columns: Vec<(&str, Value)>,
+) -> Result<i64> {
+    let names: Vec<_> = columns
+        .iter()
+        .map(|(name, _)| format!("\"{name}\""))
+        .collect();
+    let marks = vec!["?"; names.len()].join(", ");
+    let mut sql = format!(
+        "INSERT INTO \"{table}\" ({}) VALUES ({marks})",
+        names.join(", ")
+    );
+    let values = columns.into_iter().map(|(_, value)| value).collect();
+    if connection.get_database_backend() == DbBackend::Postgres {
+        sql.push_str(" RETURNING id");
+        let row = connection
+            .query_one_raw(statement(connection, &sql, values))
+            .await?
+            .ok_or(DbErr::RecordNotInserted)?;
+        // Upstream's ids are 32 bits wide, ours 64.
+        return Ok(match row.try_get::<i32>("", "id") {
+            Ok(id) => id.into(),
+            Err(_) => row.try_get::<i64>("", "id")?,
+        });
+    }
+    let done = connection
+        .execute_raw(statement(connection, &sql, values))
+        .await?;
+    i64::try_from(done.last_insert_id())
+        .map_err(|_| StoreError::Corrupt(format!("an id of {table} is out of range")))
+}
+
+/// Inserts into one of upstream's tables, whose ids have 32 bits.
+pub(crate) async fn insert_upstream(
+    connection: &impl ConnectionTrait,
+    table: &str,
+    columns: Vec<(&str, Value)>,
+) -> Result<i32> {
+    i32::try_from(insert(connection, table, columns).await?)
+        .map_err(|_| StoreError::Corrupt(format!("an id of {table} is out of range")))
+}
+
+/// Sets the given columns of one row; says whether there was such a row.
+pub(crate) async fn update(
+    connection: &impl ConnectionTrait,
+    table: &str,
+    id: i32,
+    columns: Vec<(&str, Value)>,
+) -> Result<bool> {
+    if columns.is_empty() {
+        let sql = format!("SELECT 1 AS present FROM \"{table}\" WHERE id = ?");
+        return Ok(rows(connection, &sql, values![id]).await?.pop().is_some());
+    }
+    let sets: Vec<_> = columns
+        .iter()
+        .map(|(name, _)| format!("\"{name}\" = ?"))
+        .collect();
+    let sql = format!("UPDATE \"{table}\" SET {} WHERE id = ?", sets.join(", "));
+    let mut values: Vec<_> = columns.into_iter().map(|(_, value)| value).collect();
+    values.push(id.into());
+    Ok(execute(connection, &sql, values).await? > 0)
+}
+
+/// All rows of a query, as they come.
+pub(crate) async fn rows(
+    connection: &impl ConnectionTrait,
+    sql: &str,
+    values: Vec<Value>,
+) -> Result<Vec<sea_orm::QueryResult>> {
+    Ok(connection
+        .query_all_raw(statement(connection, sql, values))
+        .await?)
+}
+
+/// All rows of a query.
+pub(crate) async fn all<T: FromQueryResult>(
+    connection: &impl ConnectionTrait,
+    sql: &str,
+    values: Vec<Value>,
+) -> Result<Vec<T>> {
+    rows(connection, sql, values)
+        .await?
+        .iter()
+        .map(|row| Ok(T::from_query_result(row, "")?))
+        .collect()
+}
+
+/// The first row of a query, if there is one.
+pub(crate) async fn one<T: FromQueryResult>(
+    connection: &impl ConnectionTrait,
+    sql: &str,
+    values: Vec<Value>,
+) -> Result<Option<T>> {
+    let row = connection
+        .query_one_raw(statement(connection, sql, values))
+        .await?;
+    Ok(row.map(|row| T::from_query_result(&row, "")).transpose()?)
+}
+
+/// The number in the column `n` of a query's only row.
+pub(crate) async fn count(
+    connection: &impl ConnectionTrait,
+    sql: &str,
+    values: Vec<Value>,
+) -> Result<u64> {
+    let row = connection
+        .query_one_raw(statement(connection, sql, values))
+        .await?
+        .ok_or_else(|| DbErr::RecordNotFound("a count without a row".into()))?;
+    Ok(u64::try_from(row.try_get::<i64>("", "n")?).unwrap_or_default())
+}
+
+/// `?, ?, ?` for a list of `count` values.
+pub(crate) fn marks(count: usize) -> String {
+    vec!["?"; count].join(", ")
+}
+
+/// How many values one statement binds at most in a list; every database takes far more.
+pub(crate) const CHUNK: usize = 500;
+
+fn time_as_text(value: Value) -> Value {
+    match value {
+        Value::ChronoDateTime(time) => Value::String(time.map(time::sqlite_text)),
+        other => other,
+    }
+}
+
+/// `?` becomes `$1`, `$2`, … on PostgreSQL; `"name"` becomes `` `name` `` on MySQL. No statement of
+/// this crate holds either character in a literal.
+fn translate(backend: DbBackend, sql: &str) -> String {
+    let mut text = String::with_capacity(sql.len() + 16);
+    let mut count = 0;
+    for character in sql.chars() {
+        match (backend, character) {
+            (DbBackend::Postgres, '?') => {
+                count += 1;
+                text.push('$');
+                text.push_str(&count.to_string());
+            }
+            (DbBackend::MySql, '"') => text.push('`'),
+            _ => text.push(character),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn translates_marks_and_names() {
+        let sql = "SELECT * FROM \"groups\" WHERE id = ? AND name = ?";
+        assert_eq!(translate(DbBackend::Sqlite, sql), sql);
+        assert_eq!(
+            translate(DbBackend::Postgres, sql),
+            "SELECT * FROM \"groups\" WHERE id = $1 AND name = $2"
+        );
+        assert_eq!(
+            translate(DbBackend::MySql, sql),
+            "SELECT * FROM `groups` WHERE id = ? AND name = ?"
+        );
+    }
+}

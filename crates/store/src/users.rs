@@ -1,0 +1,388 @@
+//! `users`: everybody who may log in.
+
+use std::fmt;
+
+use chrono::NaiveDateTime;
+use sea_orm::{ConnectionTrait, Value as SqlValue};
+use serde_json::Value;
+
+use crate::{
+    json,
+    sql::{self, CHUNK, Result, from_row, marks, values},
+    time,
+};
+
+/// A row of `users`. `Debug` leaves out the cookie id and the auth state.
+#[derive(Clone, PartialEq)]
+pub struct User {
+    /// Key.
+    pub id: i32,
+    /// Unique, normalised name.
+    pub name: String,
+    /// What the authenticator told of the user, or null.
+    pub user_info: Value,
+    /// Whether the user is an administrator.
+    pub admin: bool,
+    /// When the row was made.
+    pub created: Option<NaiveDateTime>,
+    /// When the user or one of their servers was last seen.
+    pub last_activity: Option<NaiveDateTime>,
+    /// The id that login cookies carry; changing it logs the user out everywhere.
+    pub cookie_id: String,
+    /// Upstream's spawner state of before named servers, or null.
+    pub state: Value,
+    /// The authenticator's state, encrypted.
+    pub encrypted_auth_state: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("User")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("admin", &self.admin)
+            .field("created", &self.created)
+            .field("last_activity", &self.last_activity)
+            .finish_non_exhaustive()
+    }
+}
+
+from_row!(User {
+    id,
+    name,
+    user_info: dict,
+    admin: or_default,
+    created,
+    last_activity,
+    cookie_id,
+    state: dict,
+    encrypted_auth_state,
+});
+
+/// What a new user starts with.
+#[derive(Clone)]
+pub struct NewUser {
+    /// Unique, normalised name.
+    pub name: String,
+    /// Whether the user is an administrator.
+    pub admin: bool,
+    /// Now.
+    pub created: NaiveDateTime,
+    /// A fresh random id, as `token_hash::generate_token` makes them.
+    pub cookie_id: String,
+}
+
+/// The columns to change; `None` leaves a column as it is.
+#[derive(Clone, Default)]
+pub struct UserChanges {
+    /// A new name.
+    pub name: Option<String>,
+    /// A new administrator flag.
+    pub admin: Option<bool>,
+    /// A new time of creation.
+    pub created: Option<NaiveDateTime>,
+    /// A new time of last activity.
+    pub last_activity: Option<NaiveDateTime>,
+    /// A new cookie id, which ends every login.
+    pub cookie_id: Option<String>,
+    /// A new spawner state; null clears it.
+    pub state: Option<Value>,
+    /// A new encrypted auth state; `Some(None)` clears it.
+    pub encrypted_auth_state: Option<Option<Vec<u8>>>,
+    /// New information from the authenticator; null clears it.
+    pub user_info: Option<Value>,
+}
+
+/// Which users `GET /users` wants.
+#[derive(Clone, Debug, Default)]
+pub struct UserQuery {
+    /// How many to leave out at the start.
+    pub offset: u64,
+    /// How many at most.
+    pub limit: Option<u64>,
+    /// Part of the name, in either case. As upstream, `%` and `_` are wildcards.
+    pub name_filter: Option<String>,
+    /// Only users with, or without, servers.
+    pub state: Option<UserState>,
+    /// Order.
+    pub sort: UserSort,
+    /// Whether the order is reversed.
+    pub descending: bool,
+    /// If set, only these users and the members of these groups may be seen.
+    pub visible: Option<Visible>,
+}
+
+/// The users that a filtered `list:users` scope covers.
+#[derive(Clone, Debug, Default)]
+pub struct Visible {
+    /// By name.
+    pub users: Vec<String>,
+    /// By the name of a group of theirs.
+    pub groups: Vec<String>,
+}
+
+/// `state` of `GET /users`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserState {
+    /// At least one server that starts, runs or stops.
+    Active,
+    /// At least one server that runs and is neither starting nor stopping.
+    Ready,
+    /// No active server.
+    Inactive,
+}
+
+/// `sort` of `GET /users`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UserSort {
+    /// By id.
+    #[default]
+    Id,
+    /// By name.
+    Name,
+    /// By last activity; never seen comes first, or last when descending, as in upstream.
+    LastActivity,
+}
+
+/// Finds a user by name.
+pub async fn find(connection: &impl ConnectionTrait, name: &str) -> Result<Option<User>> {
+    sql::one(
+        connection,
+        "SELECT * FROM users WHERE name = ?",
+        values![name],
+    )
+    .await
+}
+
+/// Finds a user by id.
+pub async fn find_by_id(connection: &impl ConnectionTrait, id: i32) -> Result<Option<User>> {
+    sql::one(connection, "SELECT * FROM users WHERE id = ?", values![id]).await
+}
+
+/// Finds the user whose login cookies carry `cookie_id`.
+pub async fn find_by_cookie_id(
+    connection: &impl ConnectionTrait,
+    cookie_id: &str,
+) -> Result<Option<User>> {
+    let found: Option<User> = sql::one(
+        connection,
+        "SELECT * FROM users WHERE cookie_id = ?",
+        values![cookie_id],
+    )
+    .await?;
+    // MySQL's usual collations compare without regard to case; a secret must match exactly.
+    Ok(found.filter(|user| user.cookie_id == cookie_id))
+}
+
+/// Finds users by id, in the order of their ids.
+pub async fn find_many(connection: &impl ConnectionTrait, ids: &[i32]) -> Result<Vec<User>> {
+    let mut found = Vec::with_capacity(ids.len());
+    for chunk in ids.chunks(CHUNK) {
+        let sql = format!("SELECT * FROM users WHERE id IN ({})", marks(chunk.len()));
+        let ids = chunk.iter().map(|id| (*id).into()).collect();
+        found.extend(sql::all::<User>(connection, &sql, ids).await?);
+    }
+    found.sort_by_key(|user| user.id);
+    Ok(found)
+}
+
+/// One page of users.
+pub async fn list(connection: &impl ConnectionTrait, query: &UserQuery) -> Result<Vec<User>> {
+    let (condition, mut values) = condition(query);
+    let column = match query.sort {
+        UserSort::Id => "u.id",
+        UserSort::Name => "u.name",
+        UserSort::LastActivity => "u.last_activity",
+    };
+    // The databases disagree on where NULL sorts; the id makes pages stable.
+    let order = if query.descending {
+        format!("CASE WHEN {column} IS NULL THEN 1 ELSE 0 END, {column} DESC, u.id DESC")
+    } else {
+        format!("CASE WHEN {column} IS NULL THEN 0 ELSE 1 END, {column}, u.id")
+    };
+    let mut sql = format!("SELECT u.* FROM users u WHERE {condition} ORDER BY {order}");
+    if query.limit.is_some() || query.offset > 0 {
+        sql.push_str(" LIMIT ? OFFSET ?");
+        let limit = query.limit.unwrap_or(u64::MAX);
+        values.push(i64::try_from(limit).unwrap_or(i64::MAX).into());
+        values.push(i64::try_from(query.offset).unwrap_or(i64::MAX).into());
+    }
+    sql::all(connection, &sql, values).await
+}
+
+/// How many users `query` has without its offset and limit.
+pub async fn count(connection: &impl ConnectionTrait, query: &UserQuery) -> Result<u64> {
+    let (condition, values) = condition(query);
+    let sql = format!("SELECT COUNT(*) AS n FROM users u WHERE {condition}");
+    sql::count(connection, &sql, values).await
+}
+
+/// How many users were active since `since`.
+pub async fn count_active_since(
+    connection: &impl ConnectionTrait,
+    since: NaiveDateTime,
+) -> Result<u64> {
+    sql::count(
+        connection,
+        "SELECT COUNT(*) AS n FROM users WHERE last_activity >= ?",
+        values![time::truncate(since)],
+    )
+    .await
+}
+
+/// Adds a user. [`StoreError::Duplicate`](crate::StoreError::Duplicate) if the name is taken.
+pub async fn insert(connection: &impl ConnectionTrait, new: &NewUser) -> Result<User> {
+    let created = time::truncate(new.created);
+    let columns = vec![
+        ("name", new.name.as_str().into()),
+        ("admin", new.admin.into()),
+        ("created", created.into()),
+        ("cookie_id", new.cookie_id.as_str().into()),
+    ];
+    let id = sql::insert_upstream(connection, "users", columns).await?;
+    Ok(User {
+        id,
+        name: new.name.clone(),
+        user_info: Value::Null,
+        admin: new.admin,
+        created: Some(created),
+        last_activity: None,
+        cookie_id: new.cookie_id.clone(),
+        state: Value::Null,
+        encrypted_auth_state: None,
+    })
+}
+
+/// Changes a user; says whether there is such a user.
+pub async fn update(
+    connection: &impl ConnectionTrait,
+    id: i32,
+    changes: &UserChanges,
+) -> Result<bool> {
+    let mut columns: Vec<(&str, SqlValue)> = Vec::new();
+    if let Some(name) = &changes.name {
+        columns.push(("name", name.as_str().into()));
+    }
+    if let Some(admin) = changes.admin {
+        columns.push(("admin", admin.into()));
+    }
+    if let Some(created) = changes.created {
+        columns.push(("created", time::truncate(created).into()));
+    }
+    if let Some(last_activity) = changes.last_activity {
+        columns.push(("last_activity", time::truncate(last_activity).into()));
+    }
+    if let Some(cookie_id) = &changes.cookie_id {
+        columns.push(("cookie_id", cookie_id.as_str().into()));
+    }
+    if let Some(state) = &changes.state {
+        columns.push(("state", json::dict(state)));
+    }
+    if let Some(auth_state) = &changes.encrypted_auth_state {
+        columns.push(("encrypted_auth_state", auth_state.clone().into()));
+    }
+    if let Some(user_info) = &changes.user_info {
+        columns.push(("user_info", json::dict(user_info)));
+    }
+    sql::update(connection, "users", id, columns).await
+}
+
+/// Moves `last_activity` forward for many users at once; earlier times than the known change nothing.
+pub async fn touch_activity(
+    connection: &impl ConnectionTrait,
+    seen: &[(i32, NaiveDateTime)],
+) -> Result<()> {
+    for (id, time) in seen {
+        let time = time::truncate(*time);
+        sql::execute(
+            connection,
+            "UPDATE users SET last_activity = ? \
+             WHERE id = ? AND (last_activity IS NULL OR last_activity < ?)",
+            values![time, *id, time],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Deletes a user with everything that upstream deletes along: servers, tokens, OAuth codes, shares.
+/// Runs stay, as a ledger, without the reference. Says whether there was such a user.
+pub async fn delete(connection: &impl ConnectionTrait, id: i32) -> Result<bool> {
+    for spawner in crate::spawners::list_of_user(connection, id).await? {
+        crate::spawners::delete(connection, spawner.id).await?;
+    }
+    // A database that was upgraded from an old release may lack the cascades, so name each table.
+    for table in [
+        "api_tokens",
+        "oauth_codes",
+        "user_group_map",
+        "user_role_map",
+    ] {
+        let sql = format!("DELETE FROM {table} WHERE user_id = ?");
+        sql::execute(connection, &sql, values![id]).await?;
+    }
+    sql::execute(
+        connection,
+        "DELETE FROM shares WHERE user_id = ? OR owner_id = ?",
+        values![id, id],
+    )
+    .await?;
+    sql::execute(
+        connection,
+        "DELETE FROM share_codes WHERE owner_id = ?",
+        values![id],
+    )
+    .await?;
+    sql::execute(
+        connection,
+        "UPDATE orrery_runs SET user_id = NULL WHERE user_id = ?",
+        values![id],
+    )
+    .await?;
+    Ok(sql::execute(connection, "DELETE FROM users WHERE id = ?", values![id]).await? > 0)
+}
+
+fn condition(query: &UserQuery) -> (String, Vec<SqlValue>) {
+    let mut parts = vec!["1 = 1".to_owned()];
+    let mut values = Vec::new();
+    if let Some(filter) = query.name_filter.as_deref().filter(|text| !text.is_empty()) {
+        parts.push("LOWER(u.name) LIKE LOWER(?)".into());
+        values.push(format!("%{filter}%").into());
+    }
+    let active = "EXISTS (SELECT 1 FROM spawners s JOIN servers v ON v.id = s.server_id \
+                  WHERE s.user_id = u.id)";
+    match query.state {
+        Some(UserState::Active) => parts.push(active.into()),
+        Some(UserState::Inactive) => parts.push(format!("NOT {active}")),
+        Some(UserState::Ready) => {
+            parts.push(active.into());
+            parts.push(
+                "EXISTS (SELECT 1 FROM orrery_runs r WHERE r.user_id = u.id AND r.phase = 'ready')"
+                    .into(),
+            );
+        }
+        None => {}
+    }
+    if let Some(visible) = &query.visible {
+        let mut either = Vec::new();
+        if !visible.users.is_empty() {
+            either.push(format!("u.name IN ({})", marks(visible.users.len())));
+            values.extend(visible.users.iter().map(|name| name.as_str().into()));
+        }
+        if !visible.groups.is_empty() {
+            either.push(format!(
+                "EXISTS (SELECT 1 FROM user_group_map m JOIN \"groups\" g ON g.id = m.group_id \
+                 WHERE m.user_id = u.id AND g.name IN ({}))",
+                marks(visible.groups.len())
+            ));
+            values.extend(visible.groups.iter().map(|name| name.as_str().into()));
+        }
+        parts.push(if either.is_empty() {
+            "1 = 0".into()
+        } else {
+            format!("({})", either.join(" OR "))
+        });
+    }
+    (parts.join(" AND "), values)
+}

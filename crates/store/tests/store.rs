@@ -1,0 +1,1 @@
+//! Every query on every database: SQLite always, PostgreSQL and MariaDB where the environment names them.
