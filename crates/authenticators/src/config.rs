@@ -1,0 +1,74 @@
+//! Options of the authenticators in this crate.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use orrery_core::config::Command;
+use orrery_core::{Secret, config_class};
+
+config_class! {
+    /// Everybody is who they say, if they know the one password; without a password, simply
+    /// everybody. For trying things out.
+    pub struct DummyAuthenticator: "jupyterhub.auth" ["Authenticator"] {
+        /// The password that everybody logs in with; if empty, every password will do.
+        password: Secret = Secret::default(), Works, deprecated("use SharedPasswordAuthenticator.user_password");
+    }
+    defaults { allow_all = true }
+}
+
+config_class! {
+    /// One password for everybody and another for administrators, for short events.
+    pub struct SharedPasswordAuthenticator: "jupyterhub.authenticators.shared" ["Authenticator"] {
+        /// The password for those in `admin_users`, at least 32 characters. Without it they cannot log
+        /// in.
+        admin_password: Option<Secret> = None, Works;
+        /// Groups that people are in by the password they used, from password to names of groups.
+        /// Needs `manage_groups`.
+        password_groups: BTreeMap<String, Vec<String>> = BTreeMap::new(), Works, secret;
+        /// The password for everybody else, at least 8 characters. Without it they cannot log in.
+        user_password: Option<Secret> = None, Works;
+    }
+}
+
+config_class! {
+    /// Nobody logs in; only tokens get anywhere.
+    pub struct NullAuthenticator: "jupyterhub.auth" ["Authenticator"] {
+    }
+    defaults { auto_login = true }
+}
+
+config_class! {
+    /// What holds for authenticators that know people as users of this machine.
+    pub struct LocalAuthenticator: "jupyterhub.auth" ["Authenticator"] {
+        /// The command that makes a system user. `USERNAME` in it is replaced, and the name is its last
+        /// argument.
+        add_user_cmd: Command = Command::default(), NotYet;
+        /// Let members of these system groups in.
+        allowed_groups: BTreeSet<String> = BTreeSet::new(), NotYet;
+        /// Make system users for people who have none.
+        create_system_users: bool = false, NotYet;
+        /// Let members of these system groups in.
+        group_whitelist: BTreeSet<String> = BTreeSet::new(), NotYet, moved_to("LocalAuthenticator.allowed_groups");
+        /// User ids for system users to be made, by name.
+        uids: BTreeMap<String, i64> = BTreeMap::new(), NotYet;
+    }
+}
+
+config_class! {
+    /// People log in with their password on this machine.
+    pub struct PAMAuthenticator: "jupyterhub.auth" ["LocalAuthenticator", "Authenticator"] {
+        /// Members of these system groups are administrators.
+        admin_groups: BTreeSet<String> = BTreeSet::new(), NotYet;
+        /// Ask PAM whether the account is valid, too.
+        check_account: bool = true, NotYet;
+        /// How names and passwords are written for PAM.
+        encoding: String = "utf8".to_owned(), NotYet;
+        /// How many logins PAM checks at once.
+        executor_threads: i64 = 4, NotYet;
+        /// Open a PAM session while somebody's server runs.
+        open_sessions: bool = false, NotYet;
+        /// Take the name that PAM gives back instead of the one typed.
+        pam_normalize_username: bool = false, NotYet;
+        /// The PAM service.
+        service: String = "login".to_owned(), NotYet;
+    }
+}
