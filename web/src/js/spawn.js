@@ -1,0 +1,3 @@
+import { sendOnce } from "./forms.js";
+
+sendOnce(document.getElementById("spawn_form"), "Starting…");

@@ -1,0 +1,32 @@
+// Bundles and minifies; adds nothing. The names carry no hashes, because the hub's `static_url`
+// adds the version of each file as a query, as JupyterHub's does.
+import { readdirSync } from "node:fs";
+import { defineConfig } from "vite";
+
+const scripts = readdirSync(new URL("src/js", import.meta.url)).filter((name) => name.endsWith(".js"));
+
+export default defineConfig({
+  root: "src",
+  base: "./",
+  publicDir: "../public",
+  build: {
+    outDir: "../dist",
+    emptyOutDir: true,
+    target: "es2022",
+    modulePreload: false,
+    assetsInlineLimit: 0,
+    rollupOptions: {
+      // Every module is an entry, so that each keeps its address and is shared as it stands.
+      input: Object.fromEntries([
+        ...scripts.map((name) => [`js/${name.replace(/\.js$/, "")}`, new URL(`src/js/${name}`, import.meta.url).pathname]),
+        ["css/style", new URL("src/css/style.css", import.meta.url).pathname],
+      ]),
+      preserveEntrySignatures: "strict",
+      output: {
+        entryFileNames: "[name].js",
+        chunkFileNames: "js/[name].js",
+        assetFileNames: "[name][extname]",
+      },
+    },
+  },
+});
