@@ -1,6 +1,7 @@
 //! What every part of Orrery speaks: names, scopes, phases, configuration values, and the traits
 //! that spawners, authenticators and route tables implement. No I/O happens here.
 
+pub mod access;
 pub mod authenticator;
 pub mod clock;
 pub mod config;
