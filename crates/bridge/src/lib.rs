@@ -1,1 +1,9 @@
-//! The Python bridge: runs jupyterhub_config.py and hands its values over.
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod frame;
+mod wire;
+
+pub use config::{
+    BridgeError, ConfigAnswer, ConfigRequest, PythonError, python_program, run_config,
+};
