@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod config;
 #[cfg(feature = "dummy")]
 pub mod dummy;
 #[cfg(feature = "null")]

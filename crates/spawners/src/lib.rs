@@ -1,1 +1,3 @@
 //! The native spawners, one module each.
+
+pub mod config;
