@@ -352,6 +352,13 @@ class Story:
     def named_server(self) -> None:
         step, ada = self.steps.step, self.ada
         place, base = "/hub/api/users/ada/servers/second", "/user/ada/second/"
+        with step("a named server is made without being started"):
+            made = ada.call("PUT", place, {"display_name": "The second"})
+            same(made.status_code, 201, "PUT")
+            model = made.json()
+            same((model["name"], model["display_name"], model["ready"], model["stopped"]), ("second", "The second", False, True), "the model")
+            same(ada.call("PUT", place, {}).status_code, 409, "PUT again")
+            require("The second" in ada.page("/hub/home").text, "its name is not on home")
         with step("a named server starts"):
             answer = ada.call("POST", place, {})
             require(answer.status_code in (201, 202), f"POST: {answer.status_code} {answer.text}")

@@ -1,0 +1,97 @@
+// Screenshots of every hub page, light, dark and at phone width.
+
+import { failed, launch, origin, require_, same, shoot, signIn, step } from "./lib.mjs";
+
+const browser = await launch();
+// Upstream's pages are shown for comparison; only ours must fit a phone and tell why a server ended.
+const ours = process.env.ORRERY_KIND === "orrery";
+
+await scene("login", null, (page) => page.goto(`${origin}/hub/login`));
+await scene("login-refused", null, async (page) => {
+  await page.goto(`${origin}/hub/login`);
+  await signIn(page, "ada", "wrong");
+  await page.getByText("Invalid username or password").waitFor();
+});
+await scene("not-found", null, async (page) => same((await page.goto(`${origin}/hub/nothing`)).status(), 404, "status"));
+await scene("home", "ada", (page) => page.goto(`${origin}/hub/home`));
+await scene("spawn-form", "ada", async (page) => {
+  await page.goto(`${origin}/hub/spawn`);
+  await page.locator("#size").waitFor();
+});
+await scene("not-running", "ada", async (page) => same((await page.goto(`${origin}/user/ada/lab`)).status(), 424, "status"));
+await scene("token", "ada", (page) => page.goto(`${origin}/hub/token`));
+await scene("token-made", "ada", async (page) => {
+  await page.goto(`${origin}/hub/token`, { waitUntil: "networkidle" });
+  await page.locator("#token-note").fill("for the gallery");
+  await page.getByRole("button", { name: "Request new API token" }).click();
+  await page.locator("#token-result").waitFor();
+  require_(/^[0-9A-Za-z_-]{20,}$/.test((await page.locator("#token-result").textContent()).trim()), "no token shown");
+});
+await scene("tokens-listed", "ada", async (page) => {
+  await page.goto(`${origin}/hub/token`);
+  await page.getByText("for the gallery").first().waitFor();
+});
+await scene("forbidden", "ada", async (page) => same((await page.goto(`${origin}/hub/admin`)).status(), 403, "status"));
+await scene("oauth-confirm", "ada", async (page) => {
+  const redirect = encodeURIComponent("/services/reports/oauth_callback");
+  const answer = await page.goto(`${origin}/hub/api/oauth2/authorize?client_id=service-reports&redirect_uri=${redirect}&response_type=code&state=gallery`);
+  same(answer.status(), 200, "status");
+  await page.getByRole("button", { name: "Authorize" }).waitFor();
+});
+await scene("spawn-pending", "slow", async (page) => {
+  await start(page);
+  await page.waitForURL(/spawn-pending/);
+  await page.getByRole("progressbar").waitFor({ state: "attached" });
+});
+await scene("spawn-failed", "fails", async (page) => {
+  await start(page);
+  await page.waitForFunction(() => /failed/i.test(document.body.innerText), undefined, { timeout: 30_000 });
+  if (ours) {
+    // What JupyterHub leaves in its own log: why it ended, in the server's words.
+    await page.waitForFunction(() => /No space left on device/.test(document.body.innerText), undefined, { timeout: 5_000 });
+    require_(/\b3\b/.test(await page.evaluate(() => document.body.innerText)), "no exit code on the page");
+  }
+});
+await scene("home-running", "quick", async (page) => {
+  await start(page);
+  await page.waitForURL(/\/user\/quick\//, { timeout: 30_000 });
+  await page.goto(`${origin}/hub/home`);
+  await page.locator("#stop").waitFor();
+});
+await scene("stop-pending", "stubborn", async (page) => {
+  await start(page);
+  await page.waitForURL(/\/user\/stubborn\//, { timeout: 30_000 });
+  await page.goto(`${origin}/hub/home`, { waitUntil: "networkidle" });
+  await page.locator("#stop").click();
+  await page.waitForTimeout(500);
+  await page.goto(`${origin}/hub/spawn-pending/stubborn`);
+  await page.getByText(/stop/i).first().waitFor();
+});
+await scene("admin", "grace", async (page) => same((await page.goto(`${origin}/hub/admin`)).status(), 200, "status"), { optional: ours });
+
+await browser.close();
+process.exit(failed() ? 1 : 0);
+
+/** One page: a context of its own, somebody logged in or nobody, then the screenshots. */
+async function scene(name, user, reach, { optional = false } = {}) {
+  if (optional) return;
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
+  const page = await context.newPage();
+  page.setDefaultTimeout(20_000);
+  await step(`gallery: ${name}`, async () => {
+    if (user) {
+      await page.goto(`${origin}/hub/login?next=%2Fhub%2Fhome`);
+      await signIn(page, user);
+      await page.waitForURL("**/hub/home");
+    }
+    await reach(page);
+    const overflow = await shoot(page, name);
+    if (ours) require_(overflow <= 0, `${overflow} px wider than a phone`);
+  });
+  await context.close();
+}
+
+async function start(page) {
+  await page.goto(`${origin}/hub/spawn`);
+  await page.locator('form input[type="submit"], form button[type="submit"]').first().click();
+}

@@ -1,0 +1,177 @@
+// The story in a real browser: ada and bob, each in a context of their own, at the same time.
+
+import { failed, launch, origin, patience, require_, same, shoot, shots, signIn, step } from "./lib.mjs";
+import { join } from "node:path";
+
+const browser = await launch();
+const ada = await person("ada");
+const bob = await person("bob");
+
+await Promise.all([workingDay(ada), workingDay(bob)]);
+await borders();
+await stopAndStart();
+await namedServer();
+await logOut();
+
+await browser.close();
+process.exit(failed() ? 1 : 0);
+
+async function person(name) {
+  const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
+  const page = await context.newPage();
+  page.setDefaultTimeout(patience);
+  const frames = [];
+  page.on("websocket", (socket) => {
+    if (socket.url().includes("/terminals/")) socket.on("framereceived", (frame) => frames.push(String(frame.payload)));
+  });
+  const errors = [];
+  page.on("pageerror", (error) => {
+    if (new URL(page.url()).pathname.startsWith("/hub/")) errors.push(`${page.url()}: ${error.message}`);
+  });
+  return { name, context, page, frames, errors };
+}
+
+async function workingDay({ name, page, frames, errors }) {
+  await step(`${name}: a wrong password is answered with a sentence`, async () => {
+    await page.goto(`${origin}/hub/login?next=%2Fhub%2Fhome`);
+    await signIn(page, name, "wrong");
+    await page.getByText("Invalid username or password").waitFor();
+    same(await page.locator("#username_input").inputValue(), name, "the name in the form");
+  });
+  await step(`${name}: logs in and sees home`, async () => {
+    await signIn(page, name);
+    await page.waitForURL("**/hub/home");
+    await page.getByText("Start My Server").waitFor();
+    same(await page.locator("#stop").count(), 0, "stop buttons");
+  });
+  await step(`${name}: starts the server and watches the progress`, async () => {
+    const seen = [];
+    await page.locator("#start").click();
+    await page.waitForURL(/\/hub\/spawn-pending\//);
+    const bar = page.getByRole("progressbar");
+    await bar.waitFor({ state: "attached" });
+    await page.waitForFunction(() => Number(document.querySelector("[role=progressbar]")?.getAttribute("aria-valuenow") ?? 100) > 0, undefined, { polling: 50 });
+    seen.push(await bar.getAttribute("aria-valuenow").catch(() => "100"));
+    require_(Number(seen[0]) > 0, "the bar did not move");
+  });
+  await step(`${name}: JupyterLab opens by itself when ready`, async () => {
+    await page.waitForURL(new RegExp(`/user/${name}/lab`), { timeout: patience });
+    await page.locator(".jp-LauncherCard").first().waitFor();
+  });
+  await step(`${name}: a notebook cell prints 42`, async () => {
+    await page.locator('.jp-LauncherCard[data-category="Notebook"]').first().click();
+    const cell = page.locator(".jp-Notebook .jp-CodeCell .cm-content").first();
+    await cell.click();
+    await page.keyboard.type("print(6 * 7)");
+    await page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').first().waitFor({ state: "attached" });
+    await page.keyboard.press("Shift+Enter");
+    await page.locator(".jp-OutputArea-output", { hasText: /^\s*42\s*$/ }).first().waitFor();
+  });
+  await step(`${name}: a terminal answers`, async () => {
+    await page.locator('[data-command="launcher:create"], .jp-ToolbarButton [title^="New Launcher"], button[title^="New Launcher"]').first().click();
+    await page.locator('.jp-LauncherCard[data-category="Other"]', { hasText: "Terminal" }).last().click();
+    const terminal = page.locator(".jp-Terminal").first();
+    await terminal.waitFor();
+    await until(() => frames.some((frame) => frame.includes("stdout")), "the prompt");
+    await terminal.click();
+    await page.keyboard.type("echo answer-$((40+2))\n");
+    await until(() => frames.join("").includes("answer-42"), "the answer");
+    await page.screenshot({ path: join(shots, `lab-${name}.png`) });
+  });
+  await step(`${name}: no script of the hub's pages failed`, async () => same(errors, [], "page errors"));
+}
+
+async function borders() {
+  await step("bob gets 403 on ada's server", async () => {
+    const answer = await bob.page.goto(`${origin}/user/ada/lab`);
+    same(answer.status(), 403, "status");
+    await shoot(bob.page, "story-403");
+  });
+}
+
+async function stopAndStart() {
+  const { page } = ada;
+  await step("ada stops the server from home", async () => {
+    await home(page);
+    await shoot(page, "story-home-running");
+    await page.locator("#stop").click();
+    await page.locator("#stop").waitFor({ state: "hidden" });
+    await page.getByText("Start My Server").waitFor();
+  });
+  await step("the stopped server's page offers to start it", async () => {
+    const answer = await page.goto(`${origin}/user/ada/lab`);
+    same(answer.status(), 424, "status");
+    require_((await page.locator('a[href*="/hub/spawn/ada"]').count()) > 0, "no link to start it");
+  });
+  await step("ada starts it again from home, and the notebook is still there", async () => {
+    await home(page);
+    await page.locator("#start").click();
+    await page.waitForURL(/\/user\/ada\/lab/);
+    await page.locator(".jp-DirListing-item", { hasText: "Untitled.ipynb" }).waitFor();
+  });
+}
+
+async function namedServer() {
+  const { page } = ada;
+  await step("ada adds a named server on home and starts it", async () => {
+    await home(page);
+    await page.getByPlaceholder("name-your-server").fill("second");
+    await page.getByRole("button", { name: "Add New Server" }).click();
+    await page.locator("#start-second").click();
+    await page.waitForURL(/\/user\/ada\/second\/lab/);
+    await page.locator(".jp-LauncherCard, .jp-DirListing-item").first().waitFor();
+  });
+  await step("ada stops the named server and deletes it", async () => {
+    await home(page);
+    const row = page.locator('[data-server-name="second"]');
+    await row.waitFor();
+    await shoot(page, "story-home-named");
+    await page.locator("#stop-second").click();
+    await page.locator("#delete-second").waitFor({ state: "visible" });
+    page.once("dialog", (dialog) => dialog.accept());
+    await page.locator("#delete-second").click();
+    await row.waitFor({ state: "detached" });
+    await home(page);
+    same(await row.count(), 0, "rows after a reload");
+  });
+}
+
+async function logOut() {
+  const { page, context } = ada;
+  const before = await context.cookies(`${origin}/user/ada/lab`);
+  await step("ada logs out", async () => {
+    await home(page);
+    await page.locator("#logout").click();
+    await page.waitForURL(/\/hub\/login/);
+    await page.locator("#username_input").waitFor();
+  });
+  await step("the server asks the logged-out browser to log in", async () => {
+    await page.goto(`${origin}/user/ada/lab`);
+    same(new URL(page.url()).pathname, "/hub/login", "where it led");
+  });
+  await step("the server refuses the old cookie", async () => {
+    const kept = before.filter((cookie) => cookie.name === "jupyterhub-user-ada");
+    same(kept.length, 1, "cookies kept");
+    const thief = await browser.newContext();
+    await thief.addCookies(kept);
+    const answer = await thief.request.get(`${origin}/user/ada/api/status`);
+    same(answer.status(), 403, "status of the server's API");
+    const window = await thief.newPage();
+    await window.goto(`${origin}/user/ada/lab`);
+    same(new URL(window.url()).pathname, "/hub/login", "where it led");
+    await thief.close();
+  });
+}
+
+/** Open home and wait until its scripts, which may load one after the other, have taken hold of the buttons. */
+async function home(page) {
+  await page.goto(`${origin}/hub/home`, { waitUntil: "networkidle" });
+}
+
+async function until(condition, what) {
+  const deadline = Date.now() + patience;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`${what} did not come`);
+    await new Promise((done) => setTimeout(done, 50));
+  }
+}
