@@ -22,7 +22,7 @@ pub enum Error {
     },
     /// The database failed: 503 when it is away, 500 otherwise.
     #[error(transparent)]
-    Store(#[from] orrery_store::Error),
+    Store(#[from] orrery_store::StoreError),
     /// A page could not be rendered.
     #[error("the page could not be rendered: {0}")]
     Template(#[from] minijinja::Error),

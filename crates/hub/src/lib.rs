@@ -1,1 +1,23 @@
-//! The hub: login, OAuth provider, REST API, pages and the life of servers.
+#![doc = include_str!("../README.md")]
+
+pub mod api;
+pub mod auth;
+pub mod config;
+pub mod error;
+pub mod listen;
+pub mod metrics;
+pub mod multipart;
+pub mod oauth;
+pub mod pages;
+pub mod router;
+pub mod routes;
+pub mod servers;
+mod setup;
+mod start;
+pub mod state;
+pub mod urls;
+
+pub use start::{Setup, StartError, build, run};
+
+/// The JupyterHub version whose behaviour this is.
+pub const JUPYTERHUB_VERSION: &str = "6.1.1";

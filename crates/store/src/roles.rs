@@ -1,6 +1,6 @@
 //! `roles` and the maps that give roles to users, groups and services.
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbBackend};
 
 use crate::{
     json,
@@ -168,13 +168,7 @@ pub async fn upsert(
         ("scopes", json::list(scopes)),
         ("managed_by_auth", managed_by_auth.into()),
     ];
-    let id = if let Some(role) = find(connection, name).await? {
-        sql::update(connection, "roles", role.id, columns).await?;
-        role.id
-    } else {
-        let columns = [("name", name.into())].into_iter().chain(columns).collect();
-        sql::insert_upstream(connection, "roles", columns).await?
-    };
+    let id = sql::upsert(connection, "roles", ("name", name), columns).await?;
     Ok(Role {
         id,
         name: name.to_owned(),
@@ -206,7 +200,14 @@ pub async fn assign(
     if sql::count(connection, &sql, values![id, role_id]).await? > 0 {
         return Ok(false);
     }
-    let sql = format!("INSERT INTO {map} ({column}, role_id, managed_by_auth) VALUES (?, ?, ?)");
+    // Somebody else may give it at the same moment; then it is held, which is what was wanted.
+    let ignore = match connection.get_database_backend() {
+        DbBackend::MySql => "ON DUPLICATE KEY UPDATE role_id = role_id",
+        _ => "ON CONFLICT DO NOTHING",
+    };
+    let sql = format!(
+        "INSERT INTO {map} ({column}, role_id, managed_by_auth) VALUES (?, ?, ?) {ignore}"
+    );
     sql::execute(connection, &sql, values![id, role_id, managed_by_auth]).await?;
     Ok(true)
 }

@@ -1,0 +1,260 @@
+//! Who asks: cookies and tokens, cross-site request forgery, login and logout.
+
+pub mod cookies;
+pub mod login;
+pub mod logout;
+pub mod people;
+pub mod redirects;
+mod requester;
+pub mod secret_file;
+pub mod session;
+pub mod throttle;
+pub mod xsrf;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use subtle::ConstantTimeEq as _;
+
+pub use requester::{
+    Asking, Browser, Identity, Known, KnownCache, Requester, by_cookie, by_token, client_of, memberships,
+    raw_user_scopes, service_scopes, token_in, token_scopes, user_name, user_scopes,
+};
+
+use crate::error::{Error, Result};
+use crate::listen::Peer;
+use crate::router::{MAX_BODY, Needs, Routes};
+use crate::state::AppState;
+
+/// The name of the cookie that logs in to the hub, as upstream's.
+pub const LOGIN_COOKIE: &str = "jupyterhub-hub-login";
+
+/// The largest form whose `_xsrf` field is looked for.
+const MAX_FORM: usize = MAX_BODY;
+
+/// The routes of this module.
+pub fn routes() -> Routes {
+    Routes::default()
+        .get("/login", Needs::Nothing, login::show)
+        .post("/login", Needs::Nothing, login::submit)
+        .get("/logout", Needs::Nothing, logout::logout)
+}
+
+/// Refuses what is too large before anything is read of it.
+pub async fn bound(State(_): State<AppState>, request: Request, next: Next) -> Response {
+    let length = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > MAX_BODY as u64) {
+        let mut response = Error::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("The request is larger than {} MB.", MAX_BODY / 1024 / 1024),
+        )
+        .into_response();
+        // What the client goes on sending is not read.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return response;
+    }
+    next.run(request).await
+}
+
+/// Finds out who asks, checks for cross-site request forgery, and hands the [`Requester`] to the
+/// handler; adds its cookies and the hub's own headers to the answer.
+pub async fn identify(State(hub): State<AppState>, request: Request, next: Next) -> Response {
+    let is_api = is_api(&hub, request.uri().path());
+    let csp = hub.content_security_policy(is_api);
+    let (requester, mut response) = match prepare(&hub, request, is_api).await {
+        Ok((requester, request)) => (Some(Arc::clone(&requester)), {
+            let mut request = request;
+            request.extensions_mut().insert(requester);
+            next.run(request).await
+        }),
+        Err((requester, error)) => (requester, error.into_response()),
+    };
+    let headers = response.headers_mut();
+    headers.entry("x-jupyterhub-version").or_insert(HeaderValue::from_static(crate::JUPYTERHUB_VERSION));
+    headers
+        .entry(header::ACCESS_CONTROL_ALLOW_HEADERS)
+        .or_insert(HeaderValue::from_static("accept, content-type, authorization"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(csp);
+    headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+    if let Some(requester) = requester {
+        // Kept for the layer around this one, which may have to render an error page.
+        response.extensions_mut().insert(requester);
+    }
+    response
+}
+
+/// Whether `path` belongs to the REST API, where answers are JSON and tokens are accepted.
+pub fn is_api(hub: &AppState, path: &str) -> bool {
+    path.strip_prefix(hub.urls.hub.as_str())
+        .is_some_and(|rest| rest.starts_with("api/") || rest == "api" || rest == "metrics")
+}
+
+/// Adds the requester's cookies to the finished answer.
+pub fn add_cookies(requester: &Requester, response: &mut Response) {
+    for cookie in requester.take_cookies() {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+}
+
+type Refused = (Option<Arc<Requester>>, Error);
+
+async fn prepare(hub: &AppState, request: Request, is_api: bool) -> Result<(Arc<Requester>, Request), Refused> {
+    let (parts, body) = request.into_parts();
+    let browser = browser(hub, &parts.headers, parts.extensions.get::<Peer>().copied());
+    let known = known(hub, &parts.method, &parts.headers, is_api).await.map_err(|error| (None, error))?;
+    let requester = Arc::new(Requester::new(Arc::clone(hub), known, browser, parts.headers.clone()));
+    record_activity(hub, &requester);
+
+    // Nobody's credentials can be misused where there are none, but a page elsewhere must not learn
+    // from our answer whether there are.
+    let is_stranger = requester.identity.is_none();
+    let skip = requester.used_token() || (is_api && is_stranger && !parts.headers.contains_key(header::ORIGIN));
+    if skip || !xsrf::is_needed(&parts.method, &parts.headers, is_api) || is_exempt(hub, parts.uri.path()) {
+        return Ok((requester, Request::from_parts(parts, body)));
+    }
+    match check_xsrf(&requester, &parts, body).await {
+        Ok(body) => Ok((requester, Request::from_parts(parts, body))),
+        Err(error) => Err((Some(requester), error)),
+    }
+}
+
+/// Clients prove themselves at the token endpoint by their secret; no cookie counts there.
+fn is_exempt(hub: &AppState, path: &str) -> bool {
+    path == hub.urls.hub_path("api/oauth2/token") || path == hub.urls.hub_path("api/authorizations/token")
+}
+
+async fn known(hub: &AppState, method: &Method, headers: &HeaderMap, is_api: bool) -> Result<Option<Known>> {
+    if is_api
+        && let Some(token) = token_in(headers)
+        && let Some(known) = by_token(hub, &token).await?
+    {
+        return Ok(Some(known));
+    }
+    let now = hub.unix_time();
+    let max_age = hub.cookie_max_age();
+    let Some(cookie_id) = session::cookie_values(headers, LOGIN_COOKIE)
+        .find_map(|value| hub.signer.verify(LOGIN_COOKIE, value, max_age, now))
+        .and_then(|value| String::from_utf8(value).ok())
+    else {
+        return Ok(None);
+    };
+    // A form on another site can send a POST with our cookie, but not one that says it is JSON.
+    if is_api && method == Method::POST && !is_json_or_unsaid(headers) {
+        return Ok(None);
+    }
+    by_cookie(hub, &cookie_id).await
+}
+
+fn is_json_or_unsaid(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_none_or(|value| {
+        value.to_str().is_ok_and(|text| {
+            text.to_ascii_lowercase().split(';').any(|part| part.trim_start().starts_with("application/json"))
+        })
+    })
+}
+
+fn record_activity(hub: &AppState, requester: &Requester) {
+    let now = hub.clock.now();
+    let resolution = hub.activity_resolution();
+    let is_due = |last: Option<chrono::NaiveDateTime>| {
+        last.is_none_or(|last| (now - last).to_std().is_ok_and(|age| age >= resolution))
+    };
+    if let Some(token) = &requester.token
+        && is_due(token.last_activity)
+    {
+        hub.servers.record_token_activity(token.id, now);
+    }
+    // What a server itself sends is no sign of its user.
+    let from_server = requester
+        .token
+        .as_ref()
+        .and_then(|token| token.note.as_deref())
+        .is_some_and(|note| note.starts_with("Server at "));
+    if let Some(user) = requester.user()
+        && !from_server
+        && is_due(user.last_activity)
+    {
+        hub.servers.record_user_activity(user.id, now);
+    }
+}
+
+async fn check_xsrf(requester: &Requester, parts: &axum::http::request::Parts, body: Body) -> Result<Body> {
+    let from_header = ["x-xsrftoken", "x-csrftoken"]
+        .iter()
+        .find_map(|name| parts.headers.get(*name)?.to_str().ok().map(str::to_owned));
+    let from_query = || {
+        redirects::query_pairs(&parts.uri).into_iter().find(|(key, _)| key == xsrf::NAME).map(|(_, value)| value)
+    };
+    let (sent, body) = match from_header.or_else(from_query) {
+        Some(sent) => (Some(sent), body),
+        None => xsrf_in_form(&parts.headers, body).await?,
+    };
+    let Some(sent) = sent else {
+        return Err(Error::forbidden(format!("'_xsrf' argument missing from {}", parts.method)));
+    };
+    if bool::from(sent.as_bytes().ct_eq(requester.xsrf_token().as_bytes())) {
+        Ok(body)
+    } else {
+        Err(Error::forbidden(format!("XSRF cookie does not match {} argument", parts.method)))
+    }
+}
+
+/// Reads a form to find its `_xsrf` field, and hands the same body on.
+async fn xsrf_in_form(headers: &HeaderMap, body: Body) -> Result<(Option<String>, Body)> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let is_form = content_type.starts_with("application/x-www-form-urlencoded");
+    let boundary = content_type
+        .starts_with("multipart/form-data")
+        .then(|| content_type.split("boundary=").nth(1).map(|text| text.trim_matches('"').to_owned()))
+        .flatten();
+    if !is_form && boundary.is_none() {
+        return Ok((None, body));
+    }
+    let bytes = axum::body::to_bytes(body, MAX_FORM).await.map_err(|_| {
+        Error::new(StatusCode::PAYLOAD_TOO_LARGE, "The form is too large, or it was not sent completely.")
+    })?;
+    let found = match boundary {
+        None => form_urlencoded::parse(&bytes)
+            .find(|(key, _)| key == xsrf::NAME)
+            .map(|(_, value)| value.into_owned()),
+        Some(boundary) => crate::multipart::fields(&bytes, &boundary)
+            .into_iter()
+            .find(|field| field.name == xsrf::NAME && field.file_name.is_none())
+            .and_then(|field| String::from_utf8(field.content.to_vec()).ok()),
+    };
+    Ok((found, Body::from(bytes)))
+}
+
+/// How the browser addressed us. The proxy in front of the hub says so in its headers; only it can
+/// reach the hub's own port, or whoever is trusted like it.
+fn browser(hub: &AppState, headers: &HeaderMap, peer: Option<Peer>) -> Browser {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let peer = peer.and_then(|peer| peer.0).map(|address| address.ip().to_string()).unwrap_or_default();
+    // Each proxy appends the address it was called from; the last one that is no proxy is the client.
+    let address = text("x-forwarded-for")
+        .into_iter()
+        .flat_map(|list| list.split(','))
+        .map(str::trim)
+        .rev()
+        .find(|address| address.parse::<std::net::IpAddr>().is_ok() && !hub.is_trusted_proxy(address))
+        .map_or(peer, str::to_owned);
+    let scheme = text("x-scheme")
+        .or_else(|| text("x-forwarded-proto"))
+        .and_then(|list| list.split(',').next())
+        .map(str::trim)
+        .filter(|scheme| matches!(*scheme, "http" | "https"))
+        .unwrap_or("http");
+    let host = text("host").filter(|host| host.len() <= 255).unwrap_or_default();
+    Browser { scheme: scheme.to_owned(), host: host.to_owned(), address }
+}
+
+/// How long work for one login may take in an authenticator.
+pub(crate) const AUTHENTICATE_TIMEOUT: Duration = Duration::from_secs(60);

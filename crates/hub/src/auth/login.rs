@@ -1,0 +1,192 @@
+//! Logging in by the form.
+
+use std::sync::Arc;
+
+use axum::extract::{Form, OriginalUri, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use orrery_core::authenticator::{Credentials, Identity as Proven, LoginKind};
+use orrery_core::escape::for_log;
+use orrery_core::{Secret, ServerName};
+use orrery_store::users::User;
+
+use super::{AUTHENTICATE_TIMEOUT, Asking, LOGIN_COOKIE, Requester, people, redirects, user_name};
+use crate::error::{Error, Result};
+use crate::pages;
+use crate::state::AppState;
+
+/// Longer fields are refused before anything else is done with them.
+const MAX_FIELD: usize = 4096;
+/// Fields that a login form may have.
+const MAX_FIELDS: usize = 32;
+/// Characters of a failed name that are logged and shown again.
+const SHOWN: usize = 32;
+
+/// `GET /hub/login`: the form, or straight on for somebody who is logged in.
+pub async fn show(State(hub): State<AppState>, Asking(requester): Asking, OriginalUri(uri): OriginalUri) -> Result<Response> {
+    if let Some(user) = requester.user() {
+        // The server's cookie may be what brought the browser here; the hub's is renewed as well.
+        log_in(&hub, &requester, user);
+        let next = next_url(&hub, &requester, &uri, Some(user)).await?;
+        return Ok(Redirect::to(&next).into_response());
+    }
+    requester.refresh_xsrf();
+    let typed = query(&uri, "username").unwrap_or_default();
+    let page = pages::login(&hub, &requester, &pages::LoginForm { next: query(&uri, "next"), username: &typed, error: None })?;
+    Ok(page.into_response())
+}
+
+/// `POST /hub/login`.
+pub async fn submit(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    OriginalUri(uri): OriginalUri,
+    form: Result<Form<Vec<(String, String)>>, axum::extract::rejection::FormRejection>,
+) -> Result<Response> {
+    let Ok(Form(fields)) = form else {
+        return Err(Error::bad_request("The login form could not be read: it is not valid UTF-8 form data."));
+    };
+    if fields.len() > MAX_FIELDS || fields.iter().any(|(name, value)| name.len() + value.len() > MAX_FIELD) {
+        tracing::warn!(address = %requester.browser.address, "a login form with oversized fields was refused");
+        return Err(Error::bad_request("The login form has a field that is too long."));
+    }
+    if hub.authenticator.kind() == LoginKind::Disabled {
+        return Err(Error::forbidden("Nobody can log in here."));
+    }
+    let credentials = credentials(fields, &requester);
+    let refuse = |status: StatusCode, error: &str| -> Result<Response> {
+        let shown: String = credentials.username.chars().take(SHOWN).collect();
+        let form = pages::LoginForm { next: query(&uri, "next"), username: &shown, error: Some(error) };
+        Ok((status, pages::login(&hub, &requester, &form)?).into_response())
+    };
+
+    let keys = [
+        format!("user:{}", hub.rules.normalizer().normalize(&credentials.username)),
+        format!("address:{}", requester.browser.address),
+    ];
+    if let Some(wait) = hub.throttle.wait(&keys, hub.clock.now()) {
+        let seconds = wait.as_secs().max(1);
+        let mut response = refuse(
+            StatusCode::TOO_MANY_REQUESTS,
+            &format!("Too many failed logins. Please wait {seconds} s and try again."),
+        )?;
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        return Ok(response);
+    }
+    match authenticate(&hub, &credentials).await? {
+        Some(user) => {
+            hub.throttle.succeeded(&keys[0]);
+            log_in(&hub, &requester, &user);
+            tracing::info!(user = %user.name, address = %requester.browser.address, "user logged in");
+            hub.metrics.login(true);
+            let next = next_url(&hub, &requester, &uri, Some(&user)).await?;
+            Ok((StatusCode::FOUND, [(header::LOCATION, next)]).into_response())
+        }
+        None => {
+            hub.throttle.failed(&keys, hub.clock.now());
+            hub.metrics.login(false);
+            tracing::warn!(
+                user = %for_log(&credentials.username, SHOWN),
+                address = %for_log(&requester.browser.address, 64),
+                "failed login"
+            );
+            refuse(StatusCode::FORBIDDEN, "Invalid username or password")
+        }
+    }
+}
+
+fn credentials(fields: Vec<(String, String)>, requester: &Requester) -> Credentials {
+    let (mut username, mut password, mut rest) = (String::new(), Secret::default(), Vec::new());
+    for (name, value) in fields {
+        match name.as_str() {
+            super::xsrf::NAME => {}
+            "username" => username = value.trim().to_owned(),
+            "password" => password = Secret::new(value),
+            _ => rest.push((name, Secret::new(value))),
+        }
+    }
+    Credentials { username, password, fields: rest, remote_address: requester.browser.address.clone() }
+}
+
+/// The user behind the credentials, when they are right and the rules let them in.
+async fn authenticate(hub: &AppState, credentials: &Credentials) -> Result<Option<User>> {
+    let proven = tokio::time::timeout(AUTHENTICATE_TIMEOUT, hub.authenticator.authenticate(credentials))
+        .await
+        .map_err(|_| {
+            tracing::error!(seconds = AUTHENTICATE_TIMEOUT.as_secs(), "the authenticator did not answer in time");
+            Error::new(StatusCode::SERVICE_UNAVAILABLE, "Logging in takes too long right now. Please try again later.")
+        })?
+        .map_err(|error| {
+            tracing::error!(%error, "the authenticator failed");
+            Error::new(StatusCode::SERVICE_UNAVAILABLE, "Logging in does not work right now. Please try again later.")
+        })?;
+    let Some(proven) = proven else {
+        return Ok(None);
+    };
+    admit(hub, proven).await
+}
+
+/// Applies the rules to somebody who has proven who they are, and keeps what is new about them.
+pub async fn admit(hub: &AppState, proven: Proven) -> Result<Option<User>> {
+    let name = match hub.rules.user_name(&proven.name) {
+        Ok(name) => name,
+        Err(error) => {
+            tracing::warn!(user = %for_log(&proven.name, SHOWN), %error, "not a user's name");
+            return Ok(None);
+        }
+    };
+    let exists = hub.rules.asks_for_existing()
+        && orrery_store::users::find(hub.store.read(), name.as_str()).await?.is_some();
+    let decision = hub.rules.decide(&name, exists);
+    if !decision.is_allowed() {
+        tracing::warn!(user = %name, ?decision, "authenticated, but may not come in");
+        return Ok(None);
+    }
+    Ok(Some(people::came_in(hub, &name, &proven).await?))
+}
+
+/// Sets the cookies of a login.
+pub fn log_in(hub: &AppState, requester: &Arc<Requester>, user: &User) {
+    requester.session_id_or_new();
+    let value = hub.signer.sign(LOGIN_COOKIE, user.cookie_id.as_bytes(), hub.unix_time());
+    let mut options = hub.cookie_options(&requester.browser, &hub.urls.hub);
+    options.max_age = i64::try_from(hub.cookie_max_age().as_secs()).ok();
+    requester.set_cookie(LOGIN_COOKIE, &value, &options);
+    requester.renew_xsrf(user);
+}
+
+/// Where a login leads: to `next` if that is ours, or to the user's server, or home.
+pub async fn next_url(hub: &AppState, requester: &Requester, uri: &Uri, user: Option<&User>) -> Result<String> {
+    let (scheme, host) = hub.public_origin(&requester.browser);
+    if let Some(next) = query(uri, "next").filter(|next| !next.is_empty()) {
+        if let Some(safe) = redirects::safe_next(&next, &scheme, &host) {
+            return Ok(safe);
+        }
+        tracing::warn!(next = %for_log(&next, 200), "not redirecting outside the hub");
+    }
+    let default = default_url(hub, user).await?;
+    let kept: Vec<_> =
+        redirects::query_pairs(uri).into_iter().filter(|(key, _)| key != "next" && key != super::xsrf::NAME).collect();
+    Ok(redirects::with_query(&default, &kept))
+}
+
+/// Where somebody lands who asked for nothing in particular.
+pub async fn default_url(hub: &AppState, user: Option<&User>) -> Result<String> {
+    if !hub.config.hub.default_url.is_empty() {
+        return Ok(hub.config.hub.default_url.clone());
+    }
+    let Some(user) = user.filter(|_| hub.config.hub.redirect_to_server) else {
+        return Ok(hub.urls.hub_path("home"));
+    };
+    let view = hub.servers.view(user, &ServerName::default_server()).await?;
+    if view.is_some_and(|view| view.phase.is_active()) {
+        Ok(hub.urls.user(&user_name(user)?))
+    } else {
+        Ok(hub.urls.hub_path("spawn"))
+    }
+}
+
+/// One parameter of the query.
+pub fn query(uri: &Uri, name: &str) -> Option<String> {
+    redirects::query_pairs(uri).into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+}

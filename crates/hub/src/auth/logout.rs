@@ -1,0 +1,44 @@
+//! Logging out.
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use orrery_store::api_tokens;
+
+use super::{Asking, LOGIN_COOKIE, session, xsrf};
+use crate::error::Result;
+use crate::pages;
+use crate::state::AppState;
+
+/// `GET /hub/logout`: ends the browser session: its cookies and every token made in it, so that
+/// servers refuse it as well.
+pub async fn logout(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Response> {
+    if let Some(user) = requester.user() {
+        if hub.config.hub.shutdown_on_logout {
+            for view in hub.servers.views(user).await? {
+                if view.ready() && let Err(error) = hub.servers.stop(user, &view.name).await {
+                    tracing::error!(user = %user.name, server = %view.name, %error, "not stopped on logout");
+                }
+            }
+        }
+        // A stranger's request must not end a session whose id it may have guessed.
+        if let Some(session_id) = requester.session_id() {
+            let (id, session_id) = (user.id, session_id.as_str());
+            let ended = hub
+                .store
+                .write(|transaction| async move { api_tokens::delete_session(&transaction, id, session_id).await })
+                .await?;
+            tracing::debug!(user = %user.name, tokens = ended, "tokens of the session deleted");
+        }
+        tracing::info!(user = %user.name, "user logged out");
+    }
+    let page = if hub.config.authenticator.auto_login {
+        // The login page would log in again at once.
+        pages::logout(&hub, &requester)?.into_response()
+    } else {
+        Redirect::to(&hub.urls.hub_path("login")).into_response()
+    };
+    requester.clear_cookie(session::SESSION_COOKIE, &hub.urls.base);
+    requester.clear_cookie(LOGIN_COOKIE, &hub.urls.hub);
+    requester.clear_cookie(xsrf::NAME, &hub.urls.hub);
+    Ok(page)
+}

@@ -1,0 +1,112 @@
+//! Users in the database: what a login leaves there, and what the configuration wants there.
+
+use std::collections::BTreeSet;
+
+use orrery_core::UserName;
+use orrery_core::authenticator::Identity as Proven;
+use orrery_store::users::{NewUser, User, UserChanges};
+use orrery_store::{ConnectionTrait, NaiveDateTime, StoreError, groups, roles, token_hash, users};
+
+use crate::error::{Error, Result};
+use crate::state::AppState;
+
+/// Keeps what a login says: the user, whether they are an administrator, their groups.
+pub async fn came_in(hub: &AppState, name: &UserName, proven: &Proven) -> Result<User> {
+    let admin = match hub.rules.admin(name) {
+        Some(admin) => Some(admin),
+        None => proven.admin,
+    };
+    let groups = if hub.config.authenticator.manage_groups {
+        let Some(groups) = proven.groups.clone() else {
+            return Err(Error::Internal(format!(
+                "Authenticator.manage_groups is set, but {} names no groups",
+                hub.config.authenticator_class
+            )));
+        };
+        Some(groups)
+    } else {
+        None
+    };
+    let now = hub.clock.now();
+    if groups.is_none()
+        && let Some(user) = users::find(hub.store.read(), name.as_str()).await?
+        && admin.is_none_or(|admin| admin == user.admin)
+    {
+        // The common case writes nothing but the time.
+        hub.servers.record_user_activity(user.id, now);
+        return Ok(user);
+    }
+    let groups = groups.as_deref();
+    let user = hub
+        .store
+        .write(|transaction| async move {
+            let user = find_or_insert(&transaction, name.as_str(), admin.unwrap_or_default(), now).await?;
+            let user = set_admin(&transaction, user, admin).await?;
+            if let Some(names) = groups {
+                sync_groups(&transaction, user.id, names).await?;
+            }
+            Ok::<_, StoreError>(user)
+        })
+        .await?;
+    Ok(user)
+}
+
+/// The user of that name; a new one, with the roles that every user has, if there was none.
+pub async fn find_or_insert(
+    transaction: &impl ConnectionTrait,
+    name: &str,
+    admin: bool,
+    now: NaiveDateTime,
+) -> Result<User, StoreError> {
+    if let Some(user) = users::find(transaction, name).await? {
+        return Ok(user);
+    }
+    let cookie_id = token_hash::generate_token()?.expose().to_owned();
+    let user = users::insert(transaction, &NewUser { name: name.to_owned(), admin, created: now, cookie_id }).await?;
+    assign_default_roles(transaction, &user).await?;
+    Ok(user)
+}
+
+/// Gives or takes the administrator's rights; `None` leaves them.
+pub async fn set_admin(transaction: &impl ConnectionTrait, mut user: User, admin: Option<bool>) -> Result<User, StoreError> {
+    if let Some(admin) = admin.filter(|admin| *admin != user.admin) {
+        users::update(transaction, user.id, &UserChanges { admin: Some(admin), ..UserChanges::default() }).await?;
+        user.admin = admin;
+    }
+    assign_default_roles(transaction, &user).await?;
+    Ok(user)
+}
+
+/// Everybody has the role `user`; administrators, and only they, have `admin`.
+pub async fn assign_default_roles(transaction: &impl ConnectionTrait, user: &User) -> Result<(), StoreError> {
+    let holder = roles::Holder::User(user.id);
+    if let Some(role) = roles::find(transaction, "user").await? {
+        roles::assign(transaction, holder, role.id, false).await?;
+    }
+    if let Some(role) = roles::find(transaction, "admin").await? {
+        if user.admin {
+            roles::assign(transaction, holder, role.id, false).await?;
+        } else {
+            roles::strip(transaction, holder, role.id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a user into exactly these groups, making those that do not exist.
+pub async fn sync_groups(transaction: &impl ConnectionTrait, user_id: i32, names: &[String]) -> Result<(), StoreError> {
+    let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    for group in groups::of_users(transaction, &[user_id]).await? {
+        if !wanted.contains(group.name.as_str()) {
+            groups::remove_members(transaction, group.id, &[user_id]).await?;
+        }
+    }
+    for name in wanted {
+        let group = match groups::find(transaction, name).await? {
+            Some(group) => group,
+            None => groups::insert(transaction, name, &serde_json::json!({})).await?,
+        };
+        groups::add_members(transaction, group.id, &[user_id]).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! The one list of the hub's routes, each with what its requester needs.
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRequestParts as _, RawPathParams, Request, State};
+use axum::handler::Handler;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::routing::{MethodFilter, on};
+use orrery_core::scopes::{Denied, Scope, Target};
+
+use crate::auth::{self, Requester};
+use crate::error::{Error, Result};
+use crate::state::AppState;
+use crate::{api, oauth, pages};
+
+/// The largest body that is read, in bytes: an options form may carry a small file.
+pub const MAX_BODY: usize = 10 * 1024 * 1024;
+
+/// What a route needs of whoever asks. A route cannot be added without saying it.
+#[derive(Clone, Copy, Debug)]
+pub enum Needs {
+    /// Nothing: also people who are not logged in.
+    Nothing,
+    /// A browser that is logged in; others are sent to the login page.
+    Login,
+    /// As [`Needs::Login`], and one of these scopes for whom the path names.
+    LoginAnd(&'static [Scope]),
+    /// Any valid token or session; others get 403.
+    Credentials,
+    /// One of these scopes: for whom or what the path names, or without limits if it names nothing.
+    Scopes(&'static [Scope]),
+    /// One of these scopes, be it for some targets only: the handler filters what it shows.
+    SomeScopes(&'static [Scope]),
+}
+
+/// Collects routes. Each method of each path comes with its [`Needs`].
+#[derive(Default)]
+pub struct Routes(Router<AppState>);
+
+impl Routes {
+    /// A `GET` (and `HEAD`) route.
+    #[must_use]
+    pub fn get<H, T>(self, path: &str, needs: Needs, handler: H) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        self.add(MethodFilter::GET, path, needs, handler)
+    }
+
+    /// A `POST` route.
+    #[must_use]
+    pub fn post<H, T>(self, path: &str, needs: Needs, handler: H) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        self.add(MethodFilter::POST, path, needs, handler)
+    }
+
+    /// A `PUT` route.
+    #[must_use]
+    pub fn put<H, T>(self, path: &str, needs: Needs, handler: H) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        self.add(MethodFilter::PUT, path, needs, handler)
+    }
+
+    /// A `PATCH` route.
+    #[must_use]
+    pub fn patch<H, T>(self, path: &str, needs: Needs, handler: H) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        self.add(MethodFilter::PATCH, path, needs, handler)
+    }
+
+    /// A `DELETE` route.
+    #[must_use]
+    pub fn delete<H, T>(self, path: &str, needs: Needs, handler: H) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        self.add(MethodFilter::DELETE, path, needs, handler)
+    }
+
+    /// All routes of another list.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        Self(self.0.merge(other.0))
+    }
+
+    fn add<H, T>(self, method: MethodFilter, path: &str, needs: Needs, handler: H) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        let guarded = on(method, handler).route_layer(from_fn(move |request: Request, next: Next| guard(needs, request, next)));
+        Self(self.0.route(path, guarded))
+    }
+}
+
+/// The whole hub.
+pub fn router(hub: AppState) -> Router {
+    let hub_routes = Routes::default()
+        .merge(auth::routes())
+        .merge(oauth::routes())
+        .merge(api::routes())
+        .merge(pages::routes());
+    let prefix = hub.urls.hub.trim_end_matches('/').to_owned();
+    Router::new()
+        .nest(&prefix, hub_routes.0.fallback(pages::not_found))
+        // `nest` does not match the prefix with its slash.
+        .route(&format!("{prefix}/"), axum::routing::get(pages::root))
+        .fallback(pages::outside)
+        .layer(from_fn_with_state(hub.clone(), pages::render_errors))
+        .layer(from_fn_with_state(hub.clone(), auth::identify))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(hub.clone(), auth::bound))
+        .with_state(hub)
+}
+
+/// Lets a request through to its handler if its requester has what the route needs.
+async fn guard(needs: Needs, request: Request, next: Next) -> Response {
+    match check(needs, request).await {
+        Ok(request) => next.run(request).await,
+        Err(Refusal::Answer(error)) => error.into_response(),
+        Err(Refusal::LogIn(url)) => Redirect::to(&url).into_response(),
+    }
+}
+
+enum Refusal {
+    Answer(Error),
+    LogIn(String),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Answer(error)
+    }
+}
+
+async fn check(needs: Needs, request: Request) -> Result<Request, Refusal> {
+    let (mut parts, body) = request.into_parts();
+    let requester = parts
+        .extensions
+        .get::<std::sync::Arc<Requester>>()
+        .cloned()
+        .ok_or_else(|| Error::Internal("a route stands outside the identifying layer".to_owned()))?;
+    let missing_login = || match parts.method {
+        axum::http::Method::GET | axum::http::Method::HEAD => {
+            Refusal::LogIn(requester.login_url(&parts.uri, &parts.extensions))
+        }
+        _ => Refusal::Answer(Error::forbidden("")),
+    };
+    let missing_credentials = || Refusal::Answer(Error::forbidden("Missing or invalid credentials."));
+    let (scopes, some) = match needs {
+        Needs::Nothing => (None, false),
+        Needs::Login if requester.user().is_none() => return Err(missing_login()),
+        Needs::Login => (None, false),
+        Needs::LoginAnd(_) if requester.user().is_none() => return Err(missing_login()),
+        Needs::Credentials | Needs::Scopes(_) | Needs::SomeScopes(_) if requester.identity.is_none() => {
+            return Err(missing_credentials());
+        }
+        Needs::Credentials => (None, false),
+        Needs::LoginAnd(scopes) | Needs::Scopes(scopes) => (Some(scopes), false),
+        Needs::SomeScopes(scopes) => (Some(scopes), true),
+    };
+    if let Some(scopes) = scopes {
+        let parameters = RawPathParams::from_request_parts(&mut parts, &())
+            .await
+            .map_err(|_| Error::bad_request("The address is not valid UTF-8."))?;
+        let named = |kind: &str| parameters.iter().find(|(name, _)| *name == kind).map(|(_, value)| value);
+        let target = match (named("user"), named("server"), named("group"), named("service")) {
+            (Some(user), Some(server), _, _) => Some(Target::Server { user, server }),
+            (Some(user), ..) => Some(Target::User(user)),
+            (_, _, Some(group), _) => Some(Target::Group(group)),
+            (_, _, _, Some(service)) => Some(Target::Service(service)),
+            _ => None,
+        };
+        let allowed = if some && scopes.iter().any(|scope| requester.scopes.has_some(*scope)) {
+            Ok(())
+        } else {
+            requester.require(scopes, target).await?
+        };
+        match allowed {
+            Ok(()) => {}
+            Err(Denied::NotFound) => {
+                return Err(Error::not_found("No access to resources or resources not found").into());
+            }
+            Err(Denied::Forbidden) => {
+                let names: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
+                return Err(Error::forbidden(format!(
+                    "Action is not authorized with current scopes; requires any of [{}]",
+                    names.join(", ")
+                ))
+                .into());
+            }
+        }
+    }
+    Ok(Request::from_parts(parts, body))
+}
+
+/// Extracts the hub's state; a name for handlers to import.
+pub type Hub = State<AppState>;

@@ -1,0 +1,414 @@
+//! What the configuration wants in the database, put there when the hub starts: roles, users,
+//! groups, services and their tokens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use orrery_core::access::Rules;
+use orrery_core::scopes::roles::{DEFAULT_ROLES, RolePlan, plan};
+use orrery_core::scopes::Definitions;
+use orrery_core::{Secret, escape};
+use orrery_store::api_tokens::{self, NewApiToken, Owner};
+use orrery_store::oauth_clients::{self, NewOauthClient};
+use orrery_store::roles::{self, Holder, HolderKind, Role};
+use orrery_store::services::{self, ServiceFields};
+use orrery_store::token_hash::{self, Origin};
+use orrery_store::{ConnectionTrait, NaiveDateTime, Store, StoreError, groups, users};
+use serde_json::{Value, json};
+
+use crate::auth::people;
+use crate::config::{Config, ServiceSpec};
+use crate::urls::Urls;
+
+/// Why the configuration cannot be put into the database.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A role or scope is not sound.
+    #[error("{0}")]
+    Role(#[from] orrery_core::scopes::roles::RoleError),
+    /// A name is not a user's.
+    #[error("{option} names {name}, which is not a valid username: {why}")]
+    User {
+        /// The option.
+        option: &'static str,
+        /// The name, made safe to show.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Something is given to whom or what does not exist.
+    #[error("{what} names {name}, which does not exist")]
+    Unknown {
+        /// What names it.
+        what: String,
+        /// The name, made safe to show.
+        name: String,
+    },
+}
+
+impl orrery_store::WriteError for SetupError {
+    fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Puts everything there, in one transaction.
+pub(crate) async fn apply(
+    store: &Store,
+    config: &Config,
+    rules: &Rules,
+    definitions: &Definitions,
+    urls: &Urls,
+    now: NaiveDateTime,
+) -> Result<(), SetupError> {
+    let load_roles: Vec<Value> = config.hub.load_roles.iter().map(role_value).collect();
+    let extra: Vec<String> = config.hub.extra_user_scopes.iter().cloned().collect();
+    let plan = plan(&load_roles, &extra, definitions)?;
+    for warning in &plan.warnings {
+        tracing::warn!("{warning}");
+    }
+    let tokens = hashed_tokens(config).await?;
+    let (plan, tokens) = (&plan, &tokens);
+    store
+        .write(|transaction| async move {
+            let roles = write_roles(&transaction, plan).await?;
+            write_users(&transaction, rules, now).await?;
+            write_groups(&transaction, config, rules, now).await?;
+            write_services(&transaction, config, urls).await?;
+            write_holders(&transaction, plan, &roles, rules, now).await?;
+            write_tokens(&transaction, tokens, rules, now).await?;
+            Ok::<_, SetupError>(())
+        })
+        .await
+}
+
+fn role_value(role: &crate::config::RoleSpec) -> Value {
+    let mut value = serde_json::Map::from_iter([("name".to_owned(), json!(role.name))]);
+    let lists = [("scopes", &role.scopes), ("users", &role.users), ("services", &role.services), ("groups", &role.groups)];
+    value.extend(role.description.iter().map(|text| ("description".to_owned(), json!(text))));
+    value.extend(lists.into_iter().filter_map(|(key, list)| Some((key.to_owned(), json!(list.as_ref()?)))));
+    Value::Object(value)
+}
+
+async fn write_roles(
+    transaction: &impl ConnectionTrait,
+    plan: &RolePlan,
+) -> Result<BTreeMap<String, Role>, SetupError> {
+    let mut written = BTreeMap::new();
+    for role in &plan.roles {
+        let row = roles::upsert(transaction, &role.name, role.description.as_deref(), &role.scopes, role.managed_by_auth)
+            .await?;
+        written.insert(role.name.clone(), row);
+    }
+    for old in roles::list(transaction).await? {
+        let is_wanted = written.contains_key(&old.name) || DEFAULT_ROLES.contains(&old.name.as_str());
+        if !is_wanted && !old.managed_by_auth {
+            tracing::info!(role = %old.name, "deleting a role that is no longer configured");
+            roles::delete(transaction, old.id).await?;
+        }
+    }
+    Ok(written)
+}
+
+/// Allowed users and administrators have a row before they first log in, as in upstream.
+async fn write_users(transaction: &impl ConnectionTrait, rules: &Rules, now: NaiveDateTime) -> Result<(), SetupError> {
+    for name in rules.allowed_users().union(rules.admin_users()) {
+        let admin = rules.admin_users().contains(name);
+        let user = people::find_or_insert(transaction, name, admin, now).await?;
+        people::set_admin(transaction, user, admin.then_some(true)).await?;
+    }
+    // Rows that something else than a login made may lack the roles that everybody has.
+    roles::assign_missing_defaults(transaction).await?;
+    Ok(())
+}
+
+async fn write_groups(
+    transaction: &impl ConnectionTrait,
+    config: &Config,
+    rules: &Rules,
+    now: NaiveDateTime,
+) -> Result<(), SetupError> {
+    for (name, spec) in &config.hub.load_groups {
+        let properties = spec.properties.as_ref().map(|properties| json!(properties));
+        let group = match groups::find(transaction, name).await? {
+            Some(group) => {
+                if let Some(properties) = &properties {
+                    groups::set_properties(transaction, group.id, properties).await?;
+                }
+                group
+            }
+            None => groups::insert(transaction, name, &properties.unwrap_or_else(|| json!({}))).await?,
+        };
+        let mut members = Vec::new();
+        for user in &spec.users {
+            members.push(named_user(transaction, rules, "JupyterHub.load_groups", user, now).await?);
+        }
+        groups::add_members(transaction, group.id, &members).await?;
+    }
+    Ok(())
+}
+
+async fn named_user(
+    transaction: &impl ConnectionTrait,
+    rules: &Rules,
+    option: &'static str,
+    name: &str,
+    now: NaiveDateTime,
+) -> Result<i32, SetupError> {
+    let name = rules.user_name(name).map_err(|why| SetupError::User {
+        option,
+        name: escape::for_log(name, 64),
+        why: why.to_string(),
+    })?;
+    let admin = rules.admin_users().contains(name.as_str());
+    Ok(people::find_or_insert(transaction, name.as_str(), admin, now).await?.id)
+}
+
+async fn write_services(transaction: &impl ConnectionTrait, config: &Config, urls: &Urls) -> Result<(), SetupError> {
+    // Tokens that no service asked for belong to the hub's own client.
+    oauth_clients::upsert(
+        transaction,
+        &NewOauthClient {
+            identifier: "jupyterhub".to_owned(),
+            description: "JupyterHub".to_owned(),
+            secret: String::new(),
+            redirect_uri: String::new(),
+            allowed_scopes: Vec::new(),
+        },
+    )
+    .await?;
+    let configured: BTreeSet<&str> = config
+        .hub
+        .services
+        .iter()
+        .map(|service| service.name.as_str())
+        .chain(config.hub.service_tokens.0.iter().map(|(_, name)| name.as_str()))
+        .collect();
+    for old in services::list(transaction).await? {
+        if old.fields.from_config && !configured.contains(old.fields.name.as_str()) {
+            tracing::info!(service = %old.fields.name, "deleting a service that is no longer configured");
+            services::delete(transaction, old.id).await?;
+        }
+    }
+    for spec in &config.hub.services {
+        write_service(transaction, spec, urls).await?;
+    }
+    Ok(())
+}
+
+async fn write_service(transaction: &impl ConnectionTrait, spec: &ServiceSpec, urls: &Urls) -> Result<(), SetupError> {
+    let is_client = spec.url.is_some() || spec.oauth_specified;
+    if is_client {
+        let redirect_uri = spec.oauth_redirect_uri.clone().unwrap_or_else(|| {
+            format!("{}services/{}/oauth_callback", urls.base, escape::path_segment(&spec.name))
+        });
+        // Without a secret the client can prove nothing and stays unusable.
+        let secret = match &spec.api_token {
+            Some(token) => token_hash::hash_token(token.expose(), Origin::Chosen)?,
+            None => String::new(),
+        };
+        let client = NewOauthClient {
+            identifier: spec.oauth_client_id.clone(),
+            description: format!("Service {}", spec.name),
+            secret,
+            redirect_uri,
+            allowed_scopes: spec.oauth_client_allowed_scopes.clone(),
+        };
+        oauth_clients::upsert(transaction, &client).await?;
+    }
+    let fields = ServiceFields {
+        name: spec.name.clone(),
+        admin: spec.admin,
+        url: spec.url.clone(),
+        oauth_client_allowed_scopes: Some(spec.oauth_client_allowed_scopes.clone()),
+        info: json!(spec.info),
+        display: Some(spec.display),
+        oauth_no_confirm: Some(spec.oauth_no_confirm),
+        oauth_client_id: is_client.then(|| spec.oauth_client_id.clone()),
+        from_config: true,
+        ..ServiceFields::default()
+    };
+    let id = match services::find(transaction, &spec.name).await? {
+        Some(old) => {
+            services::update(transaction, old.id, &fields).await?;
+            old.id
+        }
+        None => services::insert(transaction, &fields).await?.id,
+    };
+    if spec.admin
+        && let Some(role) = roles::find(transaction, "admin").await?
+    {
+        roles::assign(transaction, Holder::Service(id), role.id, false).await?;
+    }
+    Ok(())
+}
+
+/// Gives each role to whom the configuration names, and takes it from others where it names a list.
+async fn write_holders(
+    transaction: &impl ConnectionTrait,
+    plan: &RolePlan,
+    written: &BTreeMap<String, Role>,
+    rules: &Rules,
+    now: NaiveDateTime,
+) -> Result<(), SetupError> {
+    for role in &plan.roles {
+        let Some(row) = written.get(&role.name) else { continue };
+        let lists = [
+            (HolderKind::User, &role.users),
+            (HolderKind::Service, &role.services),
+            (HolderKind::Group, &role.groups),
+        ];
+        for (kind, names) in lists {
+            let Some(names) = names else { continue };
+            let mut wanted = BTreeSet::new();
+            for name in names {
+                let holder = holder(transaction, kind, &role.name, name, rules, now).await?;
+                wanted.insert(id_of(holder));
+                roles::assign(transaction, holder, row.id, false).await?;
+            }
+            for old in roles::holders(transaction, kind, row.id).await? {
+                // Whoever is an administrator, or simply a user, has that role by that.
+                let by_default = kind == HolderKind::User && matches!(role.name.as_str(), "admin" | "user");
+                if !wanted.contains(&old.id) && !by_default {
+                    roles::strip(transaction, holder_of(kind, old.id), row.id).await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn holder(
+    transaction: &impl ConnectionTrait,
+    kind: HolderKind,
+    role: &str,
+    name: &str,
+    rules: &Rules,
+    now: NaiveDateTime,
+) -> Result<Holder, SetupError> {
+    let unknown = || SetupError::Unknown {
+        what: format!("role '{role}' in JupyterHub.load_roles"),
+        name: escape::for_log(name, 64),
+    };
+    let id = match kind {
+        HolderKind::User => {
+            let id = named_user(transaction, rules, "JupyterHub.load_roles", name, now).await?;
+            if role == "admin"
+                && let Some(user) = users::find_by_id(transaction, id).await?
+            {
+                people::set_admin(transaction, user, Some(true)).await?;
+            }
+            id
+        }
+        HolderKind::Service => services::find(transaction, name).await?.ok_or_else(unknown)?.id,
+        HolderKind::Group => match groups::find(transaction, name).await? {
+            Some(group) => group.id,
+            None => groups::insert(transaction, name, &json!({})).await?.id,
+        },
+    };
+    Ok(holder_of(kind, id))
+}
+
+fn holder_of(kind: HolderKind, id: i32) -> Holder {
+    match kind {
+        HolderKind::User => Holder::User(id),
+        HolderKind::Service => Holder::Service(id),
+        HolderKind::Group => Holder::Group(id),
+    }
+}
+
+fn id_of(holder: Holder) -> i32 {
+    match holder {
+        Holder::User(id) | Holder::Service(id) | Holder::Group(id) => id,
+    }
+}
+
+/// A token that the configuration gives to somebody.
+struct ConfiguredToken {
+    token: Secret,
+    hashed: String,
+    name: String,
+    is_service: bool,
+}
+
+/// Hashing chosen tokens is slow on purpose, so it is done before the transaction begins.
+async fn hashed_tokens(config: &Config) -> Result<Vec<ConfiguredToken>, StoreError> {
+    let origin = if config.hub.trust_user_provided_tokens { Origin::Generated } else { Origin::Chosen };
+    let of_users = config.hub.api_tokens.0.iter().map(|(token, name)| (token.clone(), name.clone(), false));
+    let of_services = config.hub.service_tokens.0.iter().map(|(token, name)| (token.clone(), name.clone(), true));
+    let in_services = config
+        .hub
+        .services
+        .iter()
+        .filter_map(|service| Some((service.api_token.clone()?, service.name.clone(), true)));
+    let all: Vec<_> = of_users.chain(of_services).chain(in_services).collect();
+    let hashing = tokio::task::spawn_blocking(move || {
+        all.into_iter()
+            .map(|(token, name, is_service)| {
+                let hashed = token_hash::hash_token(token.expose(), origin)?;
+                Ok(ConfiguredToken { token, hashed, name, is_service })
+            })
+            .collect()
+    });
+    hashing.await.expect("hashing tokens does not panic")
+}
+
+async fn write_tokens(
+    transaction: &impl ConnectionTrait,
+    tokens: &[ConfiguredToken],
+    rules: &Rules,
+    now: NaiveDateTime,
+) -> Result<(), SetupError> {
+    for configured in tokens {
+        let owner = if configured.is_service {
+            let id = match services::find(transaction, &configured.name).await? {
+                Some(service) => service.id,
+                None => {
+                    let fields = ServiceFields { name: configured.name.clone(), from_config: true, ..ServiceFields::default() };
+                    services::insert(transaction, &fields).await?.id
+                }
+            };
+            Owner::Service(id)
+        } else {
+            Owner::User(named_user(transaction, rules, "JupyterHub.api_tokens", &configured.name, now).await?)
+        };
+        let prefix = token_hash::prefix(configured.token.expose());
+        let mut is_known = false;
+        for row in api_tokens::find_candidates(transaction, prefix, now).await? {
+            if !token_hash::verify_token(&row.hashed, configured.token.expose()) {
+                continue;
+            }
+            let same_owner = match owner {
+                Owner::User(id) => row.user_id == Some(id),
+                Owner::Service(id) => row.service_id == Some(id),
+            };
+            if same_owner {
+                is_known = true;
+            } else {
+                // The configuration gave the token to somebody else.
+                api_tokens::delete(transaction, row.id).await?;
+            }
+        }
+        if is_known {
+            continue;
+        }
+        let new = NewApiToken {
+            owner,
+            hashed: configured.hashed.clone(),
+            prefix: prefix.to_owned(),
+            client_id: "jupyterhub".to_owned(),
+            session_id: None,
+            created: now,
+            expires_at: None,
+            note: "from config".to_owned(),
+            scopes: vec!["inherit".to_owned()],
+        };
+        api_tokens::insert(transaction, &new).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! Starting and stopping the hub: what is opened, in which order, and how it ends.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use orrery_core::access::{Rules, Settings as AccessSettings};
+use orrery_core::authenticator::Authenticator;
+use orrery_core::scopes::Definitions;
+use orrery_core::spawner::Spawner;
+use orrery_core::{Clock, Secret};
+use orrery_store::{DbUrl, Store, StoreError, StoreOptions};
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::cookies::Signer;
+use crate::auth::{KnownCache, secret_file, throttle::Throttle};
+use crate::config::Config;
+use crate::listen::Listener;
+use crate::metrics::Metrics;
+use crate::pages::Templates;
+use crate::routes::{HttpRouteTable, Keeper, KeeperParts, ProxyError, ProxyProcess, ProxySettings};
+use crate::servers::{Engine, EngineParts, ServerUrls, Settings};
+use crate::setup;
+use crate::state::{AppState, HubState};
+use crate::urls::Urls;
+
+/// How long stopping all servers may take.
+const STOP_ALL: Duration = Duration::from_secs(120);
+
+/// All that a hub is made of; the program chooses the backends.
+pub struct Setup {
+    /// The options.
+    pub config: Config,
+    /// How servers are started.
+    pub spawner: Arc<dyn Spawner>,
+    /// How people prove who they are.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Whether the authenticator lets everybody in where no option says who may, as the dummy does.
+    pub open_by_default: bool,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The program to start as `… proxy`: this one.
+    pub program: PathBuf,
+    /// The machine's name, by which servers reach a hub that listens on all addresses.
+    pub hostname: String,
+    /// The environment that the hub was started in.
+    pub environment: std::collections::BTreeMap<String, String>,
+}
+
+/// Why the hub does not start. Each is a sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The database's URL.
+    #[error("JupyterHub.db_url: {0}")]
+    DbUrl(String),
+    /// The cookie secret.
+    #[error("{0}")]
+    CookieSecret(#[from] secret_file::SecretError),
+    /// Who may come in.
+    #[error("{0}")]
+    Rules(#[from] orrery_core::access::RulesError),
+    /// The site's own scopes.
+    #[error("JupyterHub.custom_scopes: {0}")]
+    Scopes(#[from] orrery_core::scopes::ScopeError),
+    /// Roles, users, groups and services of the configuration.
+    #[error("{0}")]
+    Setup(#[from] setup::SetupError),
+    /// The templates.
+    #[error("the templates cannot be loaded: {0:#}")]
+    Templates(#[from] minijinja::Error),
+    /// The hub's own address.
+    #[error("{0}")]
+    Listen(String),
+    /// The proxy.
+    #[error("{0}")]
+    Proxy(#[from] ProxyError),
+    /// The proxy's address or token.
+    #[error("{0}")]
+    Routes(#[from] orrery_core::routes::RouteError),
+    /// A backend's own settings.
+    #[error("{0}")]
+    Backend(String),
+    /// The process id file.
+    #[error("JupyterHub.pid_file: {0} cannot be written: {1}")]
+    PidFile(String, std::io::Error),
+    /// Metrics of one name twice.
+    #[error("the metrics cannot be set up: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Opens the database and builds the hub, without listening or starting anything.
+pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), StartError> {
+    let Setup { config, spawner, authenticator, open_by_default, clock, hostname, environment, program: _ } = setup;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    authenticator.check().map_err(|error| StartError::Backend(error.to_string()))?;
+    spawner.check().await.map_err(|failure| StartError::Backend(failure.message))?;
+
+    let secret = cookie_secret(&config, environment.get("JPY_COOKIE_SECRET").map(String::as_str))?;
+    let (definitions, warnings) = Definitions::with_custom(&config.hub.custom_scopes.clone().into_iter().collect())?;
+    let (rules, more_warnings) = Rules::new(access_settings(&config, open_by_default))?;
+    for warning in warnings.iter().chain(&more_warnings) {
+        tracing::warn!("{warning}");
+    }
+    let paths: Vec<PathBuf> = config.hub.template_paths.iter().map(PathBuf::from).collect();
+    let templates = Templates::new(&paths, &config.hub.template_vars.clone().into_iter().collect())?;
+
+    let store = open_store(&config).await?;
+    let urls = Urls::new(config.hub.base_url.as_str());
+    setup::apply(&store, &config, &rules, &definitions, &urls, clock.now()).await?;
+
+    let connect_url = config.hub_connect_url(&hostname);
+    let hub_target = connect_url.strip_suffix(urls.hub.as_str()).unwrap_or(&connect_url).to_owned();
+    let proxy_token = proxy_token(&config, environment.get("CONFIGPROXY_AUTH_TOKEN").map(String::as_str));
+    let concurrency = usize::try_from(config.chp.concurrency).unwrap_or(10).max(1);
+    let table = Arc::new(HttpRouteTable::new(&config.chp.api_url, proxy_token.clone(), false, concurrency)?);
+    let routes = Keeper::new(KeeperParts {
+        store: store.clone(),
+        table: Arc::clone(&table) as Arc<dyn orrery_core::routes::RouteTable>,
+        hub_routespec: config.hub.hub_routespec.clone(),
+        hub_target,
+        extra_routes: config.proxy.extra_routes.clone(),
+        base_url: urls.base.clone(),
+        check_interval: seconds(config.chp.check_running_interval),
+    });
+    let public_host = config
+        .hub
+        .public_url
+        .split_once("://")
+        .map(|(scheme, rest)| format!("{scheme}://{}", rest.split('/').next().unwrap_or_default()));
+    let hub_api_url = format!("{connect_url}api");
+    let server_urls = ServerUrls {
+        base_url: urls.base.clone(),
+        hub_prefix: urls.hub.clone(),
+        hub_api_url: hub_api_url.clone(),
+        public_url: public_host.clone(),
+    };
+    let servers = Engine::new(EngineParts {
+        store: store.clone(),
+        spawner,
+        clock: Arc::clone(&clock),
+        settings: Settings::from_config(&config, &environment, hub_api_url, public_host),
+        urls: server_urls,
+        routes: routes.clone(),
+        replica: orrery_core::random::hex::<8>(),
+    });
+    let oauth_no_confirm = config
+        .hub
+        .services
+        .iter()
+        .filter(|service| service.oauth_no_confirm)
+        .map(|service| service.oauth_client_id.clone())
+        .collect();
+    let state = HubState {
+        signer: Signer::new(&secret),
+        urls,
+        store,
+        clock,
+        authenticator,
+        rules,
+        scopes: definitions,
+        servers,
+        routes,
+        templates,
+        throttle: Throttle::default(),
+        known: KnownCache::default(),
+        oauth_no_confirm,
+        proxy_token,
+        stop: CancellationToken::new(),
+        metrics: Metrics::new()?,
+        config,
+    };
+    Ok((Arc::new(state), table))
+}
+
+/// Runs the hub until `stop` is cancelled, by a signal's handler or by the API.
+pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError> {
+    let program = setup.program.clone();
+    let pid_file = PidFile::write(&setup.config.hub.pid_file)?;
+    // The address first: a second hub on the same port must not touch the first one's database.
+    let address = setup.config.hub_address();
+    let listener = Listener::tcp(&address.host, address.port).await.map_err(StartError::Listen)?;
+    let (hub, table) = build(setup).await?;
+    let reconciled = hub.servers.reconcile().await?;
+    tracing::info!(?reconciled, "servers of before taken over");
+
+    let router = crate::router::router(Arc::clone(&hub));
+    tracing::info!(address = listener.address(), prefix = %hub.urls.hub, "the hub listens");
+    let closing = CancellationToken::new();
+    let serving = tokio::spawn(listener.serve(router, closing.clone().cancelled_owned()));
+
+    let proxy = match ProxyProcess::start(proxy_settings(&hub, &program), table).await {
+        Ok(proxy) => proxy,
+        Err(error) => {
+            closing.cancel();
+            hub.servers.shutdown(false).await;
+            return Err(error.into());
+        }
+    };
+    proxy.supervise(hub.routes.clone());
+    let keeper = hub.routes.clone();
+    let keeping = tokio::spawn(async move { keeper.run().await });
+    let engine = hub.servers.clone();
+    let moving = tokio::spawn(async move { engine.run().await });
+    hub.routes.wake();
+    tracing::info!(url = %hub.config.hub.bind_url, "JupyterHub is now running, by Orrery");
+
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = hub.stop.cancelled() => {}
+    }
+    tracing::info!("shutting down");
+    let cleanup_servers = hub.config.hub.cleanup_servers;
+    if tokio::time::timeout(STOP_ALL, hub.servers.shutdown(cleanup_servers)).await.is_err() {
+        tracing::warn!(seconds = STOP_ALL.as_secs(), "some servers did not stop in time");
+    }
+    hub.routes.close();
+    proxy.stop(hub.config.hub.cleanup_proxy).await;
+    closing.cancel();
+    for task in [serving, keeping, moving] {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a part of the hub ended badly");
+        }
+    }
+    hub.store.close().await;
+    drop(pid_file);
+    Ok(())
+}
+
+fn access_settings(config: &Config, open_by_default: bool) -> AccessSettings {
+    let options = &config.authenticator;
+    AccessSettings {
+        // Left unset, the rules work out upstream's default themselves.
+        allow_all: options.allow_all.then_some(true),
+        open_by_default,
+        allowed_users: options.allowed_users.clone(),
+        allow_existing_users: Some(options.allow_existing_users),
+        blocked_users: options.blocked_users.clone(),
+        admin_users: options.admin_users.clone(),
+        any_allow_config: options.any_allow_config.then_some(true),
+        other_allow_config: false,
+        username_map: options.username_map.clone(),
+        username_pattern: options.username_pattern.clone(),
+    }
+}
+
+fn cookie_secret(config: &Config, environment: Option<&str>) -> Result<Vec<u8>, StartError> {
+    if !config.hub.cookie_secret.is_empty() {
+        return Ok(config.hub.cookie_secret.expose().to_vec());
+    }
+    match environment.filter(|value| !value.is_empty()) {
+        Some(value) => Ok(secret_file::from_environment(value)?),
+        None => Ok(secret_file::load_or_create(Path::new(&config.hub.cookie_secret_file))?),
+    }
+}
+
+async fn open_store(config: &Config) -> Result<Store, StartError> {
+    let url = DbUrl::parse(&config.hub.db_url).map_err(|error| StartError::DbUrl(error.to_string()))?;
+    Ok(Store::open(&url, StoreOptions::default()).await?)
+}
+
+fn proxy_token(config: &Config, environment: Option<&str>) -> Secret {
+    if !config.chp.auth_token.is_empty() {
+        return config.chp.auth_token.clone();
+    }
+    match environment.filter(|value| !value.is_empty()) {
+        Some(value) => Secret::new(value),
+        None => Secret::new(orrery_core::random::hex::<32>()),
+    }
+}
+
+fn proxy_settings(hub: &AppState, program: &Path) -> ProxySettings {
+    ProxySettings::from_config(&hub.config, program, hub.proxy_token.clone())
+}
+
+fn seconds(number: i64) -> Duration {
+    Duration::from_secs(u64::try_from(number).unwrap_or_default())
+}
+
+/// Holds our process id while we run.
+struct PidFile(Option<PathBuf>);
+
+impl PidFile {
+    fn write(path: &str) -> Result<Self, StartError> {
+        if path.is_empty() {
+            return Ok(Self(None));
+        }
+        std::fs::write(path, format!("{}", std::process::id()))
+            .map_err(|error| StartError::PidFile(path.to_owned(), error))?;
+        Ok(Self(Some(PathBuf::from(path))))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!(path = %path.display(), %error, "the process id file was not removed");
+        }
+    }
+}

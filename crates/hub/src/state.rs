@@ -1,0 +1,111 @@
+//! What all handlers share. Nothing in it is truth: that stands in the database.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use orrery_core::access::Rules;
+use orrery_core::authenticator::Authenticator;
+use orrery_core::scopes::Definitions;
+use orrery_core::{Clock, Secret};
+use orrery_store::Store;
+
+use crate::auth::cookies::Signer;
+use crate::auth::session::CookieOptions;
+use crate::auth::throttle::Throttle;
+use crate::auth::{Browser, KnownCache};
+use crate::config::Config;
+use crate::pages::Templates;
+use crate::routes::Keeper;
+use crate::servers::Engine;
+use crate::urls::Urls;
+
+/// The shared state, as handlers get it.
+pub type AppState = Arc<HubState>;
+
+/// One hub.
+pub struct HubState {
+    /// All options.
+    pub config: Config,
+    /// Where things are.
+    pub urls: Urls,
+    /// The database.
+    pub store: Store,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Signs cookies and XSRF tokens.
+    pub signer: Signer,
+    /// Says who people are.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Says who may come in.
+    pub rules: Rules,
+    /// All scopes, the site's own included.
+    pub scopes: Definitions,
+    /// Moves servers through their lives.
+    pub servers: Engine,
+    /// Keeps the proxy's routes as they should be.
+    pub routes: Keeper,
+    /// Renders pages.
+    pub templates: Templates,
+    /// Slows failed logins down.
+    pub throttle: Throttle,
+    /// Requesters whose credentials were checked.
+    pub known: KnownCache,
+    /// OAuth clients that need no confirmation.
+    pub oauth_no_confirm: BTreeSet<String>,
+    /// The token for the proxy's API.
+    pub proxy_token: Secret,
+    /// Asked to stop: by a signal or by the API.
+    pub stop: tokio_util::sync::CancellationToken,
+    /// Metrics, as `/hub/metrics` shows them.
+    pub metrics: crate::metrics::Metrics,
+}
+
+impl HubState {
+    /// Seconds since 1970.
+    pub fn unix_time(&self) -> i64 {
+        self.clock.now().and_utc().timestamp()
+    }
+
+    /// How long a login lasts.
+    pub fn cookie_max_age(&self) -> Duration {
+        Duration::try_from_secs_f64(self.config.hub.cookie_max_age_days * 86_400.0).unwrap_or(Duration::MAX)
+    }
+
+    /// Activity newer than the known one by less than this is not written.
+    pub fn activity_resolution(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.config.hub.activity_resolution).unwrap_or_default())
+    }
+
+    /// Options for a cookie on `path`: only over TLS where the browser came by TLS.
+    pub fn cookie_options(&self, browser: &Browser, path: &str) -> CookieOptions {
+        let public = self.config.hub.public_url.as_str();
+        let is_tls = if public.is_empty() { browser.scheme == "https" } else { public.starts_with("https:") };
+        CookieOptions { secure: is_tls, ..CookieOptions::session(path) }
+    }
+
+    /// Whether `address` is a proxy before ours, whose word on whom it was called by is believed.
+    pub fn is_trusted_proxy(&self, address: &str) -> bool {
+        self.config.hub.trusted_downstream_ips.iter().any(|trusted| trusted == address)
+    }
+
+    /// The scheme and host that browsers address the hub by.
+    pub fn public_origin(&self, browser: &Browser) -> (String, String) {
+        match self.config.hub.public_url.split_once("://") {
+            Some((scheme, rest)) => {
+                let host = rest.split('/').next().unwrap_or_default();
+                (scheme.to_owned(), host.to_owned())
+            }
+            None => (browser.scheme.clone(), browser.host.clone()),
+        }
+    }
+
+    /// Who may frame us: nobody.
+    pub fn content_security_policy(&self, is_api: bool) -> HeaderValue {
+        let report = self.urls.hub_path("security/csp-report");
+        let default = if is_api { "; default-src 'none'" } else { "" };
+        HeaderValue::from_str(&format!("frame-ancestors 'none'; report-uri {report}{default}"))
+            .unwrap_or(HeaderValue::from_static("frame-ancestors 'none'"))
+    }
+}
