@@ -1,1 +1,32 @@
-//! The public proxy: route table, HTTP forwarding, websockets and the REST API of configurable-http-proxy.
+#![doc = include_str!("../README.md")]
+
+mod api;
+mod body;
+mod client;
+mod error;
+mod error_page;
+mod forward;
+mod head_scan;
+mod headers;
+mod listen;
+mod logging;
+mod metrics;
+mod options;
+mod path;
+mod persistent_map;
+mod pool;
+mod routes;
+mod server;
+mod state_file;
+mod target;
+mod transport;
+mod trie;
+mod tunnel;
+mod worker;
+
+pub use self::{
+    error::Error,
+    logging::init_logging,
+    options::{Options, Token},
+    server::{ProxyHandle, run, start},
+};

@@ -1,0 +1,484 @@
+//! The command line: configurable-http-proxy's options, and a few of our own.
+
+use std::{path::PathBuf, time::Duration};
+
+use http::{HeaderName, HeaderValue};
+
+use crate::{Error, error_page::Source, listen::Place, target::Target};
+
+/// The options of configurable-http-proxy 5.3.0, with its names and meanings, and ours.
+///
+/// Options that are not implemented yet are refused at start, never ignored.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Options {
+    /// Address to serve users on; all interfaces when missing
+    #[arg(long, value_name = "IP")]
+    pub ip: Option<String>,
+    /// Port to serve users on [default: 8000]
+    #[arg(long, value_name = "N")]
+    pub port: Option<u16>,
+    /// Unix socket to serve users on, instead of an address and a port
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["ip", "port"])]
+    pub socket: Option<PathBuf>,
+
+    /// Private key for TLS
+    #[arg(long, value_name = "FILE")]
+    pub ssl_key: Option<PathBuf>,
+    /// Certificate for TLS
+    #[arg(long, value_name = "FILE")]
+    pub ssl_cert: Option<PathBuf>,
+    /// Certificate authority for TLS
+    #[arg(long, value_name = "FILE")]
+    pub ssl_ca: Option<PathBuf>,
+    /// Ask users for certificates
+    #[arg(long)]
+    pub ssl_request_cert: bool,
+    /// Refuse users without a valid certificate
+    #[arg(long)]
+    pub ssl_reject_unauthorized: bool,
+    /// The TLS version to use
+    #[arg(long, value_name = "PROTOCOL")]
+    pub ssl_protocol: Option<String>,
+    /// The TLS ciphers to use
+    #[arg(long, value_name = "CIPHERS")]
+    pub ssl_ciphers: Option<String>,
+    /// Allow the RC4 cipher
+    #[arg(long)]
+    pub ssl_allow_rc4: bool,
+    /// Diffie-Hellman parameters for TLS
+    #[arg(long, value_name = "FILE")]
+    pub ssl_dhparam: Option<PathBuf>,
+
+    /// Address of the REST API
+    #[arg(long, value_name = "IP", default_value = "localhost")]
+    pub api_ip: Option<String>,
+    /// Port of the REST API [default: the users' port plus one]
+    #[arg(long, value_name = "N")]
+    pub api_port: Option<u16>,
+    /// Unix socket of the REST API, instead of an address and a port
+    #[arg(long, value_name = "PATH", conflicts_with = "api_port")]
+    pub api_socket: Option<PathBuf>,
+    /// Private key for TLS on the REST API
+    #[arg(long, value_name = "FILE")]
+    pub api_ssl_key: Option<PathBuf>,
+    /// Certificate for TLS on the REST API
+    #[arg(long, value_name = "FILE")]
+    pub api_ssl_cert: Option<PathBuf>,
+    /// Certificate authority for TLS on the REST API
+    #[arg(long, value_name = "FILE")]
+    pub api_ssl_ca: Option<PathBuf>,
+    /// Ask the REST API's clients for certificates
+    #[arg(long)]
+    pub api_ssl_request_cert: bool,
+    /// Refuse clients of the REST API without a valid certificate
+    #[arg(long)]
+    pub api_ssl_reject_unauthorized: bool,
+
+    /// Private key to show to servers
+    #[arg(long, value_name = "FILE")]
+    pub client_ssl_key: Option<PathBuf>,
+    /// Certificate to show to servers
+    #[arg(long, value_name = "FILE")]
+    pub client_ssl_cert: Option<PathBuf>,
+    /// Certificate authority to check servers with
+    #[arg(long, value_name = "FILE")]
+    pub client_ssl_ca: Option<PathBuf>,
+    /// Ask servers for certificates
+    #[arg(long)]
+    pub client_ssl_request_cert: bool,
+    /// Refuse servers without a valid certificate
+    #[arg(long)]
+    pub client_ssl_reject_unauthorized: bool,
+
+    /// Where requests go that no other route is for (http://host:port)
+    #[arg(long, value_name = "URL")]
+    pub default_target: Option<String>,
+    /// Server that gives the pages for errors
+    #[arg(long, value_name = "URL")]
+    pub error_target: Option<String>,
+    /// Folder with the pages for errors: 404.html, 503.html, error.html
+    #[arg(long, value_name = "PATH")]
+    pub error_path: Option<PathBuf>,
+    /// Port that redirects to HTTPS
+    #[arg(long, value_name = "PORT")]
+    pub redirect_port: Option<u16>,
+    /// Port that --redirect-port leads to
+    #[arg(long, value_name = "PORT")]
+    pub redirect_to: Option<u16>,
+    /// File to write the process id to
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+
+    /// Do not add X-Forwarded-* headers
+    #[arg(long)]
+    pub no_x_forward: bool,
+    /// Do not put the target's path before the request's
+    #[arg(long)]
+    pub no_prepend_path: bool,
+    /// Take the route's prefix away from the request's path
+    #[arg(long)]
+    pub no_include_prefix: bool,
+    /// Rewrite host and port of redirects
+    #[arg(long)]
+    pub auto_rewrite: bool,
+    /// Set the Host header to the target's
+    #[arg(long)]
+    pub change_origin: bool,
+    /// Rewrite the protocol of redirects
+    #[arg(long, value_name = "PROTOCOL")]
+    pub protocol_rewrite: Option<String>,
+    /// Header to add to proxied requests, as name:value; may be repeated
+    #[arg(long, value_name = "HEADER")]
+    pub custom_header: Vec<String>,
+    /// Do not check servers' certificates
+    #[arg(long)]
+    pub insecure: bool,
+    /// Route by host: the first segment of each route is a host name
+    #[arg(long)]
+    pub host_routing: bool,
+
+    /// Address of the metrics server; all interfaces when missing
+    #[arg(long, value_name = "IP")]
+    pub metrics_ip: Option<String>,
+    /// Port of the metrics server; there is none without it
+    #[arg(long, value_name = "N")]
+    pub metrics_port: Option<u16>,
+    /// Unix socket of the metrics server
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["metrics_ip", "metrics_port"])]
+    pub metrics_socket: Option<PathBuf>,
+    /// How much to log: debug, info, warn or error
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: Option<String>,
+
+    /// Milliseconds without data after which a client's connection is dropped
+    #[arg(long, value_name = "MS")]
+    pub timeout: Option<u64>,
+    /// Milliseconds without data after which a server counts as not answering
+    #[arg(long, value_name = "MS")]
+    pub proxy_timeout: Option<u64>,
+    /// Module that stores routes
+    #[arg(long, value_name = "MODULE")]
+    pub storage_backend: Option<String>,
+    /// Milliseconds that a client's connection may wait for a request [default: 30000]
+    #[arg(long, value_name = "MS")]
+    pub keep_alive_timeout: Option<u64>,
+
+    /// File that keeps the routes over a restart (ours; CHP has none)
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub state_file: Option<PathBuf>,
+    /// Threads that serve users [default: the number of processors, at most 2]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub threads: Option<usize>,
+    /// Milliseconds to wait for a server to accept a connection [default: 10000]
+    #[arg(
+        long,
+        value_name = "MS",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub connect_timeout: Option<u64>,
+    /// Milliseconds that requests and websockets have to end in when the proxy stops
+    /// [default: 5000]
+    #[arg(
+        long,
+        value_name = "MS",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub drain_timeout: Option<u64>,
+
+    /// The token of the REST API. Not an option, because command lines can be read by all: `run`
+    /// takes it from the environment variable `CONFIGPROXY_AUTH_TOKEN`.
+    #[arg(skip)]
+    pub auth_token: Option<Token>,
+}
+
+/// The token of the REST API. It is never shown.
+#[derive(Clone)]
+pub struct Token(Box<str>);
+
+impl Token {
+    /// `None` for an empty text, which means that there is no token.
+    pub fn new(token: &str) -> Option<Self> {
+        (!token.is_empty()).then(|| Self(token.into()))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// The options, checked and in the form that the proxy works with.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) public: Place,
+    pub(crate) api: Place,
+    pub(crate) metrics: Option<Place>,
+    pub(crate) auth_token: Option<Token>,
+    pub(crate) default_target: Option<String>,
+    pub(crate) error_pages: Source,
+    pub(crate) x_forward: bool,
+    pub(crate) prepend_path: bool,
+    pub(crate) include_prefix: bool,
+    pub(crate) host_routing: bool,
+    pub(crate) custom_headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) proxy_timeout: Option<Duration>,
+    pub(crate) keep_alive_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) state_file: Option<PathBuf>,
+    pub(crate) threads: usize,
+}
+
+impl Options {
+    /// The level to log at.
+    pub fn level(&self) -> Result<tracing::Level, Error> {
+        let level = self.log_level.as_deref().unwrap_or("info");
+        match &*level.to_ascii_lowercase() {
+            "error" => Ok(tracing::Level::ERROR),
+            "warn" => Ok(tracing::Level::WARN),
+            "info" | "http" => Ok(tracing::Level::INFO),
+            "debug" | "verbose" => Ok(tracing::Level::DEBUG),
+            "silly" | "trace" => Ok(tracing::Level::TRACE),
+            _ => Err(Error::BadOption(format!(
+                "--log-level {level}: choose debug, info, warn or error"
+            ))),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> Result<Settings, Error> {
+        self.refuse_unsupported()?;
+        if self.error_target.is_some() && self.error_path.is_some() {
+            return Err(Error::BadOption(
+                "--error-target and --error-path exclude each other; give one of them".to_owned(),
+            ));
+        }
+        let port = self.port.unwrap_or(8000);
+        let public = match &self.socket {
+            Some(path) => Place::Unix(path.clone()),
+            None => tcp(self.ip.as_deref(), port),
+        };
+        let api = match &self.api_socket {
+            Some(path) => Place::Unix(path.clone()),
+            None => {
+                let default_port = match &self.socket {
+                    Some(_) => 8001,
+                    // Any free port for users goes with any free port for the API.
+                    None if port == 0 => 0,
+                    None => port.saturating_add(1),
+                };
+                let ip = self.api_ip.as_deref().unwrap_or("localhost");
+                tcp(Some(ip), self.api_port.unwrap_or(default_port))
+            }
+        };
+        let metrics = match (&self.metrics_socket, self.metrics_port) {
+            (Some(path), _) => Some(Place::Unix(path.clone())),
+            (None, Some(port)) => Some(tcp(self.metrics_ip.as_deref(), port)),
+            (None, None) => None,
+        };
+        let error_pages = match (&self.error_target, &self.error_path) {
+            (Some(url), _) => Source::Target(Box::new(parse_target("--error-target", url)?)),
+            (None, Some(folder)) => Source::Folder(folder.clone()),
+            (None, None) => Source::BuiltIn,
+        };
+        if let Some(url) = &self.default_target {
+            parse_target("--default-target", url)?;
+        }
+        let milliseconds =
+            |value: Option<u64>| value.filter(|value| *value > 0).map(Duration::from_millis);
+        let threads = self.threads.unwrap_or_else(|| {
+            std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2))
+        });
+        if !(1..=64).contains(&threads) {
+            return Err(Error::BadOption(
+                "--threads must be from 1 to 64".to_owned(),
+            ));
+        }
+        Ok(Settings {
+            public,
+            api,
+            metrics,
+            auth_token: self.auth_token.clone(),
+            default_target: self.default_target.clone(),
+            error_pages,
+            x_forward: !self.no_x_forward,
+            prepend_path: !self.no_prepend_path,
+            include_prefix: !self.no_include_prefix,
+            host_routing: self.host_routing,
+            custom_headers: self
+                .custom_header
+                .iter()
+                .map(|header| parse_header(header))
+                .collect::<Result<_, _>>()?,
+            timeout: milliseconds(self.timeout),
+            proxy_timeout: milliseconds(self.proxy_timeout),
+            keep_alive_timeout: milliseconds(self.keep_alive_timeout)
+                .unwrap_or(Duration::from_secs(30)),
+            connect_timeout: milliseconds(self.connect_timeout).unwrap_or(Duration::from_secs(10)),
+            drain_timeout: Duration::from_millis(self.drain_timeout.unwrap_or(5000)),
+            state_file: self.state_file.clone(),
+            threads,
+        })
+    }
+
+    fn refuse_unsupported(&self) -> Result<(), Error> {
+        let given = [
+            ("--ssl-key", self.ssl_key.is_some()),
+            ("--ssl-cert", self.ssl_cert.is_some()),
+            ("--ssl-ca", self.ssl_ca.is_some()),
+            ("--ssl-request-cert", self.ssl_request_cert),
+            ("--ssl-reject-unauthorized", self.ssl_reject_unauthorized),
+            ("--ssl-protocol", self.ssl_protocol.is_some()),
+            ("--ssl-ciphers", self.ssl_ciphers.is_some()),
+            ("--ssl-allow-rc4", self.ssl_allow_rc4),
+            ("--ssl-dhparam", self.ssl_dhparam.is_some()),
+            ("--api-ssl-key", self.api_ssl_key.is_some()),
+            ("--api-ssl-cert", self.api_ssl_cert.is_some()),
+            ("--api-ssl-ca", self.api_ssl_ca.is_some()),
+            ("--api-ssl-request-cert", self.api_ssl_request_cert),
+            (
+                "--api-ssl-reject-unauthorized",
+                self.api_ssl_reject_unauthorized,
+            ),
+            ("--client-ssl-key", self.client_ssl_key.is_some()),
+            ("--client-ssl-cert", self.client_ssl_cert.is_some()),
+            ("--client-ssl-ca", self.client_ssl_ca.is_some()),
+            ("--client-ssl-request-cert", self.client_ssl_request_cert),
+            (
+                "--client-ssl-reject-unauthorized",
+                self.client_ssl_reject_unauthorized,
+            ),
+            ("--redirect-port", self.redirect_port.is_some()),
+            ("--redirect-to", self.redirect_to.is_some()),
+            ("--auto-rewrite", self.auto_rewrite),
+            ("--change-origin", self.change_origin),
+            ("--protocol-rewrite", self.protocol_rewrite.is_some()),
+            ("--insecure", self.insecure),
+            ("--storage-backend", self.storage_backend.is_some()),
+        ];
+        match given.into_iter().find(|(_, given)| *given) {
+            Some((name, _)) => Err(Error::NotSupportedYet(name)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn tcp(ip: Option<&str>, port: u16) -> Place {
+    let ip = ip.unwrap_or_default();
+    let host = if ip == "*" {
+        tracing::warn!(
+            "Interpreting ip='*' as all interfaces; an empty ip or 0.0.0.0 says so better"
+        );
+        ""
+    } else {
+        ip.trim_start_matches('[').trim_end_matches(']')
+    };
+    let host = host.to_owned();
+    Place::Tcp { host, port }
+}
+
+fn parse_target(option: &str, url: &str) -> Result<Target, Error> {
+    Target::parse(url).map_err(|error| Error::BadOption(format!("{option} {url}: {error}")))
+}
+
+fn parse_header(header: &str) -> Result<(HeaderName, HeaderValue), Error> {
+    let bad = |reason| Error::BadOption(format!("--custom-header {header}: {reason}"));
+    let (name, value) = header
+        .split_once(':')
+        .ok_or_else(|| bad("a colon is missing; write name:value"))?;
+    let name = name
+        .trim()
+        .parse()
+        .map_err(|_| bad("not a header's name"))?;
+    let value = value
+        .trim()
+        .parse()
+        .map_err(|_| bad("not a header's value"))?;
+    Ok((name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn settings(arguments: &[&str]) -> Result<Settings, Error> {
+        let arguments = std::iter::once("proxy").chain(arguments.iter().copied());
+        Command::try_parse_from(arguments)
+            .unwrap_or_else(|error| panic!("{error}"))
+            .options
+            .settings()
+    }
+
+    #[test]
+    fn places() {
+        let places = |arguments: &[&str]| {
+            let settings = settings(arguments).unwrap();
+            (settings.public.to_string(), settings.api.to_string())
+        };
+        assert_eq!(places(&[]), ("*:8000".into(), "localhost:8001".into()));
+        assert_eq!(
+            places(&["--ip", "::1", "--port", "9", "--api-ip", "127.0.0.1"]),
+            ("[::1]:9".into(), "127.0.0.1:10".into())
+        );
+        assert_eq!(
+            places(&["--socket", "/s", "--api-socket", "/a"]),
+            ("/s".into(), "/a".into())
+        );
+    }
+
+    #[test]
+    fn what_is_not_implemented_is_refused() {
+        for (arguments, name) in [
+            (&["--ssl-key", "k", "--ssl-cert", "c"][..], "--ssl-key"),
+            (&["--auto-rewrite"], "--auto-rewrite"),
+            (&["--storage-backend", "x"], "--storage-backend"),
+        ] {
+            let error = settings(arguments).unwrap_err();
+            assert_eq!(error.to_string(), format!("not supported yet: {name}"));
+        }
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for arguments in [
+            &["--custom-header", "nocolon"][..],
+            &["--default-target", "nonsense"],
+            &["--error-target", "http://h", "--error-path", "/p"],
+            &["--threads", "0"],
+        ] {
+            assert!(
+                matches!(settings(arguments), Err(Error::BadOption(_))),
+                "{arguments:?}"
+            );
+        }
+        assert!(Command::try_parse_from(["proxy", "--socket", "/s", "--port", "1"]).is_err());
+    }
+
+    #[test]
+    fn custom_headers_are_trimmed() {
+        let settings = settings(&["--custom-header", " k2 : v2 "]).unwrap();
+        assert_eq!(settings.custom_headers[0].0, "k2");
+        assert_eq!(settings.custom_headers[0].1, "v2");
+    }
+}

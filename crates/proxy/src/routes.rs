@@ -1,0 +1,343 @@
+//! The route table: what the REST API writes and every request reads.
+//!
+//! Readers take the current version without a lock. Writers take turns, make the next version,
+//! write it to the state file and publish it.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use chrono::{DateTime, SecondsFormat};
+use serde_json::{Map, Value};
+
+use crate::{
+    path,
+    state_file::StateFile,
+    target::{Target, TargetError},
+    trie::Trie,
+};
+
+/// One route, as the API stored it.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// Decoded, beginning with a slash; with host routing the host is the first segment.
+    pub(crate) path: Box<str>,
+    /// The target as it was given, for lists and logs.
+    pub(crate) target_url: Box<str>,
+    pub(crate) target: Target,
+    /// Everything but `last_activity`, as the text of a JSON object without its closing brace.
+    data: Box<str>,
+    /// Milliseconds since 1970.
+    last_activity: AtomicI64,
+}
+
+/// Why a route is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RouteError {
+    /// The words are configurable-http-proxy's.
+    #[error("Must specify 'target' as string")]
+    NoTarget,
+    #[error("The target URL is not usable: {0}")]
+    Target(#[from] TargetError),
+}
+
+/// A route found for a request.
+pub(crate) struct Match {
+    pub(crate) route: Arc<Route>,
+    /// How many segments of the request's path belong to the route.
+    pub(crate) depth: usize,
+}
+
+pub(crate) struct RouteTable {
+    current: ArcSwap<Trie<Arc<Route>>>,
+    /// Held by the one writer; with it the file that must agree with the table.
+    writer: Mutex<Option<StateFile>>,
+    host_routing: bool,
+}
+
+impl Route {
+    /// A route from the JSON object of an API call or of the state file.
+    pub(crate) fn new(
+        path: &str,
+        mut data: Map<String, Value>,
+        host_routing: bool,
+    ) -> Result<Self, RouteError> {
+        let mut path = path::canonical(path);
+        if host_routing && path != "/" {
+            let host = path[1..].split('/').next().unwrap_or_default();
+            // Host names have no case.
+            let host = host.to_ascii_lowercase();
+            path.replace_range(1..=host.len(), &host);
+            data.insert("host".to_owned(), Value::String(host));
+        }
+        let Some(Value::String(target_url)) = data.get("target") else {
+            return Err(RouteError::NoTarget);
+        };
+        let target_url: Box<str> = target_url.as_str().into();
+        let target = Target::parse(&target_url)?;
+        let last_activity = data
+            .remove("last_activity")
+            .and_then(|value| DateTime::parse_from_rfc3339(value.as_str()?).ok())
+            .map_or_else(now, |time| time.timestamp_millis());
+        let mut data = Value::Object(data).to_string();
+        data.pop();
+        Ok(Self {
+            path: path.into(),
+            target_url,
+            target,
+            data: data.into(),
+            last_activity: AtomicI64::new(last_activity),
+        })
+    }
+
+    /// Records that somebody uses the route.
+    pub(crate) fn touch(&self) {
+        self.last_activity.store(now(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn last_activity(&self) -> i64 {
+        self.last_activity.load(Ordering::Relaxed)
+    }
+
+    /// Appends the route as the JSON object that the API gives.
+    pub(crate) fn write_json(&self, json: &mut String) {
+        let time = DateTime::from_timestamp_millis(self.last_activity()).unwrap_or_default();
+        json.push_str(&self.data);
+        json.push_str(",\"last_activity\":\"");
+        json.push_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true));
+        json.push_str("\"}");
+    }
+}
+
+impl RouteTable {
+    pub(crate) fn new(host_routing: bool) -> Self {
+        Self {
+            current: ArcSwap::default(),
+            writer: Mutex::new(None),
+            host_routing,
+        }
+    }
+
+    /// Takes over the routes of the state file, and writes every change to it from now on.
+    pub(crate) fn keep_in(&self, mut file: StateFile) -> Result<(), crate::Error> {
+        let mut writer = self.lock();
+        let mut next = Trie::clone(&self.current.load());
+        for (path, data) in file.take_loaded() {
+            match Route::new(&path, data, self.host_routing) {
+                Ok(route) => {
+                    let route = Arc::new(route);
+                    next.insert(path::segments(route.path.as_bytes()), Arc::clone(&route));
+                }
+                Err(error) => {
+                    tracing::warn!("route {path} of the state file is left out: {error}");
+                }
+            }
+        }
+        file.rewrite(&next)?;
+        self.current.store(Arc::new(next));
+        *writer = Some(file);
+        Ok(())
+    }
+
+    /// Writes the state file anew, with the latest activity.
+    pub(crate) fn save(&self) {
+        if let Some(file) = &mut *self.lock()
+            && let Err(error) = file.rewrite(&self.current.load())
+        {
+            tracing::error!("{error}");
+        }
+    }
+
+    /// Adds or replaces a route. Returns it, for the log.
+    pub(crate) fn add(
+        &self,
+        path: &str,
+        data: Map<String, Value>,
+    ) -> Result<Arc<Route>, RouteError> {
+        let route = Arc::new(Route::new(path, data, self.host_routing)?);
+        self.change(|next, file| {
+            next.insert(path::segments(route.path.as_bytes()), Arc::clone(&route));
+            if let Some(file) = file {
+                file.added(&route, next);
+            }
+        });
+        Ok(route)
+    }
+
+    /// Removes a route; `None` when there was none.
+    pub(crate) fn remove(&self, path: &str) -> Option<Arc<Route>> {
+        let path = self.canonical(path);
+        let segments = || path::segments(path.as_bytes());
+        self.current.load().get(segments())?;
+        self.change(|next, file| {
+            let removed = next.remove(segments());
+            if let (Some(file), Some(removed)) = (file, &removed) {
+                file.removed(removed, next);
+            }
+            removed
+        })
+    }
+
+    /// The route at exactly this path.
+    pub(crate) fn get(&self, path: &str) -> Option<Arc<Route>> {
+        let path = self.canonical(path);
+        self.current
+            .load()
+            .get(path::segments(path.as_bytes()))
+            .cloned()
+    }
+
+    /// The route for a request. `host` is given with host routing, without its port.
+    pub(crate) fn find(&self, host: Option<&str>, raw_path: &str) -> Option<Match> {
+        let host = host.map(str::to_ascii_lowercase);
+        let lookup = path::lookup_form(raw_path);
+        let host_segment = host.iter().map(String::as_bytes);
+        let table = self.current.load();
+        let found = table.find(host_segment.chain(path::segments(&lookup)));
+        found.map(|found| Match {
+            route: Arc::clone(found.value),
+            depth: found.depth.saturating_sub(usize::from(host.is_some())),
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.current.load().len()
+    }
+
+    /// All routes that were last used before `inactive_since` (in milliseconds since 1970), as the
+    /// JSON object that the API gives.
+    pub(crate) fn to_json(&self, inactive_since: Option<i64>) -> String {
+        let table = self.current.load();
+        let mut routes = Vec::with_capacity(table.len());
+        table.for_each(|route| {
+            if inactive_since.is_none_or(|since| route.last_activity() < since) {
+                routes.push(route);
+            }
+        });
+        routes.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let mut json = String::with_capacity(2 + routes.len() * 160);
+        json.push('{');
+        for (number, route) in routes.into_iter().enumerate() {
+            if number > 0 {
+                json.push(',');
+            }
+            json.push_str(&Value::from(&*route.path).to_string());
+            json.push(':');
+            route.write_json(&mut json);
+        }
+        json.push('}');
+        json
+    }
+
+    fn canonical(&self, path: &str) -> String {
+        let mut path = path::canonical(path);
+        if self.host_routing {
+            let end = path[1..].find('/').map_or(path.len(), |end| end + 1);
+            path[1..end].make_ascii_lowercase();
+        }
+        path
+    }
+
+    fn change<R>(
+        &self,
+        change: impl FnOnce(&mut Trie<Arc<Route>>, Option<&mut StateFile>) -> R,
+    ) -> R {
+        let mut writer = self.lock();
+        let mut next = Trie::clone(&self.current.load());
+        let result = change(&mut next, writer.as_mut());
+        self.current.store(Arc::new(next));
+        result
+    }
+
+    /// A writer that panicked has published nothing, so the table is whole and may be used on.
+    fn lock(&self) -> MutexGuard<'_, Option<StateFile>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn now() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| {
+            i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(target: &str) -> Map<String, Value> {
+        let Value::Object(data) = serde_json::json!({"target": target, "user": "ada", "n": 1.5})
+        else {
+            unreachable!("an object was written above")
+        };
+        data
+    }
+
+    fn target(table: &RouteTable, host: Option<&str>, path: &str) -> Option<String> {
+        table
+            .find(host, path)
+            .map(|found| found.route.target_url.to_string())
+    }
+
+    #[test]
+    fn routes_are_found_listed_and_removed() {
+        let table = RouteTable::new(false);
+        table.add("/", data("http://hub:1")).unwrap();
+        table.add("/user/a@b/", data("http://ada:1")).unwrap();
+        assert_eq!(
+            target(&table, None, "/user/a%40b/x").unwrap(),
+            "http://ada:1"
+        );
+        assert_eq!(
+            target(&table, None, "/user/a%40bc").unwrap(),
+            "http://hub:1"
+        );
+        let listed: Value = serde_json::from_str(&table.to_json(None)).unwrap();
+        assert_eq!(listed["/user/a@b"]["n"], 1.5);
+        assert!(
+            listed["/user/a@b"]["last_activity"]
+                .as_str()
+                .unwrap()
+                .ends_with('Z')
+        );
+        assert_eq!(table.to_json(Some(0)), "{}");
+        assert!(table.remove("/user/a@b").is_some());
+        assert!(table.remove("/user/a@b").is_none());
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn hosts_have_no_case_and_fall_back_to_the_root() {
+        let table = RouteTable::new(true);
+        table.add("/", data("http://hub:1")).unwrap();
+        table
+            .add("/Ada.Example.org/lab", data("http://ada:1"))
+            .unwrap();
+        let found = table.find(Some("ADA.example.org"), "/lab/x").unwrap();
+        assert_eq!((&*found.route.target_url, found.depth), ("http://ada:1", 1));
+        assert_eq!(target(&table, Some("bob"), "/lab").unwrap(), "http://hub:1");
+        assert!(table.get("/ada.example.ORG/lab").is_some());
+        assert!(table.remove("/ADA.example.org/lab").is_some());
+    }
+
+    #[test]
+    fn bad_targets_are_refused() {
+        let table = RouteTable::new(false);
+        assert!(matches!(
+            table.add("/x", Map::new()),
+            Err(RouteError::NoTarget)
+        ));
+        assert!(matches!(
+            table.add("/x", data("nonsense")),
+            Err(RouteError::Target(_))
+        ));
+        assert_eq!(table.len(), 0);
+    }
+}

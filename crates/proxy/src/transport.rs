@@ -1,0 +1,211 @@
+//! Byte streams: TCP or unix sockets, with the two things that must be seen at this level: which
+//! length headers a request head carries, and how long a peer has been quiet.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+    time::{Instant, Sleep},
+};
+
+use crate::head_scan::{HeadFlags, HeadScan};
+
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A stream as hyper reads and writes it.
+pub(crate) struct Transport {
+    stream: Stream,
+    /// Only on connections from clients.
+    scan: Option<HeadScan>,
+    /// Only with `--timeout` or `--proxy-timeout`.
+    quiet: Option<Box<Quiet>>,
+}
+
+/// Ends a connection on which nothing is read or written for a time.
+struct Quiet {
+    limit: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Transport {
+    /// A connection from a client.
+    pub(crate) fn from_client(
+        stream: Stream,
+        flags: Arc<HeadFlags>,
+        quiet_limit: Option<Duration>,
+    ) -> Self {
+        Self {
+            stream,
+            scan: Some(HeadScan::new(flags)),
+            quiet: quiet_limit.map(Quiet::new),
+        }
+    }
+
+    /// A connection to a server.
+    pub(crate) fn to_upstream(stream: Stream, quiet_limit: Option<Duration>) -> Self {
+        Self {
+            stream,
+            scan: None,
+            quiet: quiet_limit.map(Quiet::new),
+        }
+    }
+
+    /// The bare stream, when HTTP has ended on it.
+    pub(crate) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
+    fn poll_quiet<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let Some(quiet) = &mut self.quiet else {
+            return result;
+        };
+        if result.is_ready() {
+            quiet.restart();
+            return result;
+        }
+        ready!(quiet.timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!(
+                "nothing was sent or received for {} ms",
+                quiet.limit.as_millis()
+            ),
+        )))
+    }
+}
+
+impl Quiet {
+    fn new(limit: Duration) -> Box<Self> {
+        Box::new(Self {
+            limit,
+            timer: Box::pin(tokio::time::sleep(limit)),
+        })
+    }
+
+    fn restart(&mut self) {
+        self.timer.as_mut().reset(Instant::now() + self.limit);
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        let result = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if let Some(scan) = &mut this.scan
+            && result.is_ready()
+        {
+            scan.feed(&buf.filled()[before..]);
+        }
+        this.poll_quiet(cx, result)
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let result = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.poll_quiet(cx, result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.poll_quiet(cx, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Upgraded connections: bytes in both directions until one side is done.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+use crate::{
+    routes::Route,
+    transport::{Stream, Transport},
+    worker::Worker,
+};
+
+/// How long the one direction may stay silent when the other has ended. Protocols that end one
+/// direction early are rare, and peers that vanished must not hold sockets.
+const HALF_OPEN: Duration = Duration::from_secs(10);
+
+/// How long the two sides may take to change protocols.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+
+/// Starts a tunnel for a connection whose both sides have agreed to upgrade.
+pub(crate) fn spawn(
+    worker: &Rc<Worker>,
+    client: OnUpgrade,
+    upstream: OnUpgrade,
+    route: Arc<Route>,
+) {
+    let worker_of_task = Rc::clone(worker);
+    worker.tasks.spawn_local(async move {
+        let worker = worker_of_task;
+        let both = async { tokio::try_join!(client, upstream) };
+        let (client, upstream) = match tokio::time::timeout(HANDSHAKE, both).await {
+            Ok(Ok(both)) => both,
+            Ok(Err(error)) => {
+                tracing::debug!("a websocket was lost while it opened: {error}");
+                return;
+            }
+            Err(_) => return,
+        };
+        let (Some(client), Some(upstream)) = (Side::new(client), Side::new(upstream)) else {
+            tracing::error!("internal: an upgraded connection is not of the kind we gave to hyper");
+            return;
+        };
+        let open = Open::new(&worker);
+        let result = Tunnel { client, upstream }.run(&worker, &route).await;
+        drop(open);
+        if let Err(error) = result {
+            tracing::debug!("a websocket of {} was cut: {error}", route.path);
+        }
+    });
+}
+
+struct Tunnel {
+    client: Side,
+    upstream: Side,
+}
+
+/// One end of the tunnel, and what was read from the other end for it.
+struct Side {
+    stream: Stream,
+    /// Read from this side, not yet written to the other. Empty and without memory unless the
+    /// other side is slow.
+    pending: Vec<u8>,
+    written: usize,
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Open,
+    /// This side has ended; the other has yet to be told.
+    Ended,
+    Done,
+}
+
+impl Side {
+    fn new(upgraded: Upgraded) -> Option<Self> {
+        let parts = upgraded.downcast::<TokioIo<Transport>>().ok()?;
+        Some(Self {
+            stream: parts.io.into_inner().into_stream(),
+            // The first messages may have come together with the handshake.
+            pending: parts.read_buf.to_vec(),
+            written: 0,
+            progress: Progress::Open,
+        })
+    }
+}
+
+impl Tunnel {
+    async fn run(mut self, worker: &Rc<Worker>, route: &Route) -> io::Result<()> {
+        let registration = worker.register();
+        let mut half_open = pin!(None::<tokio::time::Sleep>);
+        poll_fn(|cx| {
+            if registration.control.poll_ended(worker, cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut scratch = worker.scratch.borrow_mut();
+            let Self { client, upstream } = &mut self;
+            let up = copy(cx, client, upstream, &mut scratch, route)?;
+            let down = copy(cx, upstream, client, &mut scratch, route)?;
+            if up.is_ready() && down.is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            if up.is_ready() || down.is_ready() {
+                if half_open.is_none() {
+                    half_open.set(Some(tokio::time::sleep_until(Instant::now() + HALF_OPEN)));
+                }
+                if let Some(timer) = half_open.as_mut().as_pin_mut() {
+                    return timer.poll(cx).map(Ok);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// Moves what `from` has to say to `to`. Ready when `from` has ended and `to` knows it.
+fn copy(
+    cx: &mut Context<'_>,
+    from: &mut Side,
+    to: &mut Side,
+    scratch: &mut [u8],
+    route: &Route,
+) -> io::Result<Poll<()>> {
+    match poll_copy(cx, from, &mut to.stream, scratch, route) {
+        Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
+        Poll::Ready(Err(error)) => Err(error),
+        Poll::Pending => Ok(Poll::Pending),
+    }
+}
+
+fn poll_copy(
+    cx: &mut Context<'_>,
+    from: &mut Side,
+    to: &mut Stream,
+    scratch: &mut [u8],
+    route: &Route,
+) -> Poll<io::Result<()>> {
+    loop {
+        while from.written < from.pending.len() {
+            from.written += ready!(poll_write(cx, to, &from.pending[from.written..]))?;
+        }
+        if from.written > 0 {
+            from.pending = Vec::new();
+            from.written = 0;
+        }
+        match from.progress {
+            Progress::Open => {}
+            Progress::Ended => {
+                ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                from.progress = Progress::Done;
+                return Poll::Ready(Ok(()));
+            }
+            Progress::Done => return Poll::Ready(Ok(())),
+        }
+        let mut buffer = ReadBuf::new(scratch);
+        ready!(Pin::new(&mut from.stream).poll_read(cx, &mut buffer))?;
+        let mut rest = buffer.filled();
+        if rest.is_empty() {
+            from.progress = Progress::Ended;
+            continue;
+        }
+        route.touch();
+        while !rest.is_empty() {
+            match poll_write(cx, to, rest) {
+                Poll::Ready(written) => rest = &rest[written?..],
+                Poll::Pending => {
+                    from.pending = rest.to_vec();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+fn poll_write(cx: &mut Context<'_>, to: &mut Stream, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    match ready!(Pin::new(to).poll_write(cx, bytes)) {
+        Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        result => Poll::Ready(result),
+    }
+}
+
+/// Counts an open websocket.
+struct Open(Rc<Worker>);
+
+impl Open {
+    fn new(worker: &Rc<Worker>) -> Self {
+        worker.counters().websockets.fetch_add(1, Ordering::Relaxed);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.counters().websockets.fetch_sub(1, Ordering::Relaxed);
+    }
+}

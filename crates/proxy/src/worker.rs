@@ -1,0 +1,267 @@
+//! A worker: one thread that accepts connections and serves them to their end.
+//!
+//! Nothing a request needs is shared with other threads but the route table, so workers do not
+//! wait for each other. A worker that has more connections than another hands new ones over.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    net::IpAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    Error,
+    client::{self, Control},
+    listen::{Accepted, Listener},
+    metrics::WorkerCounters,
+    pool::Pool,
+    server::Shared,
+};
+
+/// The longest request head, and the most that is buffered of a body in each direction.
+pub(crate) const MAX_BUFFER: usize = 64 * 1024;
+
+/// What tunnels copy through. One piece for all tunnels of a worker, so idle ones need none.
+const SCRATCH: usize = 32 * 1024;
+
+/// How often idle connections are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+pub(crate) struct Worker {
+    index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) scratch: RefCell<Box<[u8]>>,
+    /// No new requests; what runs may end.
+    pub(crate) stopping: Cell<bool>,
+    /// Everything ends now.
+    pub(crate) killed: Cell<bool>,
+    controls: RefCell<HashMap<u64, Rc<Control>>>,
+    next_control: Cell<u64>,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// A task's entry in its worker's list, as long as the task lives.
+pub(crate) struct Registration {
+    worker: Rc<Worker>,
+    id: u64,
+    pub(crate) control: Rc<Control>,
+}
+
+/// What reaches a worker from the others.
+pub(crate) type Handover = mpsc::UnboundedSender<(Accepted, Option<IpAddr>)>;
+
+pub(crate) struct Start {
+    pub(crate) index: usize,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) inbox: mpsc::UnboundedReceiver<(Accepted, Option<IpAddr>)>,
+    pub(crate) others: Vec<Handover>,
+}
+
+/// Starts a worker's thread. It ends after `shared.stop`, when its connections have ended or
+/// `shared.kill` is given; then the receiver is closed.
+pub(crate) fn spawn(start: Start) -> Result<tokio::sync::oneshot::Receiver<()>, Error> {
+    let (done, finished) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name(format!("proxy-{}", start.index))
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build_local(tokio::runtime::LocalOptions::default());
+            match runtime {
+                Ok(runtime) => runtime.block_on(run(start)),
+                Err(error) => tracing::error!("internal: a worker cannot start: {error}"),
+            }
+            drop(done);
+        })
+        .map_err(|source| Error::System {
+            action: "start a worker thread",
+            source,
+        })?;
+    Ok(finished)
+}
+
+async fn run(start: Start) {
+    let settings = &start.shared.settings;
+    let worker = Rc::new(Worker {
+        index: start.index,
+        pool: Pool::new(settings.connect_timeout, settings.proxy_timeout),
+        scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+        stopping: Cell::new(false),
+        killed: Cell::new(false),
+        controls: RefCell::default(),
+        next_control: Cell::new(0),
+        tasks: TaskTracker::new(),
+        shared: start.shared,
+    });
+    let mut background = tokio::task::JoinSet::new();
+    for listener in start.listeners {
+        background.spawn_local(accept(Rc::clone(&worker), listener, start.others.clone()));
+    }
+    background.spawn_local(take_over(Rc::clone(&worker), start.inbox));
+    background.spawn_local(sweep(Rc::clone(&worker)));
+
+    worker.shared.stop.cancelled().await;
+    // This drops the listeners.
+    background.shutdown().await;
+    worker.stopping.set(true);
+    worker.wake_all();
+    worker.tasks.close();
+    tokio::select! {
+        () = worker.tasks.wait() => return,
+        () = worker.shared.kill.cancelled() => {}
+    }
+    worker.killed.set(true);
+    worker.wake_all();
+    // The tasks need one turn to end; the runtime drops what does not.
+    let _ = tokio::time::timeout(Duration::from_secs(1), worker.tasks.wait()).await;
+}
+
+async fn accept(worker: Rc<Worker>, listener: Listener, others: Vec<Handover>) {
+    let listener = match listener.into_tokio() {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!("internal: a worker cannot listen: {error}");
+            return;
+        }
+    };
+    loop {
+        match listener.accept().await {
+            Ok((accepted, peer)) => worker.place(accepted, peer, &others),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // Out of file descriptors or memory: what is open goes on, and as it ends there is
+                // room again.
+                tracing::error!("internal: cannot accept connections for now: {error}");
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+        }
+    }
+}
+
+/// A client that left before it was accepted is no reason to wait.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+async fn take_over(
+    worker: Rc<Worker>,
+    mut inbox: mpsc::UnboundedReceiver<(Accepted, Option<IpAddr>)>,
+) {
+    while let Some((accepted, peer)) = inbox.recv().await {
+        worker.serve(accepted, peer);
+    }
+}
+
+/// Closes client connections that wait too long for a request or its end, and idle pooled ones.
+async fn sweep(worker: Rc<Worker>) {
+    let limit = worker.shared.settings.keep_alive_timeout;
+    let mut interval = tokio::time::interval(SWEEP.min(limit));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        for control in worker.controls.borrow().values() {
+            if control
+                .idle_since()
+                .is_some_and(|since| since.elapsed() >= limit)
+            {
+                control.end();
+            }
+        }
+        worker.pool.sweep();
+    }
+}
+
+impl Worker {
+    pub(crate) fn counters(&self) -> &WorkerCounters {
+        &self.shared.metrics.workers[self.index]
+    }
+
+    /// Enters the current task into the list of those that are told to end.
+    pub(crate) fn register(self: &Rc<Self>) -> Registration {
+        let id = self.next_control.get();
+        self.next_control.set(id + 1);
+        let control = Rc::new(Control::default());
+        self.controls.borrow_mut().insert(id, Rc::clone(&control));
+        Registration {
+            worker: Rc::clone(self),
+            id,
+            control,
+        }
+    }
+
+    /// Serves a new connection here, or gives it to the worker that has the fewest.
+    fn place(self: &Rc<Self>, accepted: Accepted, peer: Option<IpAddr>, others: &[Handover]) {
+        let loads = &self.shared.metrics.workers;
+        let mine = loads[self.index].connections.load(Ordering::Relaxed);
+        let idlest = (0..others.len())
+            .min_by_key(|index| loads[*index].connections.load(Ordering::Relaxed))
+            .filter(|index| loads[*index].connections.load(Ordering::Relaxed) < mine);
+        match idlest {
+            Some(other) => {
+                loads[other].connections.fetch_add(1, Ordering::Relaxed);
+                if let Err(mpsc::error::SendError((accepted, peer))) =
+                    others[other].send((accepted.detach(), peer))
+                {
+                    loads[other].connections.fetch_sub(1, Ordering::Relaxed);
+                    self.count_and_serve(accepted, peer);
+                }
+            }
+            None => self.count_and_serve(accepted, peer),
+        }
+    }
+
+    fn count_and_serve(self: &Rc<Self>, accepted: Accepted, peer: Option<IpAddr>) {
+        self.counters().connections.fetch_add(1, Ordering::Relaxed);
+        self.serve(accepted, peer);
+    }
+
+    /// The connection has been counted for this worker.
+    fn serve(self: &Rc<Self>, accepted: Accepted, peer: Option<IpAddr>) {
+        let worker = Rc::clone(self);
+        self.tasks.spawn_local(async move {
+            let _counted = Counted(Rc::clone(&worker));
+            match accepted.into_stream() {
+                Ok(stream) => client::serve(worker, stream, peer).await,
+                Err(error) => tracing::debug!("downstream: a connection was lost: {error}"),
+            }
+        });
+    }
+
+    fn wake_all(&self) {
+        for control in self.controls.borrow().values() {
+            control.wake();
+        }
+    }
+}
+
+struct Counted(Rc<Worker>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0
+            .counters()
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.worker.controls.borrow_mut().remove(&self.id);
+    }
+}
