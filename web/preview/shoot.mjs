@@ -27,7 +27,9 @@ const progress = {
       progress: 100,
       failed: true,
       message: "Spawn failed: the server ended before it answered.",
-      failure: { cause: "exited", exit_code: 1, log: ["Traceback (most recent call last):", '  File "/opt/venv/bin/jupyterhub-singleuser", line 5, in <module>', "ModuleNotFoundError: No module named 'jupyterlab'"] },
+      cause: "exited",
+      exit_code: 1,
+      log: ["Traceback (most recent call last):", '  File "/opt/venv/bin/jupyterhub-singleuser", line 5, in <module>', "ModuleNotFoundError: No module named 'jupyterlab'"],
     },
   ],
 };

@@ -11,6 +11,20 @@ const log = element("server-log");
 const status = element("stop-server-status");
 const cancel = element("stop-server-btn");
 
+const CAUSES = {
+  command: "the program to start is missing or may not be run",
+  image: "its image cannot be had",
+  quota: "a quota or limit",
+  out_of_memory: "out of memory",
+  exited: "it ended by itself",
+  unreachable: "it runs, but cannot be reached",
+  timeout: "it took too long",
+  cancelled: "cancelled",
+  options: "its options were refused",
+  spawner: "the spawner failed",
+  internal: "the hub failed",
+};
+
 let over = false;
 let lastStep = "";
 const events = new EventSource(progressUrl);
@@ -24,8 +38,11 @@ events.addEventListener("message", (received) => {
   }
   status.textContent = "";
   if (typeof event.progress === "number") showProgress(event.progress);
-  if (event.log) addLog(event.log);
-  showQueue(event.queue);
+  // The last event repeats the end of the log.
+  if (event.failed && event.log) log.textContent = "";
+  if (event.log?.length) addLog(event.log);
+  // An event with nothing but log lines says nothing about the queue.
+  if (event.queue || event.message) showQueue(event.queue);
   showMessage(event);
   if (event.ready) finish(event);
   else if (event.failed) fail(event);
@@ -75,11 +92,10 @@ function showQueue(queue) {
     (queue.eta_seconds ? ` Your turn comes in ${about(queue.eta_seconds)}.` : "");
 }
 
-function addLog(text) {
+function addLog(lines) {
   element("log-details").classList.remove("hidden");
   const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
-  const lines = Array.isArray(text) ? text.join("\n") : String(text);
-  log.textContent = (log.textContent + (lines.endsWith("\n") ? lines : `${lines}\n`)).slice(-100_000);
+  log.textContent = `${log.textContent}${lines.join("\n")}\n`.slice(-100_000);
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
@@ -109,10 +125,9 @@ function fail(event) {
   if (event.html_message) text.innerHTML = event.html_message;
   else text.textContent = event.message ?? "";
   const facts = element("failure-facts");
-  const failure = event.failure ?? {};
   for (const [name, value] of [
-    ["Cause", failure.cause],
-    ["Exit code", failure.exit_code],
+    ["Cause", CAUSES[event.cause] ?? event.cause],
+    ["Exit code", event.exit_code],
   ]) {
     if (value === undefined || value === null) continue;
     const term = document.createElement("dt");
@@ -120,10 +135,6 @@ function fail(event) {
     term.textContent = name;
     detail.textContent = String(value);
     facts.append(term, detail);
-  }
-  if (failure.log) {
-    log.textContent = "";
-    addLog(failure.log);
   }
   if (log.textContent) element("log-details").open = true;
   else element("progress-details").open = true;

@@ -57,7 +57,7 @@ impl Object for Frame {
         Some(match key {
             "base_url" => Value::from(&*self.base_url),
             "prefix" => Value::from(&*self.prefix),
-            "user" => self.user.as_ref().map_or(Value::from(()), |user| Value::from_dyn_object(Arc::clone(user))),
+            "user" | "current_user" => self.user.as_ref().map_or(Value::from(()), |user| Value::from_dyn_object(Arc::clone(user))),
             "login_url" => Value::from(&*self.login_url),
             "logout_url" => Value::from(&*self.logout_url),
             "login_service" => Value::from(&*self.login_service),
@@ -85,6 +85,7 @@ impl Object for Frame {
             "base_url",
             "prefix",
             "user",
+            "current_user",
             "login_url",
             "logout_url",
             "login_service",

@@ -113,12 +113,18 @@ fn pages(user: &str, text: &str) -> Vec<(&'static str, &'static str, Value)> {
         ("spawn-pending-named", "spawn_pending.html", context! { spawner => named(text), progress_url => "/hub/api/users/ada/servers/failing/progress", ..frame.value() }),
         ("stop-pending", "stop_pending.html", context! { spawner => named(text), ..frame.value() }),
         ("not-running", "not_running.html", context! { server_name => "", spawn_url => "/hub/spawn/ada?next=%2Fhub%2Fuser%2Fada%2Flab", implicit_spawn_seconds => 0, ..frame.value() }),
+        ("not-running-died", "not_running.html", context! {
+            server_name => text,
+            spawn_url => "/hub/spawn/ada/course",
+            failure => context! { cause => "out of memory", message => format!("{text} was killed for memory"), exit_code => 137, log => text },
+            ..frame.value()
+        }),
         ("not-running-failed", "not_running.html", context! {
             server_name => text,
             spawn_url => "/hub/spawn/ada",
             failed => true,
             failed_message => format!("The server ended before it answered: {text}"),
-            failure => context! { cause => "exited", exit_code => 1, log => format!("Traceback (most recent call last):\n  File \"/usr/bin/jupyterhub-singleuser\", line 5\nModuleNotFoundError: No module named '{text}'") },
+            failure => context! { cause => "it ended by itself", message => text, exit_code => 1, log => format!("Traceback (most recent call last):\n  File \"/usr/bin/jupyterhub-singleuser\", line 5\nModuleNotFoundError: No module named '{text}'") },
             ..frame.value()
         }),
         ("oauth", "oauth.html", context! {
