@@ -1,0 +1,104 @@
+//! The processes that this hub itself started: how they ended, and which ports they were given.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use orrery_core::phase::Failure;
+use orrery_core::spawner::spawner_failure;
+use tokio::process::Child;
+use tokio::sync::watch;
+
+use super::command::Prepared;
+use super::ports::{Ports, Reserved};
+use super::process::Process;
+
+/// So many ends are remembered.
+const REMEMBERED: usize = 1000;
+
+/// How a child ended: nothing while it runs, then its exit code where there is one.
+pub(super) type Exit = watch::Receiver<Option<Option<i32>>>;
+
+#[derive(Default)]
+pub(super) struct Children {
+    known: Mutex<Known>,
+    pub(super) ports: Ports,
+}
+
+#[derive(Default)]
+struct Known {
+    exits: HashMap<Process, Exit>,
+    ended: VecDeque<Process>,
+}
+
+impl Children {
+    /// Starts a command with its output going to `log`. The port stays reserved while it runs.
+    pub(super) fn spawn(
+        self: &Arc<Self>,
+        mut prepared: Prepared,
+        log: &File,
+        port: Option<Reserved>,
+    ) -> Result<Process, Failure> {
+        let output = |file: &File| {
+            file.try_clone()
+                .map_err(|error| spawner_failure(format!("The log cannot be shared: {error}.")))
+        };
+        prepared.command.stdout(output(log)?).stderr(output(log)?);
+        let child = prepared
+            .command
+            .spawn()
+            .map_err(|error| prepared.explain(&error))?;
+        let pid = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .expect("a child that was not waited for has an id");
+        let process = Process::of_child(pid);
+        let (ended, exit) = watch::channel(None);
+        self.known().exits.insert(process, exit);
+        tokio::spawn(watch_over(Arc::clone(self), child, process, ended, port));
+        Ok(process)
+    }
+
+    /// How a process ended or will, if this hub started it.
+    pub(super) fn exit_of(&self, process: &Process) -> Option<Exit> {
+        self.known().exits.get(process).cloned()
+    }
+
+    fn remember_end(&self, process: Process) {
+        let mut known = self.known();
+        known.ended.push_back(process);
+        if known.ended.len() > REMEMBERED
+            && let Some(oldest) = known.ended.pop_front()
+        {
+            known.exits.remove(&oldest);
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for a child, so that it leaves no zombie, and for as long as it lives.
+async fn watch_over(
+    children: Arc<Children>,
+    mut child: Child,
+    process: Process,
+    ended: watch::Sender<Option<Option<i32>>>,
+    port: Option<Reserved>,
+) {
+    use std::os::unix::process::ExitStatusExt as _;
+    let code = match child.wait().await {
+        Ok(status) => status
+            .code()
+            .or_else(|| status.signal().map(|signal| 128 + signal)),
+        Err(error) => {
+            tracing::warn!(pid = process.pid(), %error, "cannot wait for a server's process");
+            None
+        }
+    };
+    process.sweep_group();
+    drop(port);
+    ended.send_replace(Some(code));
+    children.remember_end(process);
+}

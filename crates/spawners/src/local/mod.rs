@@ -1,0 +1,226 @@
+//! Servers as processes on the hub's machine, run by the hub's own user: JupyterHub's `simple`
+//! spawner, for tests and for groups who trust each other.
+
+mod children;
+mod command;
+mod logs;
+mod ports;
+mod process;
+mod settings;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nix::sys::signal::Signal;
+use orrery_core::Secret;
+use orrery_core::phase::{Cause, Failure};
+use orrery_core::spawner::{Events, ServerSpec, Spawner, Started, Status, spawner_failure};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use self::children::Children;
+use self::process::{Process, State};
+pub use self::settings::{Settings, SettingsError};
+
+/// Runs servers as processes of the hub's own user.
+pub struct Simple {
+    settings: Arc<Settings>,
+    children: Arc<Children>,
+}
+
+impl Simple {
+    /// A spawner with these settings.
+    pub fn new(settings: Settings) -> Result<Self, SettingsError> {
+        settings.check()?;
+        Ok(Self {
+            settings: Arc::new(settings),
+            children: Arc::new(Children::default()),
+        })
+    }
+
+    /// Signals the server and waits until it is gone, at most `patience`.
+    async fn end_by(
+        &self,
+        process: &Process,
+        signal: Signal,
+        patience: Duration,
+    ) -> Result<bool, Failure> {
+        process
+            .signal(signal)
+            .map_err(|error| spawner_failure(format!("The server could not be ended: {error}.")))?;
+        Ok(self.wait_for_end(process, patience).await)
+    }
+
+    async fn wait_for_end(&self, process: &Process, patience: Duration) -> bool {
+        if let Some(mut exit) = self.children.exit_of(process) {
+            let ended = exit.wait_for(Option::is_some);
+            return tokio::time::timeout(patience, ended).await.is_ok();
+        }
+        // Not our child, so nobody tells us: look.
+        let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_millis(5);
+        while process.is_alive() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+        true
+    }
+}
+
+#[async_trait]
+impl Spawner for Simple {
+    async fn start(&self, spec: ServerSpec, events: Events) -> Result<Started, Failure> {
+        // Making folders and processes blocks. The turnstile makes a start whose future is dropped
+        // end before its process exists or after its state was reported, never between.
+        let turnstile = Arc::new(Turnstile::default());
+        let guard = CloseOnDrop(Arc::clone(&turnstile));
+        let settings = Arc::clone(&self.settings);
+        let children = Arc::clone(&self.children);
+        let started = tokio::task::spawn_blocking(move || {
+            let closed = turnstile.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if *closed {
+                return Err(Failure::new(Cause::Cancelled, "The start was cancelled."));
+            }
+            launch(&settings, &children, &spec, &events)
+        })
+        .await
+        .map_err(|error| spawner_failure(format!("The start broke off: {error}.")))?;
+        drop(guard);
+        started
+    }
+
+    async fn poll(&self, state: &Value) -> Result<Status, Failure> {
+        let Some(state) = State::parse(state) else {
+            return Ok(Status::Exited(None));
+        };
+        let status = match self.children.exit_of(&state.process) {
+            Some(exit) => exit.borrow().map_or(Status::Running, Status::Exited),
+            None if state.process.is_alive() => Status::Running,
+            None => Status::Exited(None),
+        };
+        if status == Status::Running
+            && let Some(log) = &state.log
+        {
+            logs::bound(&self.settings.logs_folder.join(log)).await;
+        }
+        Ok(status)
+    }
+
+    async fn stop(&self, state: &Value, grace: Option<Duration>) -> Result<(), Failure> {
+        let Some(State { process, .. }) = State::parse(state) else {
+            return Ok(());
+        };
+        let settings = &self.settings;
+        let (interrupt, terminate) = match grace {
+            None => (settings.interrupt_timeout, settings.term_timeout),
+            Some(grace) => (grace / 2, grace - grace / 2),
+        };
+        let already_ended = self
+            .children
+            .exit_of(&process)
+            .map_or_else(|| !process.is_alive(), |exit| exit.borrow().is_some());
+        if already_ended {
+            return Ok(());
+        }
+        for (signal, patience) in [
+            (Signal::SIGINT, interrupt),
+            (Signal::SIGTERM, terminate),
+            (Signal::SIGKILL, settings.kill_timeout),
+        ] {
+            if self.end_by(&process, signal, patience).await? {
+                process.sweep_group();
+                return Ok(());
+            }
+        }
+        Err(spawner_failure(format!(
+            "The server's process {} does not end, not even by force.",
+            process.pid()
+        )))
+    }
+
+    async fn logs(&self, state: &Value, lines: usize) -> Vec<String> {
+        match State::parse(state).and_then(|state| state.log) {
+            Some(log) => logs::tail(&self.settings.logs_folder.join(log), lines).await,
+            None => Vec::new(),
+        }
+    }
+
+    async fn check(&self) -> Result<(), Failure> {
+        let folder = self.settings.logs_folder.clone();
+        tokio::task::spawn_blocking(move || logs::make_folder(&folder))
+            .await
+            .map_err(|error| spawner_failure(format!("The check broke off: {error}.")))?
+    }
+}
+
+/// Makes the server's process and reports its state.
+fn launch(
+    settings: &Settings,
+    children: &Arc<Children>,
+    spec: &ServerSpec,
+    events: &Events,
+) -> Result<Started, Failure> {
+    let home = PathBuf::from(settings.home_of(spec.user.as_str()));
+    make_home(&home)?;
+    let log = logs::create(&settings.logs_folder, spec)?;
+    let port = match spec.port {
+        0 => Some(children.ports.choose(&spec.ip)?),
+        _ => None,
+    };
+    let number = port.as_ref().map_or(spec.port, ports::Reserved::number);
+
+    let mut environment = spec.environment(&spec.ip, number);
+    for (name, value) in [
+        ("USER", spec.user.as_str()),
+        ("HOME", &home.to_string_lossy()),
+        ("SHELL", "/bin/bash"),
+    ] {
+        environment.insert(name.to_owned(), Secret::new(value));
+    }
+    let folder = settings.cwd.as_deref().unwrap_or(&home);
+    let command = command::prepare(settings, &spec.command, &environment, folder)?;
+    let process = children.spawn(command, &log.file, port)?;
+
+    let state = process.state(&log.name);
+    events.state(state.clone());
+    events.progress(20, "The server's process is running.");
+    Ok(Started {
+        url: format!("http://{}:{number}", ports::reachable(&spec.ip)),
+        state,
+    })
+}
+
+fn make_home(home: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(home)
+        .map_err(|error| {
+            Failure::new(
+                Cause::Command,
+                format!(
+                    "The home folder {} cannot be made: {error}.",
+                    home.display()
+                ),
+            )
+        })
+}
+
+/// Whether a start may no longer make its process. Held while it makes one.
+#[derive(Default)]
+struct Turnstile(Mutex<bool>);
+
+/// Closes the turnstile when a start is dropped.
+struct CloseOnDrop(Arc<Turnstile>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+}
