@@ -205,11 +205,26 @@ pub async fn assign(
         DbBackend::MySql => "ON DUPLICATE KEY UPDATE role_id = role_id",
         _ => "ON CONFLICT DO NOTHING",
     };
-    let sql = format!(
-        "INSERT INTO {map} ({column}, role_id, managed_by_auth) VALUES (?, ?, ?) {ignore}"
-    );
+    let sql =
+        format!("INSERT INTO {map} ({column}, role_id, managed_by_auth) VALUES (?, ?, ?) {ignore}");
     sql::execute(connection, &sql, values![id, role_id, managed_by_auth]).await?;
     Ok(true)
+}
+
+/// Gives every user the role `user` and every administrator the role `admin`, where they lack it.
+/// Says how many rows that made.
+pub async fn assign_missing_defaults(connection: &impl ConnectionTrait) -> Result<u64> {
+    let mut made = 0;
+    for (role, whom) in [("user", ""), ("admin", "u.admin AND ")] {
+        let sql = format!(
+            "INSERT INTO user_role_map (user_id, role_id, managed_by_auth) \
+             SELECT u.id, r.id, FALSE FROM users u JOIN roles r ON r.name = ? \
+             WHERE {whom}NOT EXISTS (SELECT 1 FROM user_role_map m \
+             WHERE m.user_id = u.id AND m.role_id = r.id)"
+        );
+        made += sql::execute(connection, &sql, values![role]).await?;
+    }
+    Ok(made)
 }
 
 /// Takes a role away; says whether it was held.
