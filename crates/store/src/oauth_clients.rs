@@ -95,16 +95,8 @@ pub async fn upsert(
         ("redirect_uri", new.redirect_uri.as_str().into()),
         ("allowed_scopes", json::list(&new.allowed_scopes)),
     ];
-    let id = if let Some(client) = find(connection, &new.identifier).await? {
-        sql::update(connection, "oauth_clients", client.id, columns).await?;
-        client.id
-    } else {
-        let columns = [("identifier", new.identifier.as_str().into())]
-            .into_iter()
-            .chain(columns)
-            .collect();
-        sql::insert_upstream(connection, "oauth_clients", columns).await?
-    };
+    let key = ("identifier", new.identifier.as_str());
+    let id = sql::upsert(connection, "oauth_clients", key, columns).await?;
     Ok(OauthClient {
         id,
         identifier: new.identifier.clone(),

@@ -227,6 +227,19 @@ pub async fn counts(connection: &impl ConnectionTrait) -> Result<Vec<(Phase, u64
     .collect()
 }
 
+/// How many runs are in any of these phases.
+pub async fn count_in(connection: &impl ConnectionTrait, phases: &[Phase]) -> Result<u64> {
+    if phases.is_empty() {
+        return Ok(0);
+    }
+    let sql = format!(
+        "SELECT COUNT(*) AS n FROM orrery_runs WHERE phase IN ({})",
+        marks(phases.len())
+    );
+    let words = phases.iter().map(|phase| phase.as_str().into()).collect();
+    sql::count(connection, &sql, words).await
+}
+
 /// Moves a run from one phase to another, notes the time, and sets the new phase's deadline.
 /// Says whether it happened: `false` means that the run was no longer in `from`. A run that ends
 /// gives up its lease.
@@ -315,13 +328,8 @@ pub async fn extend_lease(
 ) -> Result<bool> {
     let sql = "UPDATE orrery_runs SET lease_until = ? \
                WHERE id = ? AND owner = ? AND active_key IS NOT NULL";
-    // MySQL counts only rows that really changed, so a repeated call must look for itself.
     let values = values![time::truncate(until), id, owner];
-    if sql::execute(connection, sql, values).await? == 1 {
-        return Ok(true);
-    }
-    let run = find(connection, id).await?;
-    Ok(run.is_some_and(|run| run.phase.is_active() && run.owner.as_deref() == Some(owner)))
+    Ok(sql::execute(connection, sql, values).await? == 1)
 }
 
 /// Lengthens the lease of every active run of a replica.

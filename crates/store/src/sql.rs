@@ -109,6 +109,52 @@ pub(crate) async fn insert_upstream(
         .map_err(|_| StoreError::Corrupt(format!("an id of {table} is out of range")))
 }
 
+/// Inserts a row, or gives the row with the same `key` these values, in one statement, so that two
+/// replicas may do it at once. Gives the row's id.
+pub(crate) async fn upsert(
+    connection: &impl ConnectionTrait,
+    table: &str,
+    key: (&str, &str),
+    columns: Vec<(&str, Value)>,
+) -> Result<i32> {
+    let (key, key_value) = key;
+    let is_mysql = connection.get_database_backend() == DbBackend::MySql;
+    let names: Vec<_> = columns
+        .iter()
+        .map(|(name, _)| format!("\"{name}\""))
+        .collect();
+    let sets: Vec<_> = names
+        .iter()
+        .map(|name| {
+            if is_mysql {
+                format!("{name} = VALUES({name})")
+            } else {
+                format!("{name} = excluded.{name}")
+            }
+        })
+        .collect();
+    let conflict = if is_mysql {
+        "ON DUPLICATE KEY UPDATE".to_owned()
+    } else {
+        format!("ON CONFLICT (\"{key}\") DO UPDATE SET")
+    };
+    let sql = format!(
+        "INSERT INTO \"{table}\" (\"{key}\", {}) VALUES (?, {}) {conflict} {}",
+        names.join(", "),
+        marks(names.len()),
+        sets.join(", ")
+    );
+    let mut values = values![key_value];
+    values.extend(columns.into_iter().map(|(_, value)| value));
+    execute(connection, &sql, values).await?;
+    let sql = format!("SELECT id FROM \"{table}\" WHERE \"{key}\" = ?");
+    let row = rows(connection, &sql, values![key_value])
+        .await?
+        .pop()
+        .ok_or(DbErr::RecordNotInserted)?;
+    Ok(row.try_get("", "id")?)
+}
+
 /// Sets the given columns of one row; says whether there was such a row.
 pub(crate) async fn update(
     connection: &impl ConnectionTrait,

@@ -1,1 +1,26 @@
-//! Every query on every database: SQLite always, PostgreSQL and MariaDB where the environment names them.
+//! Every query on every database: SQLite always, PostgreSQL and MariaDB where the environment says
+//! where they are (`tests/databases/start.sh` starts them).
+
+#[path = "store/harness.rs"]
+mod harness;
+
+#[path = "store/groups_and_roles.rs"]
+mod groups_and_roles;
+#[path = "store/oauth.rs"]
+mod oauth;
+#[path = "store/opening.rs"]
+mod opening;
+#[path = "store/runs.rs"]
+mod runs;
+#[path = "store/services_and_shares.rs"]
+mod services_and_shares;
+#[path = "store/spawners.rs"]
+mod spawners;
+#[path = "store/tokens.rs"]
+mod tokens;
+#[path = "store/upstream.rs"]
+mod upstream;
+#[path = "store/users.rs"]
+mod users;
+#[path = "store/writing.rs"]
+mod writing;

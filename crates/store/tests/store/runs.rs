@@ -1,0 +1,326 @@
+use std::time::Duration;
+
+use orrery_core::phase::{
+    Cause, Failure,
+    Phase::{Failed, Queued, Ready, Starting, Stopped, Stopping},
+};
+use orrery_store::{
+    StoreError, runs,
+    runs::{NewRun, TakeOver},
+    spawners::Spawner,
+    users::User,
+};
+use serde_json::json;
+
+use crate::harness::{add_spawner, add_user, at, on_each};
+
+pub(crate) fn new_run(user: &User, spawner: &Spawner, seconds: i64) -> NewRun {
+    NewRun {
+        user_id: user.id,
+        spawner_id: spawner.id,
+        user_name: user.name.clone(),
+        server_name: spawner.name.clone(),
+        options: json!({"image": "small"}),
+        owner: Some("hub-1".into()),
+        lease_until: Some(at(seconds + 30)),
+        deadline: Some(at(seconds + 600)),
+        queued_at: at(seconds),
+    }
+}
+
+#[tokio::test]
+async fn a_run_goes_through_its_phases() {
+    on_each(|store| async move {
+        let ada = &add_user(&store, "ada").await;
+        let spawner = &add_spawner(&store, ada, "").await;
+        let read = store.read();
+        let id = store
+            .write(|txn| async move { runs::insert(&txn, &new_run(ada, spawner, 0)).await })
+            .await
+            .unwrap();
+        let run = runs::find(read, id).await.unwrap().unwrap();
+        assert_eq!(run.phase, Queued);
+        assert_eq!(run.options, json!({"image": "small"}));
+        assert_eq!((run.queued_at, run.deadline), (at(0), Some(at(600))));
+        assert!(run.events.is_empty() && run.failure.is_none() && !run.cancel_requested);
+        assert_eq!(
+            runs::active(read, ada.id, "").await.unwrap(),
+            Some(run.clone())
+        );
+        assert_eq!(runs::active(read, ada.id, "other").await.unwrap(), None);
+        assert_eq!(
+            runs::active_of_users(read, &[ada.id]).await.unwrap(),
+            [run.clone()]
+        );
+
+        // At most one active run for a server, whoever writes.
+        let second = store
+            .write(|txn| async move { runs::insert(&txn, &new_run(ada, spawner, 1)).await })
+            .await;
+        assert!(second.unwrap_err().is_duplicate());
+
+        store
+            .write(|txn| async move {
+                assert!(runs::transition(&txn, id, Queued, Starting, at(2), Some(at(62))).await?);
+                assert!(
+                    !runs::transition(&txn, id, Queued, Starting, at(3), None).await?,
+                    "it left the queue"
+                );
+                assert!(runs::set_deadline(&txn, id, Starting, Some(at(99))).await?);
+                assert!(!runs::set_deadline(&txn, id, Ready, Some(at(1))).await?);
+                assert!(runs::transition(&txn, id, Starting, Ready, at(5), None).await?);
+                assert!(runs::transition(&txn, id, Ready, Stopping, at(50), Some(at(60))).await?);
+                assert!(runs::transition(&txn, id, Stopping, Stopped, at(51), None).await?);
+                assert!(!runs::request_cancel(&txn, id).await?, "it has ended");
+                Ok::<_, StoreError>(())
+            })
+            .await
+            .unwrap();
+        let run = runs::find(read, id).await.unwrap().unwrap();
+        assert_eq!(run.phase, Stopped);
+        assert_eq!(
+            (run.started_at, run.ready_at, run.stopping_at, run.ended_at),
+            (Some(at(2)), Some(at(5)), Some(at(50)), Some(at(51)))
+        );
+        assert_eq!((run.deadline, run.lease_until), (None, None));
+        assert_eq!(runs::active(read, ada.id, "").await.unwrap(), None);
+        assert_eq!(runs::latest(read, spawner.id).await.unwrap(), Some(run));
+        assert_eq!(
+            runs::recent_start_times(read, 5).await.unwrap(),
+            [Duration::from_secs(3)]
+        );
+
+        let next = store
+            .write(|txn| async move { runs::insert(&txn, &new_run(ada, spawner, 100)).await })
+            .await
+            .unwrap();
+        assert!(next > id);
+        assert_eq!(
+            runs::latest(read, spawner.id).await.unwrap().unwrap().id,
+            next
+        );
+        assert_eq!(
+            runs::counts(read).await.unwrap(),
+            [(Queued, 1), (Stopped, 1)]
+        );
+        assert_eq!(
+            runs::list(read, &[Queued, Starting]).await.unwrap().len(),
+            1
+        );
+        assert_eq!(runs::list(read, &[]).await.unwrap(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failure_is_kept_with_its_log() {
+    on_each(|store| async move {
+        let ada = &add_user(&store, "ada").await;
+        let spawner = &add_spawner(&store, ada, "").await;
+        let failure = &Failure {
+            cause: Cause::Exited,
+            message: "The server ended by itself.".into(),
+            exit_code: Some(3),
+            log_tail: vec!["line “one”".into(), "'quoted' \\ \u{1f4a5}".into()],
+        };
+        let id = store
+            .write(|txn| async move {
+                let id = runs::insert(&txn, &new_run(ada, spawner, 0)).await?;
+                assert!(runs::request_cancel(&txn, id).await?);
+                assert!(
+                    !runs::fail(&txn, id, Starting, failure, at(1)).await?,
+                    "it is queued"
+                );
+                assert!(runs::fail(&txn, id, Queued, failure, at(1)).await?);
+                Ok::<_, StoreError>(id)
+            })
+            .await
+            .unwrap();
+        let run = runs::find(store.read(), id).await.unwrap().unwrap();
+        assert_eq!(run.phase, Failed);
+        assert_eq!(run.failure.as_ref(), Some(failure));
+        assert!(run.cancel_requested);
+        assert_eq!(run.ended_at, Some(at(1)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_last_events_are_kept() {
+    on_each(|store| async move {
+        let ada = &add_user(&store, "ada").await;
+        let spawner = &add_spawner(&store, ada, "").await;
+        let id = store
+            .write(|txn| async move { runs::insert(&txn, &new_run(ada, spawner, 0)).await })
+            .await
+            .unwrap();
+        for number in 0..5 {
+            let event = &json!({"progress": number, "message": "still ✓"});
+            let found = store
+                .write(|txn| async move { runs::append_event(&txn, id, event, 3).await })
+                .await
+                .unwrap();
+            assert!(found);
+        }
+        let run = runs::find(store.read(), id).await.unwrap().unwrap();
+        let numbers: Vec<_> = run
+            .events
+            .iter()
+            .map(|event| event["progress"].as_i64().unwrap())
+            .collect();
+        assert_eq!(numbers, [2, 3, 4]);
+        let none = store
+            .write(|txn| async move { runs::append_event(&txn, 999, &json!({}), 3).await })
+            .await
+            .unwrap();
+        assert!(!none);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn events_appended_at_once_are_all_kept() {
+    on_each(|store| async move {
+        let ada = &add_user(&store, "ada").await;
+        let spawner = &add_spawner(&store, ada, "").await;
+        let id = store
+            .write(|txn| async move { runs::insert(&txn, &new_run(ada, spawner, 0)).await })
+            .await
+            .unwrap();
+        let mut tasks = Vec::new();
+        for number in 0..10 {
+            let store = store.clone();
+            tasks.push(tokio::spawn(async move {
+                let event = &json!({ "number": number });
+                store
+                    .write(|txn| async move { runs::append_event(&txn, id, event, 50).await })
+                    .await
+                    .unwrap()
+            }));
+        }
+        for task in tasks {
+            assert!(task.await.unwrap());
+        }
+        assert_eq!(
+            runs::find(store.read(), id)
+                .await
+                .unwrap()
+                .unwrap()
+                .events
+                .len(),
+            10
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn leases_are_extended_and_taken_over() {
+    on_each(|store| async move {
+        let ada = &add_user(&store, "ada").await;
+        let first = &add_spawner(&store, ada, "").await;
+        let second = &add_spawner(&store, ada, "two").await;
+        let (one, two) = store
+            .write(|txn| async move {
+                let one = runs::insert(&txn, &new_run(ada, first, 0)).await?;
+                let two = runs::insert(&txn, &new_run(ada, second, 0)).await?;
+                assert!(runs::extend_lease(&txn, one, "hub-1", at(100)).await?);
+                assert!(
+                    runs::extend_lease(&txn, one, "hub-1", at(100)).await?,
+                    "again the same"
+                );
+                assert!(!runs::extend_lease(&txn, one, "hub-2", at(100)).await?);
+                Ok::<_, StoreError>((one, two))
+            })
+            .await
+            .unwrap();
+        let take = async |which, owner: &'static str, now| {
+            let taken = store
+                .write(|txn| async move {
+                    runs::take_over(&txn, which, owner, at(now), at(now + 30)).await
+                })
+                .await
+                .unwrap();
+            taken.iter().map(|run| run.id).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            take(TakeOver::Expired, "hub-2", 30).await,
+            [] as [i64; 0],
+            "both leases hold"
+        );
+        assert_eq!(take(TakeOver::Expired, "hub-2", 31).await, [two]);
+        assert_eq!(take(TakeOver::Expired, "hub-3", 31).await, [] as [i64; 0]);
+        let owned = runs::list_owned(store.read(), "hub-2").await.unwrap();
+        assert_eq!((owned.len(), owned[0].lease_until), (1, Some(at(61))));
+        let extended = store
+            .write(|txn| async move { runs::extend_leases(&txn, "hub-2", at(90)).await })
+            .await
+            .unwrap();
+        assert_eq!(extended, 1);
+        assert_eq!(take(TakeOver::All, "hub-4", 40).await, [one, two]);
+        assert_eq!(
+            take(TakeOver::All, "hub-4", 41).await,
+            [] as [i64; 0],
+            "they are its own"
+        );
+        let lost = store
+            .write(|txn| async move { runs::extend_lease(&txn, one, "hub-1", at(100)).await })
+            .await
+            .unwrap();
+        assert!(!lost);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_queue_is_fair() {
+    on_each(|store| async move {
+        let (ada, bob) = (
+            &add_user(&store, "ada").await,
+            &add_user(&store, "bob").await,
+        );
+        let mut ids = Vec::new();
+        for (user, name, seconds) in [
+            (ada, "a1", 0),
+            (ada, "a2", 1),
+            (ada, "a3", 2),
+            (bob, "b1", 3),
+            (bob, "b2", 4),
+        ] {
+            let spawner = &add_spawner(&store, user, name).await;
+            ids.push(
+                store
+                    .write(|txn| async move {
+                        runs::insert(&txn, &new_run(user, spawner, seconds)).await
+                    })
+                    .await
+                    .unwrap(),
+            );
+        }
+        let order = async || {
+            let queue = runs::queue(store.read()).await.unwrap();
+            queue
+                .into_iter()
+                .map(|run| run.server_name)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(order().await, "a1 b1 a2 b2 a3");
+        assert_eq!(
+            runs::queue_place(store.read(), ids[3]).await.unwrap(),
+            Some(2)
+        );
+        let (first, second) = (ids[0], ids[1]);
+        // Two of ada's start: bob's come before her third.
+        store
+            .write(|txn| async move {
+                runs::transition(&txn, first, Queued, Starting, at(9), None).await?;
+                runs::transition(&txn, second, Queued, Starting, at(9), None).await
+            })
+            .await
+            .unwrap();
+        assert_eq!(order().await, "b1 b2 a3");
+        assert_eq!(runs::queue_place(store.read(), first).await.unwrap(), None);
+    })
+    .await;
+}
