@@ -4,12 +4,7 @@ use async_trait::async_trait;
 use orrery_core::Secret;
 use orrery_core::authenticator::{Authenticator, AuthenticatorError, Credentials, Identity};
 
-/// The settings of `DummyAuthenticator`.
-#[derive(Clone, Default)]
-pub struct Settings {
-    /// `password`: if not empty, everybody logs in with it.
-    pub password: Secret,
-}
+use crate::config::DummyAuthenticator;
 
 /// Believes every name, with any password or with the one that is set.
 pub struct Dummy {
@@ -17,27 +12,19 @@ pub struct Dummy {
 }
 
 impl Dummy {
-    /// An authenticator with these settings.
-    pub fn new(settings: Settings) -> Self {
+    /// An authenticator with these options.
+    pub fn new(options: DummyAuthenticator) -> Self {
         Self {
-            password: settings.password,
+            password: options.password,
         }
     }
 
     /// What to tell the operator at start.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = vec![
+        vec![
             "the dummy authenticator believes every name: it is for testing, not for people"
                 .to_owned(),
-        ];
-        if !self.password.is_empty() {
-            warnings.push(
-                "DummyAuthenticator.password is deprecated since JupyterHub 5.3: use \
-                 SharedPasswordAuthenticator.user_password"
-                    .to_owned(),
-            );
-        }
-        warnings
+        ]
     }
 }
 
@@ -57,6 +44,12 @@ impl Authenticator for Dummy {
 mod tests {
     use super::*;
 
+    fn dummy(password: &str) -> Dummy {
+        Dummy::new(DummyAuthenticator {
+            password: Secret::new(password),
+        })
+    }
+
     async fn name_of(dummy: &Dummy, password: &str) -> Option<String> {
         let answer = dummy.authenticate(&crate::typed("Ada", password)).await;
         answer.expect("it cannot fail").map(|identity| {
@@ -67,7 +60,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_password_everybody_is_believed() {
-        let dummy = Dummy::new(Settings::default());
+        let dummy = dummy("");
         for password in ["", "anything"] {
             assert_eq!(name_of(&dummy, password).await.as_deref(), Some("Ada"));
         }
@@ -76,13 +69,10 @@ mod tests {
 
     #[tokio::test]
     async fn with_a_password_only_who_knows_it_is_believed() {
-        let dummy = Dummy::new(Settings {
-            password: Secret::new("sesame"),
-        });
+        let dummy = dummy("sesame");
         assert_eq!(name_of(&dummy, "sesame").await.as_deref(), Some("Ada"));
         for wrong in ["", "sesam", "sesame ", "SESAME"] {
             assert_eq!(name_of(&dummy, wrong).await, None, "{wrong:?}");
         }
-        assert_eq!(dummy.warnings().len(), 2);
     }
 }

@@ -8,20 +8,16 @@ use orrery_core::Secret;
 use orrery_core::access::Normalizer;
 use orrery_core::authenticator::{Authenticator, AuthenticatorError, Credentials, Identity};
 
+use crate::config::SharedPasswordAuthenticator;
+
 /// A user's password has at least this many characters.
 const USER_PASSWORD_MIN: usize = 8;
 /// An administrator's password has at least this many characters.
 const ADMIN_PASSWORD_MIN: usize = 32;
 
-/// The settings of `SharedPasswordAuthenticator`, and those of every authenticator that it looks at.
+/// What the authenticator needs to know of the settings that all authenticators share.
 #[derive(Clone, Default)]
-pub struct Settings {
-    /// `user_password`; empty when not set, and no user can log in with it.
-    pub user_password: Secret,
-    /// `admin_password`; empty when not set, and no administrator can log in.
-    pub admin_password: Secret,
-    /// `password_groups`: passwords, each with the groups it puts people into.
-    pub password_groups: Vec<(Secret, Vec<String>)>,
+pub struct People {
     /// `Authenticator.manage_groups`.
     pub manage_groups: bool,
     /// `Authenticator.admin_users`, normalised: those who must use the administrators' password.
@@ -30,24 +26,38 @@ pub struct Settings {
     pub normalizer: Normalizer,
 }
 
-/// Knows people by passwords that many share.
-pub struct SharedPassword(Settings);
+/// Knows people by passwords that many share. An empty password counts as none.
+pub struct SharedPassword {
+    user_password: Secret,
+    admin_password: Secret,
+    group_passwords: Vec<(Secret, Vec<String>)>,
+    people: People,
+}
 
 impl SharedPassword {
-    /// An authenticator with these settings, or what is wrong with them.
-    pub fn new(settings: Settings) -> Result<Self, AuthenticatorError> {
+    /// An authenticator with these options, or what is wrong with them.
+    pub fn new(
+        options: SharedPasswordAuthenticator,
+        people: People,
+    ) -> Result<Self, AuthenticatorError> {
+        let shared = Self {
+            user_password: options.user_password.unwrap_or_default(),
+            admin_password: options.admin_password.unwrap_or_default(),
+            group_passwords: options
+                .password_groups
+                .into_iter()
+                .map(|(password, groups)| (Secret::new(password), groups))
+                .collect(),
+            people,
+        };
         let refuse = |why: String| {
             Err(AuthenticatorError(format!(
                 "SharedPasswordAuthenticator.{why}"
             )))
         };
         for (option, password, least) in [
-            ("user_password", &settings.user_password, USER_PASSWORD_MIN),
-            (
-                "admin_password",
-                &settings.admin_password,
-                ADMIN_PASSWORD_MIN,
-            ),
+            ("user_password", &shared.user_password, USER_PASSWORD_MIN),
+            ("admin_password", &shared.admin_password, ADMIN_PASSWORD_MIN),
         ] {
             let length = password.expose().chars().count();
             if length != 0 && length < least {
@@ -56,29 +66,23 @@ impl SharedPassword {
                 ));
             }
         }
-        if !settings.user_password.is_empty()
-            && settings
-                .user_password
-                .matches(settings.admin_password.expose())
+        if !shared.user_password.is_empty()
+            && shared.user_password.matches(shared.admin_password.expose())
         {
             return refuse("user_password and admin_password must differ".to_owned());
         }
-        if !settings.password_groups.is_empty() && !settings.manage_groups {
+        if !shared.group_passwords.is_empty() && !shared.people.manage_groups {
             return refuse(
                 "password_groups needs SharedPasswordAuthenticator.manage_groups = True".to_owned(),
             );
         }
-        Ok(Self(settings))
+        Ok(shared)
     }
 
     /// What to tell the operator at start.
     pub fn warnings(&self) -> Vec<String> {
-        let Settings {
-            user_password,
-            admin_password,
-            admin_users,
-            ..
-        } = &self.0;
+        let (user_password, admin_password) = (&self.user_password, &self.admin_password);
+        let admin_users = &self.people.admin_users;
         let mut warnings = Vec::new();
         if !admin_password.is_empty() && admin_users.is_empty() {
             warnings.push(
@@ -109,23 +113,22 @@ impl SharedPassword {
     }
 
     fn identify(&self, credentials: &Credentials) -> Option<Identity> {
-        let settings = &self.0;
         let typed = credentials.password.expose();
+        let name = self.people.normalizer.normalize(&credentials.username);
+        let is_admin = self.people.admin_users.contains(&name);
         let identity = |admin, groups: &[String]| Identity {
             admin,
             groups: Some(groups.to_vec()),
-            ..Identity::named(settings.normalizer.normalize(&credentials.username))
+            ..Identity::named(name)
         };
-        let name = settings.normalizer.normalize(&credentials.username);
-        if settings.admin_users.contains(&name) {
-            return knows(&settings.admin_password, typed).then(|| identity(Some(true), &[]));
+        if is_admin {
+            return knows(&self.admin_password, typed).then(|| identity(Some(true), &[]));
         }
         // Whoever comes with the users' password is no administrator, whatever the database says.
-        if knows(&settings.user_password, typed) {
+        if knows(&self.user_password, typed) {
             return Some(identity(Some(false), &[]));
         }
-        settings
-            .password_groups
+        self.group_passwords
             .iter()
             .find(|(password, _)| knows(password, typed))
             .map(|(_, groups)| identity(None, groups))
@@ -149,24 +152,36 @@ impl Authenticator for SharedPassword {
 
 #[cfg(test)]
 mod tests {
+    use orrery_core::config::ConfigClass as _;
+
     use super::*;
 
     const USER: &str = "open sesame";
     const ADMIN: &str = "a sentence that is certainly long enough";
 
-    fn settings() -> Settings {
-        Settings {
-            user_password: Secret::new(USER),
-            admin_password: Secret::new(ADMIN),
-            password_groups: vec![(Secret::new("the choir's"), vec!["choir".to_owned()])],
+    fn options() -> SharedPasswordAuthenticator {
+        SharedPasswordAuthenticator {
+            user_password: Some(Secret::new(USER)),
+            admin_password: Some(Secret::new(ADMIN)),
+            password_groups: [("the choir's".to_owned(), vec!["choir".to_owned()])].into(),
+        }
+    }
+
+    fn people() -> People {
+        People {
             manage_groups: true,
             admin_users: ["ada".to_owned()].into(),
             normalizer: Normalizer::default(),
         }
     }
 
-    async fn login(settings: Settings, name: &str, password: &str) -> Option<Identity> {
-        let shared = SharedPassword::new(settings).ok().expect("sound settings");
+    async fn login(
+        options: SharedPasswordAuthenticator,
+        name: &str,
+        password: &str,
+    ) -> Option<Identity> {
+        let shared = SharedPassword::new(options, people()).ok();
+        let shared = shared.expect("sound options");
         let answer = shared.authenticate(&crate::typed(name, password)).await;
         answer.expect("it cannot fail")
     }
@@ -182,10 +197,10 @@ mod tests {
             ("bob", "the choir's", Some(None)),
             ("bob", "", None),
         ] {
-            let found = login(settings(), name, password).await;
+            let found = login(options(), name, password).await;
             assert_eq!(found.map(|who| who.admin), admin, "{name} {password}");
         }
-        let singer = login(settings(), "bob", "the choir's").await;
+        let singer = login(options(), "bob", "the choir's").await;
         let singer = singer.expect("the password is right");
         assert_eq!(singer.groups, Some(vec!["choir".to_owned()]));
     }
@@ -193,75 +208,61 @@ mod tests {
     #[tokio::test]
     async fn a_password_that_is_not_set_lets_nobody_in() {
         for name in ["ada", "bob"] {
-            let unset = Settings {
-                admin_users: ["ada".to_owned()].into(),
-                ..Settings::default()
-            };
+            let unset = SharedPasswordAuthenticator::with_defaults();
             assert!(login(unset, name, "").await.is_none(), "{name}");
         }
     }
 
     #[test]
-    fn weak_settings_are_refused() {
-        for (change, reason) in [
+    fn weak_options_are_refused() {
+        let with = |change: fn(&mut SharedPasswordAuthenticator, &mut People)| {
+            let (mut options, mut people) = (options(), people());
+            change(&mut options, &mut people);
+            let error = SharedPassword::new(options, people).err();
+            error.expect("they are refused").to_string()
+        };
+        for (error, reason) in [
             (
-                Settings {
-                    user_password: Secret::new("seven77"),
-                    ..settings()
-                },
+                with(|options, _| options.user_password = Some(Secret::new("seven77"))),
                 "at least 8 characters; it has 7",
             ),
             (
-                Settings {
-                    admin_password: Secret::new("x".repeat(31)),
-                    ..settings()
-                },
+                with(|options, _| options.admin_password = Some(Secret::new("x".repeat(31)))),
                 "at least 32",
             ),
             (
-                Settings {
-                    user_password: Secret::new(ADMIN),
-                    ..settings()
-                },
+                with(|options, _| options.user_password = Some(Secret::new(ADMIN))),
                 "must differ",
             ),
             (
-                Settings {
-                    manage_groups: false,
-                    ..settings()
-                },
+                with(|_, people| people.manage_groups = false),
                 "manage_groups",
             ),
         ] {
-            let error = SharedPassword::new(change).err().expect("unsound");
-            assert!(error.to_string().contains(reason), "{error}");
-            assert!(!error.to_string().contains(ADMIN));
+            assert!(error.contains(reason), "{error}");
+            assert!(!error.contains(ADMIN));
         }
     }
 
     #[test]
-    fn settings_that_lock_people_out_are_warned_of() {
-        let warnings = |settings| {
-            let shared = SharedPassword::new(settings).ok().expect("sound settings");
-            shared.warnings()
+    fn options_that_lock_people_out_are_warned_of() {
+        let warnings = |change: fn(&mut SharedPasswordAuthenticator, &mut People)| {
+            let (mut options, mut people) = (options(), people());
+            change(&mut options, &mut people);
+            let shared = SharedPassword::new(options, people).ok();
+            shared.expect("sound options").warnings().len()
         };
-        assert!(warnings(settings()).is_empty());
-        for change in [
-            Settings {
-                admin_users: BTreeSet::new(),
-                ..settings()
-            },
-            Settings {
-                user_password: Secret::default(),
-                ..settings()
-            },
-            Settings::default(),
-            Settings {
-                admin_password: Secret::default(),
-                ..settings()
-            },
-        ] {
-            assert_eq!(warnings(change).len(), 1);
-        }
+        assert_eq!(warnings(|_, _| {}), 0);
+        assert_eq!(warnings(|_, people| people.admin_users.clear()), 1);
+        assert_eq!(warnings(|options, _| options.user_password = None), 1);
+        assert_eq!(warnings(|options, _| options.admin_password = None), 1);
+        assert_eq!(
+            warnings(|options, people| {
+                people.admin_users.clear();
+                options.user_password = None;
+                options.admin_password = None;
+            }),
+            1
+        );
     }
 }

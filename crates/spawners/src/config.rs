@@ -12,8 +12,8 @@ config_class! {
         interrupt_timeout: i64 = 30, Works;
         /// Seconds that a server gets to end after SIGKILL, before the stop counts as failed.
         kill_timeout: i64 = 5, Works;
-        /// Extra arguments of Python's `Popen`.
-        popen_kwargs: BTreeMap<String, serde_json::Value> = BTreeMap::new(), NotYet;
+        /// Extra arguments of Python's `Popen`: `cwd` and `umask` are known, others are refused.
+        popen_kwargs: BTreeMap<String, serde_json::Value> = BTreeMap::new(), Works;
         /// A shell to run the server's command in, for instance `["bash", "-l", "-c"]`; the command is
         /// its last argument.
         shell_cmd: Command = Command::default(), Works;

@@ -9,10 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use orrery_core::config::{Command, ConfigClass as _};
 use orrery_core::phase::{Cause, Failure};
 use orrery_core::spawner::{Event, Events, Resources, ServerSpec, Spawner, Started, Status};
 use orrery_core::{Secret, ServerName, UserName};
-use orrery_spawners::local::{Settings, Simple};
+use orrery_spawners::config::{LocalProcessSpawner, SimpleLocalProcessSpawner};
+use orrery_spawners::local::Simple;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -32,17 +34,19 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
-        Self::with(|_| {})
+        Self::with(|_, _| {})
     }
 
-    fn with(change: impl FnOnce(&mut Settings)) -> Self {
+    fn with(change: impl FnOnce(&mut LocalProcessSpawner, &mut SimpleLocalProcessSpawner)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut settings = Settings::new(folder.path().join("logs"));
-        settings.home_dir_template = format!("{}/home/{{username}}", folder.path().display());
-        settings.interrupt_timeout = Duration::from_secs(10);
-        settings.term_timeout = Duration::from_secs(10);
-        change(&mut settings);
-        let spawner = Arc::new(Simple::new(settings).ok().unwrap());
+        let mut local = LocalProcessSpawner::with_defaults();
+        let mut simple = SimpleLocalProcessSpawner::with_defaults();
+        simple.home_dir_template = format!("{}/home/{{username}}", folder.path().display());
+        local.interrupt_timeout = 10;
+        local.term_timeout = 10;
+        change(&mut local, &mut simple);
+        let logs = folder.path().join("logs");
+        let spawner = Arc::new(Simple::new(&local, &simple, logs).ok().unwrap());
         Self { folder, spawner }
     }
 
@@ -349,12 +353,15 @@ async fn a_command_that_cannot_run_says_why() {
 
 #[tokio::test]
 async fn a_folder_that_is_missing_is_named() {
-    let site = Site::with(|settings| settings.cwd = Some("/no/such/folder".into()));
+    let site = Site::with(|local, _| {
+        let folder = json!("/no/such/folder");
+        local.popen_kwargs.insert("cwd".to_owned(), folder);
+    });
     let failure = site.start(&["sh"]).await.unwrap_err();
     assert_eq!(failure.cause, Cause::Command);
     assert!(failure.message.contains("/no/such/folder"));
 
-    let site = Site::with(|settings| settings.home_dir_template = "/dev/null/{username}".into());
+    let site = Site::with(|_, simple| simple.home_dir_template = "/dev/null/{username}".into());
     let failure = site.start(&["sh"]).await.unwrap_err();
     assert!(failure.message.contains("/dev/null/ada"));
 }
@@ -389,9 +396,9 @@ async fn a_taken_port_is_a_failed_start_with_its_reason_in_the_log() {
 
 #[tokio::test]
 async fn a_stop_grows_firmer_until_the_server_is_gone() {
-    let site = Site::with(|settings| {
-        settings.interrupt_timeout = Duration::from_millis(100);
-        settings.term_timeout = Duration::from_millis(100);
+    let site = Site::with(|local, _| {
+        local.interrupt_timeout = 1;
+        local.term_timeout = 1;
     });
     for (script, code) in [
         (
@@ -450,9 +457,13 @@ async fn another_hub_finds_a_running_server_by_its_state() {
     let site = Site::new();
     let started = site.shell("echo ready; exec sleep 60").await;
     site.said(&started.state, "ready").await;
-    let other = Simple::new(Settings::new(site.folder.path().join("logs")))
-        .ok()
-        .unwrap();
+    let other = Simple::new(
+        &LocalProcessSpawner::with_defaults(),
+        &SimpleLocalProcessSpawner::with_defaults(),
+        site.folder.path().join("logs"),
+    )
+    .ok()
+    .unwrap();
     assert_eq!(other.poll(&started.state).await, Ok(Status::Running));
     assert_eq!(other.logs(&started.state, 5).await, ["ready"]);
 
@@ -530,9 +541,9 @@ async fn futures_poll<F: Future + Unpin>(future: &mut F) -> bool {
 
 #[tokio::test]
 async fn the_shell_and_the_umask_are_put_before_the_command() {
-    let site = Site::with(|settings| {
-        settings.shell_cmd = ["sh", "-c"].map(str::to_owned).into();
-        settings.umask = Some(0o27);
+    let site = Site::with(|local, _| {
+        local.shell_cmd = Command::of(["sh", "-c"]);
+        local.popen_kwargs.insert("umask".to_owned(), 0o27.into());
     });
     let started = site
         .start(&["sh", "-c", "umask; echo \"$1\"", "sh", "it's $HOME"])

@@ -150,6 +150,14 @@ pub trait ConfigClass: Sized {
             Err(loader.problems)
         }
     }
+
+    /// The options of a configuration that sets nothing. For tests.
+    fn with_defaults() -> Self {
+        match Self::load(&Tree::default(), &[Self::SPEC]) {
+            Ok(loaded) => loaded.value,
+            Err(_) => unreachable!("an empty configuration has no problems"),
+        }
+    }
 }
 
 /// A loaded struct and which of its options a source has set.

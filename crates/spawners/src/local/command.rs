@@ -175,7 +175,10 @@ fn refuse(message: String) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use orrery_core::config::ConfigClass as _;
+
     use super::*;
+    use crate::config::{LocalProcessSpawner, SimpleLocalProcessSpawner};
 
     #[test]
     fn words_are_quoted_for_the_shell() {
@@ -192,11 +195,11 @@ mod tests {
 
     #[test]
     fn the_shell_gets_the_command_as_its_last_argument() {
-        let settings = Settings {
-            shell_cmd: ["bash", "-l", "-c"].map(str::to_owned).into(),
-            umask: Some(0o27),
-            ..Settings::new("/logs")
-        };
+        let mut local = LocalProcessSpawner::with_defaults();
+        local.shell_cmd = orrery_core::config::Command::of(["bash", "-l", "-c"]);
+        local.popen_kwargs.insert("umask".to_owned(), 0o27.into());
+        let simple = SimpleLocalProcessSpawner::with_defaults();
+        let settings = Settings::read(&local, &simple, "/logs".into()).expect("sound");
         let words = ["jupyterhub-singleuser", "--x=a b"].map(str::to_owned);
         let words = wrapped(&settings, &words);
         assert_eq!(words[..2], ["/bin/sh", "-c"]);

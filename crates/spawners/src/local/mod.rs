@@ -22,7 +22,9 @@ use tokio::time::Instant;
 
 use self::children::Children;
 use self::process::{Process, State};
-pub use self::settings::{Settings, SettingsError};
+use self::settings::Settings;
+pub use self::settings::SettingsError;
+use crate::config::{LocalProcessSpawner, SimpleLocalProcessSpawner};
 
 /// Runs servers as processes of the hub's own user.
 pub struct Simple {
@@ -31,11 +33,15 @@ pub struct Simple {
 }
 
 impl Simple {
-    /// A spawner with these settings.
-    pub fn new(settings: Settings) -> Result<Self, SettingsError> {
-        settings.check()?;
+    /// A spawner with these options. The servers' logs go to `logs_folder`, an absolute path, which
+    /// is made for the hub's user alone when it is missing.
+    pub fn new(
+        local: &LocalProcessSpawner,
+        simple: &SimpleLocalProcessSpawner,
+        logs_folder: impl Into<PathBuf>,
+    ) -> Result<Self, SettingsError> {
         Ok(Self {
-            settings: Arc::new(settings),
+            settings: Arc::new(Settings::read(local, simple, logs_folder.into())?),
             children: Arc::new(Children::default()),
         })
     }

@@ -1,29 +1,24 @@
-//! What `SimpleLocalProcessSpawner` and `LocalProcessSpawner` can be told.
+//! The options of `SimpleLocalProcessSpawner` and `LocalProcessSpawner`, checked.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// The settings of the spawner.
+use crate::config::{LocalProcessSpawner, SimpleLocalProcessSpawner};
+
+/// The options, in the form the spawner needs them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// `home_dir_template`: `{username}` stands for the user's name.
-    pub home_dir_template: String,
-    /// `shell_cmd`: a shell that is given the command as its last argument; empty for none.
-    pub shell_cmd: Vec<String>,
-    /// `popen_kwargs`' `cwd`: the folder servers run in, instead of the home folder.
-    pub cwd: Option<PathBuf>,
-    /// `popen_kwargs`' `umask`.
-    pub umask: Option<u32>,
-    /// `interrupt_timeout`: how long SIGINT may take.
-    pub interrupt_timeout: Duration,
-    /// `term_timeout`: how long SIGTERM may take.
-    pub term_timeout: Duration,
-    /// `kill_timeout`: how long SIGKILL may take.
-    pub kill_timeout: Duration,
-    /// Where the servers' logs are kept; absolute. Made, for the hub's user alone, when missing.
-    pub logs_folder: PathBuf,
+pub(super) struct Settings {
+    pub(super) home_dir_template: String,
+    pub(super) shell_cmd: Vec<String>,
+    /// Instead of the home folder.
+    pub(super) cwd: Option<PathBuf>,
+    pub(super) umask: Option<u32>,
+    pub(super) interrupt_timeout: Duration,
+    pub(super) term_timeout: Duration,
+    pub(super) kill_timeout: Duration,
+    pub(super) logs_folder: PathBuf,
 }
 
 /// Settings that cannot be followed.
@@ -44,51 +39,62 @@ pub enum SettingsError {
     /// An argument to `Popen` of a wrong type.
     #[error("LocalProcessSpawner.popen_kwargs: '{0}' must be {1}")]
     PopenValue(&'static str, &'static str),
+    /// A time below zero.
+    #[error("LocalProcessSpawner.{0}: a number of seconds cannot be negative")]
+    Timeout(&'static str),
 }
 
 impl Settings {
-    /// Upstream's defaults, with logs in `logs_folder`.
-    pub fn new(logs_folder: impl Into<PathBuf>) -> Self {
-        Self {
-            home_dir_template: "/tmp/{username}".to_owned(),
-            shell_cmd: Vec::new(),
+    pub(super) fn read(
+        local: &LocalProcessSpawner,
+        simple: &SimpleLocalProcessSpawner,
+        logs_folder: PathBuf,
+    ) -> Result<Self, SettingsError> {
+        let mut settings = Self {
+            home_dir_template: simple.home_dir_template.clone(),
+            shell_cmd: local.shell_cmd.0.clone(),
             cwd: None,
             umask: None,
-            interrupt_timeout: Duration::from_secs(30),
-            term_timeout: Duration::from_secs(30),
-            kill_timeout: Duration::from_secs(5),
-            logs_folder: logs_folder.into(),
+            interrupt_timeout: seconds("interrupt_timeout", local.interrupt_timeout)?,
+            term_timeout: seconds("term_timeout", local.term_timeout)?,
+            kill_timeout: seconds("kill_timeout", local.kill_timeout)?,
+            logs_folder,
+        };
+        fill(&settings.home_dir_template, "")?;
+        for (name, value) in &local.popen_kwargs {
+            settings.follow(name, value)?;
         }
+        Ok(settings)
     }
 
-    /// Takes over `popen_kwargs`. What a server gets anyway (a session of its own, closed
+    /// Follows one of `popen_kwargs`. What a server gets anyway (a session of its own, closed
     /// descriptors) may be said; anything else is refused by name.
-    pub fn with_popen_kwargs(mut self, kwargs: &Map<String, Value>) -> Result<Self, SettingsError> {
-        for (name, value) in kwargs {
-            match (name.as_str(), value) {
-                ("cwd", Value::String(folder)) => self.cwd = Some(folder.into()),
-                ("cwd" | "umask", Value::Null) => {}
-                ("cwd", _) => return Err(SettingsError::PopenValue("cwd", "a path")),
-                ("umask", value) => match value.as_i64() {
-                    Some(-1) => {}
-                    Some(umask @ 0..=0o777) => self.umask = u32::try_from(umask).ok(),
-                    _ => return Err(SettingsError::PopenValue("umask", "from 0 to 0o777")),
-                },
-                ("start_new_session" | "close_fds", Value::Bool(true))
-                | ("shell", Value::Bool(false)) => {}
-                _ => return Err(SettingsError::PopenArgument(name.clone())),
-            }
+    fn follow(&mut self, name: &str, value: &Value) -> Result<(), SettingsError> {
+        match (name, value) {
+            ("cwd", Value::String(folder)) => self.cwd = Some(folder.into()),
+            ("cwd" | "umask", Value::Null)
+            | ("start_new_session" | "close_fds", Value::Bool(true))
+            | ("shell", Value::Bool(false)) => {}
+            ("cwd", _) => return Err(SettingsError::PopenValue("cwd", "a path")),
+            ("umask", value) => match value.as_i64() {
+                Some(-1) => {}
+                Some(umask @ 0..=0o777) => self.umask = u32::try_from(umask).ok(),
+                _ => return Err(SettingsError::PopenValue("umask", "from 0 to 0o777")),
+            },
+            _ => return Err(SettingsError::PopenArgument(name.to_owned())),
         }
-        Ok(self)
-    }
-
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
-        fill(&self.home_dir_template, "").map(|_| ())
+        Ok(())
     }
 
     pub(super) fn home_of(&self, user: &str) -> String {
         fill(&self.home_dir_template, user).expect("the template was checked when it was set")
     }
+}
+
+fn seconds(option: &'static str, seconds: i64) -> Result<Duration, SettingsError> {
+    u64::try_from(seconds)
+        .map(Duration::from_secs)
+        .map_err(|_| SettingsError::Timeout(option))
 }
 
 /// Fills a template as Python's `str.format(username=…)` does.
@@ -122,6 +128,7 @@ fn fill(template: &str, user: &str) -> Result<String, SettingsError> {
 
 #[cfg(test)]
 mod tests {
+    use orrery_core::config::ConfigClass;
     use serde_json::json;
 
     use super::*;
@@ -146,7 +153,10 @@ mod tests {
     #[test]
     fn popen_arguments_are_followed_or_refused_by_name() {
         let with = |kwargs: Value| {
-            Settings::new("/logs").with_popen_kwargs(kwargs.as_object().expect("a table"))
+            let mut local = LocalProcessSpawner::with_defaults();
+            local.popen_kwargs = serde_json::from_value(kwargs).expect("a table");
+            let simple = SimpleLocalProcessSpawner::with_defaults();
+            Settings::read(&local, &simple, "/logs".into())
         };
         let set = with(json!({"cwd": "/srv", "umask": 0o27, "close_fds": true}));
         let set = set.expect("supported");
@@ -161,5 +171,14 @@ mod tests {
             let error = with(kwargs).expect_err("refused").to_string();
             assert!(error.contains(named), "{error}");
         }
+    }
+
+    #[test]
+    fn a_negative_time_is_refused() {
+        let mut local = LocalProcessSpawner::with_defaults();
+        local.term_timeout = -1;
+        let simple = SimpleLocalProcessSpawner::with_defaults();
+        let error = Settings::read(&local, &simple, "/logs".into()).expect_err("refused");
+        assert_eq!(error, SettingsError::Timeout("term_timeout"));
     }
 }
