@@ -7,6 +7,7 @@ use super::Value;
 
 /// Operations on a list, set or dictionary whose value is not known yet.
 #[derive(Clone, Default, PartialEq)]
+#[cfg_attr(test, derive(Debug))]
 pub struct Lazy {
     /// Items for the end of a list.
     pub extend: Vec<Value>,

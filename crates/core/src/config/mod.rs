@@ -9,6 +9,8 @@ mod class;
 mod kind;
 mod lazy;
 mod literal;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod types;
 mod value;

@@ -7,6 +7,7 @@ use super::{Lazy, LazyError, Value};
 
 /// What a source says about one option.
 #[derive(Clone, PartialEq)]
+#[cfg_attr(test, derive(Debug))]
 pub enum Setting {
     /// The option is this.
     Value(Value),
@@ -34,6 +35,7 @@ impl fmt::Display for Origin {
 
 /// A setting and where it came from.
 #[derive(Clone, PartialEq)]
+#[cfg_attr(test, derive(Debug))]
 pub struct Entry {
     /// What was set.
     pub setting: Setting,
@@ -43,6 +45,7 @@ pub struct Entry {
 
 /// The settings of all sources, merged as traitlets merges them: a later source is stronger.
 #[derive(Clone, Default, PartialEq)]
+#[cfg_attr(test, derive(Debug))]
 pub struct Tree {
     classes: BTreeMap<String, BTreeMap<String, Entry>>,
 }

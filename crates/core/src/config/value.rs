@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 /// and other objects arrive as their names only: enough to say what is refused, or which class is
 /// meant.
 #[derive(Clone, PartialEq)]
+#[cfg_attr(test, derive(Debug))]
 pub enum Value {
     /// Python's `None`, JSON's `null`.
     Null,
