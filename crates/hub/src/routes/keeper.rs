@@ -1,0 +1,262 @@
+//! Keeps the proxy's table as the database wants it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use orrery_core::routes::{Route, RouteError, RouteTable};
+use orrery_core::{ServerName, UserName};
+use orrery_store::{NaiveDateTime, Store, StoreError};
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::wanted::{self, Wanted};
+use crate::urls::Urls;
+
+/// The pause after a check that failed: the proxy may be back soon.
+const RETRY: Duration = Duration::from_millis(500);
+/// Checks that are asked for follow each other no faster than this.
+const CALM: Duration = Duration::from_millis(50);
+/// How many changes of the table are under way at once; the table has its own bound too.
+const AT_ONCE: usize = 16;
+
+/// Keeps the proxy's routes as they should be. Cloning gives another handle.
+#[derive(Clone)]
+pub struct Keeper(Arc<Inner>);
+
+/// What a keeper is made of.
+pub struct KeeperParts {
+    /// The database.
+    pub store: Store,
+    /// The proxy.
+    pub table: Arc<dyn RouteTable>,
+    /// `JupyterHub.base_url`.
+    pub base_url: String,
+    /// `JupyterHub.hub_routespec`.
+    pub hub_routespec: String,
+    /// Where the proxy reaches the hub: `http://127.0.0.1:8081`.
+    pub hub_target: String,
+    /// `Proxy.extra_routes`.
+    pub extra_routes: BTreeMap<String, String>,
+    /// How often everything is compared though nothing is known to have changed.
+    pub check_interval: Duration,
+}
+
+/// What all handles share.
+pub struct Inner {
+    parts: KeeperParts,
+    urls: Urls,
+    wake: Notify,
+    closing: CancellationToken,
+    is_up: AtomicBool,
+    checking: tokio::sync::Mutex<()>,
+}
+
+impl Deref for Keeper {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// What a check changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Routes that were missing or led elsewhere.
+    pub added: Vec<String>,
+    /// Routes that nobody wants any more.
+    pub deleted: Vec<String>,
+}
+
+/// A check that could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The proxy failed.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+}
+
+/// When the proxy last saw somebody use a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Whose server.
+    pub user: String,
+    /// Its name.
+    pub server: String,
+    /// When.
+    pub at: NaiveDateTime,
+}
+
+impl Keeper {
+    /// A keeper that does nothing yet: spawn [`Keeper::run`].
+    pub fn new(parts: KeeperParts) -> Self {
+        Self(Arc::new(Inner {
+            urls: Urls::new(&parts.base_url),
+            parts,
+            wake: Notify::new(),
+            closing: CancellationToken::new(),
+            is_up: AtomicBool::new(false),
+            checking: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Checks at once, when woken, soon after a check that failed, and every `check_interval`, until
+    /// [`Keeper::close`].
+    pub async fn run(&self) {
+        let mut was_up = true;
+        loop {
+            let pause = match self.check().await {
+                Ok(changes) => {
+                    if !was_up {
+                        tracing::info!("the proxy answers again");
+                    }
+                    was_up = true;
+                    for spec in &changes.added {
+                        tracing::info!(spec, "added a route");
+                    }
+                    for spec in &changes.deleted {
+                        tracing::warn!(spec, "deleted a stale route");
+                    }
+                    self.parts.check_interval
+                }
+                Err(error) => {
+                    // Said once for each time that it is away.
+                    if was_up {
+                        tracing::error!(%error, "the routes could not be checked; trying until it works");
+                    }
+                    was_up = false;
+                    RETRY
+                }
+            };
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+                () = self.wake.notified() => tokio::time::sleep(CALM).await,
+            }
+        }
+    }
+
+    /// Says that something changed, or that the proxy is back: [`Keeper::run`] checks soon.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Ends [`Keeper::run`]. The routes stay.
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
+
+    /// Whether the proxy answered last time.
+    pub fn proxy_is_up(&self) -> bool {
+        self.is_up.load(Ordering::Relaxed)
+    }
+
+    /// All routes that the proxy has from us, as it tells them.
+    pub async fn routes(&self) -> Result<BTreeMap<String, Route>, RouteError> {
+        self.noting(self.parts.table.routes().await)
+    }
+
+    /// Compares all routes with what the database wants and makes the difference good.
+    pub async fn check(&self) -> Result<Changes, KeeperError> {
+        let _checking = self.checking.lock().await;
+        let wanted = self.wanted().await?;
+        let present = self.routes().await?;
+        let missing: Vec<(&String, &Route)> = wanted
+            .routes
+            .iter()
+            .filter(|(spec, route)| present.get(*spec).is_none_or(|there| there.target != route.target))
+            .collect();
+        let stale: Vec<&String> = present
+            .keys()
+            .filter(|spec| !wanted.routes.contains_key(*spec) && !wanted.in_flux.contains(*spec))
+            .collect();
+        self.apply(&missing, &stale).await?;
+        let mut changes = Changes {
+            added: missing.iter().map(|(spec, _)| (*spec).clone()).collect(),
+            deleted: stale.into_iter().cloned().collect(),
+        };
+        // A server that stopped while its route was being added must not keep it.
+        if !changes.added.is_empty() {
+            let now = self.wanted().await?;
+            let gone: Vec<&String> =
+                changes.added.iter().filter(|spec| !now.routes.contains_key(*spec)).collect();
+            self.apply(&[], &gone).await?;
+            let gone: BTreeSet<String> = gone.into_iter().cloned().collect();
+            changes.added.retain(|spec| !gone.contains(spec));
+        }
+        Ok(changes)
+    }
+
+    async fn apply(&self, add: &[(&String, &Route)], delete: &[&String]) -> Result<(), RouteError> {
+        let table = &self.parts.table;
+        let adding: Vec<_> = add.iter().map(|(spec, route)| table.add(spec, route)).collect();
+        let added: Vec<_> = stream::iter(adding).buffer_unordered(AT_ONCE).collect().await;
+        let deleting: Vec<_> = delete.iter().map(|spec| table.delete(spec)).collect();
+        let deleted: Vec<_> = stream::iter(deleting).buffer_unordered(AT_ONCE).collect().await;
+        // All are tried, then the first that failed is told.
+        self.noting(added.into_iter().chain(deleted).collect())
+    }
+
+    async fn wanted(&self) -> Result<Wanted, StoreError> {
+        let mut wanted = wanted::of_database(self.parts.store.read(), &self.urls).await?;
+        for (spec, target) in &self.parts.extra_routes {
+            let route = Route { target: target.clone(), data: json!({ "extra": true }) };
+            wanted.routes.insert(spec.clone(), route);
+        }
+        let hub = Route { target: self.parts.hub_target.clone(), data: json!({ "hub": true }) };
+        wanted.routes.insert(self.parts.hub_routespec.clone(), hub);
+        Ok(wanted)
+    }
+
+    /// Routes a server that answers, just before it is called ready.
+    pub(crate) async fn add_server(
+        &self,
+        user: &UserName,
+        server: &ServerName,
+        target: &str,
+    ) -> Result<(), RouteError> {
+        let spec = self.urls.server(user, server);
+        let target = target.trim_end_matches('/');
+        self.noting(self.parts.table.add(&spec, &wanted::server_route(user, server, target)).await)
+    }
+
+    /// Takes a server's route away.
+    pub(crate) async fn remove_server(&self, user: &UserName, server: &ServerName) -> Result<(), RouteError> {
+        let spec = self.urls.server(user, server);
+        self.noting(self.parts.table.delete(&spec).await)
+    }
+
+    /// When each server was last used, as far as the proxy tells.
+    pub(crate) async fn used(&self) -> Result<Vec<Used>, RouteError> {
+        let routes = self.routes().await?;
+        Ok(routes
+            .values()
+            .filter_map(|route| {
+                let text = |key: &str| route.data.get(key)?.as_str();
+                let at = chrono::DateTime::parse_from_rfc3339(text("last_activity")?).ok()?;
+                Some(Used {
+                    user: text("user")?.to_owned(),
+                    server: text("server_name")?.to_owned(),
+                    at: at.naive_utc(),
+                })
+            })
+            .collect())
+    }
+
+    fn noting<T>(&self, result: Result<T, RouteError>) -> Result<T, RouteError> {
+        let is_up = result.is_ok();
+        if self.is_up.swap(is_up, Ordering::Relaxed) && !is_up {
+            self.wake();
+        }
+        result
+    }
+}

@@ -1,0 +1,559 @@
+//! The proxy as a process: started by the hub, outliving it, found again, restarted when it dies.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use orrery_core::Secret;
+use orrery_core::routes::RouteTable as _;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{HttpRouteTable, Keeper};
+use crate::config::Config;
+
+/// The environment variable by which hub and proxy share their token.
+const TOKEN_VARIABLE: &str = "CONFIGPROXY_AUTH_TOKEN";
+/// How long a proxy may take until its API answers.
+const UP: Duration = Duration::from_secs(15);
+/// How long a proxy may take to end after SIGTERM.
+const DOWN: Duration = Duration::from_secs(5);
+/// The pause between two looks while waiting for either.
+const LOOK: Duration = Duration::from_millis(20);
+/// The pause between two looks whether a proxy that is not our child still lives.
+const WATCH: Duration = Duration::from_millis(250);
+/// The first and the longest pause before a dead proxy is started again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+/// A proxy that lived this long did not die of its start.
+const HEALTHY: Duration = Duration::from_secs(30);
+
+/// Which program is the proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProxyCommand {
+    /// This program, called as `… proxy`.
+    Ours(PathBuf),
+    /// The program that `ConfigurableHTTPProxy.command` names.
+    Configured(Vec<String>),
+}
+
+/// How to run the proxy.
+#[derive(Clone)]
+pub struct ProxySettings {
+    /// Whether the hub starts it at all (`Proxy.should_start`).
+    pub should_start: bool,
+    /// Which program it is.
+    pub command: ProxyCommand,
+    /// The public address; empty for every address.
+    pub ip: String,
+    /// The public port.
+    pub port: u16,
+    /// The address of its API.
+    pub api_ip: String,
+    /// The port of its API.
+    pub api_port: u16,
+    /// Where it gets its error pages from.
+    pub error_target: String,
+    /// `ConfigurableHTTPProxy.log_level`.
+    pub log_level: String,
+    /// The token of its API.
+    pub token: Secret,
+    /// `ConfigurableHTTPProxy.pid_file`; empty for none.
+    pub pid_file: PathBuf,
+    /// `ConfigurableHTTPProxy.command_umask`, for a configured command.
+    pub umask: u32,
+    /// Variables to set beside those of the hub's own environment.
+    pub environment: BTreeMap<String, OsString>,
+}
+
+impl ProxySettings {
+    /// From the configuration; `program` is this program.
+    pub fn from_config(config: &Config, program: &Path, token: Secret) -> Self {
+        let public = config.public_address();
+        let api = crate::config::HttpAddress::parse(&config.chp.api_url);
+        let command = if config.foreign_proxy {
+            ProxyCommand::Configured(config.chp.command.0.clone())
+        } else {
+            ProxyCommand::Ours(program.to_owned())
+        };
+        let log_level = if config.chp.debug { "debug" } else { config.chp.log_level.as_str() };
+        Self {
+            should_start: config.proxy.should_start,
+            command,
+            ip: public.host,
+            port: public.port,
+            api_ip: api.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |api| api.host.clone()),
+            api_port: api.map_or(8001, |api| api.port),
+            // The proxy is on this machine: a hub on all addresses is reached on this one.
+            error_target: format!("{}error", config.hub_connect_url("127.0.0.1")),
+            log_level: log_level.to_owned(),
+            token,
+            pid_file: PathBuf::from(&config.chp.pid_file),
+            umask: u32::try_from(config.chp.command_umask & 0o777).unwrap_or(0o007),
+            environment: BTreeMap::new(),
+        }
+    }
+
+    /// Program and arguments, without the wrapper that sets the umask.
+    fn arguments(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = match &self.command {
+            ProxyCommand::Ours(program) => vec![program.into(), "proxy".into()],
+            ProxyCommand::Configured(command) => command.iter().map(OsString::from).collect(),
+        };
+        let options = [
+            ("--ip", self.ip.clone()),
+            ("--port", self.port.to_string()),
+            ("--api-ip", self.api_ip.clone()),
+            ("--api-port", self.api_port.to_string()),
+            ("--error-target", self.error_target.clone()),
+            ("--log-level", self.log_level.clone()),
+        ];
+        for (option, value) in options {
+            words.push(option.into());
+            words.push(value.into());
+        }
+        if let (ProxyCommand::Ours(_), Some(file)) = (&self.command, self.state_file()) {
+            words.push("--state-file".into());
+            words.push(file.into());
+        }
+        words
+    }
+
+    /// Beside the pid file: the routes that our proxy serves after its own restart.
+    fn state_file(&self) -> Option<PathBuf> {
+        let is_set = !self.pid_file.as_os_str().is_empty();
+        is_set.then(|| self.pid_file.with_extension("routes"))
+    }
+
+    fn public_address(&self) -> String {
+        format!("{}:{}", if self.ip.is_empty() { "*" } else { &self.ip }, self.port)
+    }
+
+    fn api_address(&self) -> String {
+        format!("{}:{}", self.api_ip, self.api_port)
+    }
+}
+
+/// A token made from the cookie secret: a hub that starts again still knows the token of the proxy it
+/// left running.
+pub fn derived_token(cookie_secret: &[u8]) -> Secret {
+    Secret::new(crate::auth::cookies::Signer::new(cookie_secret).derive("proxy api token"))
+}
+
+/// Why there is no proxy. For the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The program is missing or may not be run.
+    #[error("the proxy cannot be started: {program}: {why}; see ConfigurableHTTPProxy.command")]
+    Program {
+        /// The program.
+        program: String,
+        /// What the system says.
+        why: String,
+    },
+    /// An address that the proxy needs is taken.
+    #[error(
+        "the proxy cannot listen on {address}: another program does already. Stop it, or choose another port \
+         with {option}"
+    )]
+    Taken {
+        /// The address.
+        address: String,
+        /// The option that chooses it.
+        option: &'static str,
+    },
+    /// Something answers on the API's address, but not to our token.
+    #[error(
+        "another proxy, with another token, answers on {0}. Stop it, or set ConfigurableHTTPProxy.auth_token to its \
+         token, or choose another ConfigurableHTTPProxy.api_url"
+    )]
+    Stranger(String),
+    /// It ended at once.
+    #[error("the proxy ended right after its start ({0}); its own message is above")]
+    Ended(ExitStatus),
+    /// It runs but its API does not answer.
+    #[error("the proxy was started, but its API at {0} did not answer within {seconds} seconds", seconds = UP.as_secs())]
+    Silent(String),
+    /// The pid file cannot be written.
+    #[error("the proxy's pid file {0} cannot be written: {1}")]
+    PidFile(PathBuf, std::io::Error),
+}
+
+/// The proxy that this hub looks after. Dropping it leaves the proxy running.
+pub struct ProxyProcess(Arc<Inner>);
+
+struct Inner {
+    settings: ProxySettings,
+    table: Arc<HttpRouteTable>,
+    running: Mutex<Option<Running>>,
+    closing: CancellationToken,
+}
+
+/// A proxy that runs, or did a moment ago.
+enum Running {
+    /// Started by this hub.
+    Child(Child),
+    /// Started by an earlier life of the hub.
+    Found(Pid),
+}
+
+impl Running {
+    fn pid(&self) -> Option<Pid> {
+        match self {
+            Self::Child(child) => child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw),
+            Self::Found(pid) => Some(*pid),
+        }
+    }
+
+    /// Returns when it has ended.
+    async fn ended(&mut self) -> String {
+        match self {
+            Self::Child(child) => match child.wait().await {
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            },
+            Self::Found(pid) => {
+                while is_alive(*pid) {
+                    tokio::time::sleep(WATCH).await;
+                }
+                "its status is not known".to_owned()
+            }
+        }
+    }
+}
+
+impl ProxyProcess {
+    /// Finds the proxy that an earlier life of this hub left, or starts one, and waits until its API
+    /// answers. Where something else looks after the proxy, nothing is done.
+    pub async fn start(settings: ProxySettings, table: Arc<HttpRouteTable>) -> Result<Self, ProxyError> {
+        let inner = Inner {
+            settings,
+            table,
+            running: Mutex::new(None),
+            closing: CancellationToken::new(),
+        };
+        if inner.settings.should_start {
+            let running = match inner.find().await {
+                Some(pid) => {
+                    tracing::info!(pid = pid.as_raw(), "found the proxy running");
+                    Running::Found(pid)
+                }
+                None => inner.spawn().await?,
+            };
+            inner.set(Some(running));
+        }
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// From now on the proxy is started again whenever it dies, and `keeper` gives it its routes.
+    pub fn supervise(&self, keeper: Keeper) {
+        if !self.0.settings.should_start {
+            return;
+        }
+        let inner = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = inner.closing.cancelled() => {}
+                () = inner.supervise(&keeper) => {}
+            }
+        });
+    }
+
+    /// The proxy's process id.
+    pub fn pid(&self) -> Option<i32> {
+        let running = self.0.running.lock().expect("nothing panics under this lock");
+        running.as_ref().and_then(Running::pid).or_else(|| self.0.pid_from_file()).map(Pid::as_raw)
+    }
+
+    /// Ends the supervision, and the proxy too when `cleanup_proxy` says so.
+    pub async fn stop(&self, cleanup_proxy: bool) {
+        self.0.closing.cancel();
+        if !self.0.settings.should_start || !cleanup_proxy {
+            return;
+        }
+        let Some(pid) = self.pid().map(Pid::from_raw) else {
+            return;
+        };
+        let running = self.0.running.lock().expect("nothing panics under this lock").take();
+        end(pid, running).await;
+        self.0.forget();
+    }
+}
+
+impl Inner {
+    fn set(&self, running: Option<Running>) {
+        *self.running.lock().expect("nothing panics under this lock") = running;
+    }
+
+    async fn supervise(&self, keeper: &Keeper) {
+        let mut pause = BACKOFF.0;
+        loop {
+            let running = self.running.lock().expect("nothing panics under this lock").take();
+            let Some(running) = running else { return };
+            let since = Instant::now();
+            // It must be there again for whoever stops it, also when this future is dropped.
+            let mut lent = Lent { inner: self, running: Some(running) };
+            let how = match &mut lent.running {
+                Some(running) => running.ended().await,
+                None => return,
+            };
+            lent.running = None;
+            drop(lent);
+            tracing::error!(status = how, "the proxy has died; starting it again");
+            if since.elapsed() > HEALTHY {
+                pause = BACKOFF.0;
+            }
+            loop {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(BACKOFF.1);
+                match self.spawn().await {
+                    Ok(running) => {
+                        self.set(Some(running));
+                        break;
+                    }
+                    Err(error) => tracing::error!(%error, "the proxy could not be started again; trying on"),
+                }
+            }
+            keeper.wake();
+        }
+    }
+
+    /// The proxy of the pid file, if it is ours: called with the same arguments, answering to our token.
+    async fn find(&self) -> Option<Pid> {
+        let pid = self.pid_from_file()?;
+        let expected = self.settings.arguments();
+        if !is_alive(pid) || !is_called(pid, &expected) {
+            // Another program has the number now, or a proxy with other options.
+            if is_alive(pid) && is_called(pid, &expected[..program_words(&self.settings.command)]) {
+                tracing::warn!(pid = pid.as_raw(), "stopping a proxy that was started with other options");
+                end(pid, None).await;
+            }
+            self.forget();
+            return None;
+        }
+        match self.table.routes().await {
+            Ok(_) => Some(pid),
+            Err(error) => {
+                tracing::warn!(pid = pid.as_raw(), %error, "stopping a proxy that is there but cannot be used");
+                end(pid, None).await;
+                self.forget();
+                None
+            }
+        }
+    }
+
+    async fn spawn(&self) -> Result<Running, ProxyError> {
+        let settings = &self.settings;
+        let words = settings.arguments();
+        let mut command = match &settings.command {
+            ProxyCommand::Ours(program) => {
+                let mut command = Command::new(program);
+                command.args(&words[1..]);
+                command
+            }
+            ProxyCommand::Configured(named) => {
+                let program = named.first().cloned().unwrap_or_default();
+                find_program(&program)?;
+                // The shell sets the umask and becomes the proxy.
+                let mut command = Command::new("/bin/sh");
+                command.arg("-c").arg(format!("umask {:03o}; exec \"$0\" \"$@\"", settings.umask)).args(&words);
+                command
+            }
+        };
+        // A group of its own: a Ctrl-C meant for the hub does not end the proxy under its users.
+        command
+            .envs(&settings.environment)
+            .env(TOKEN_VARIABLE, settings.token.expose())
+            .stdin(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(false);
+        let mut child = command.spawn().map_err(|error| ProxyError::Program {
+            program: words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default(),
+            why: error.to_string(),
+        })?;
+        match self.until_up(&mut child).await {
+            Ok(()) => {}
+            Err(error) => {
+                // Should it still run, it is of no use.
+                let _ = child.start_kill();
+                let _ = tokio::time::timeout(DOWN, child.wait()).await;
+                return Err(error);
+            }
+        }
+        if let Some(pid) = child.id() {
+            tracing::info!(pid, address = settings.public_address(), "the proxy runs");
+            let file = &settings.pid_file;
+            if !file.as_os_str().is_empty() {
+                std::fs::write(file, pid.to_string()).map_err(|error| ProxyError::PidFile(file.clone(), error))?;
+            }
+        }
+        Ok(Running::Child(child))
+    }
+
+    /// Waits until the API answers to our token, or the proxy ends.
+    async fn until_up(&self, child: &mut Child) -> Result<(), ProxyError> {
+        let api = self.settings.api_address();
+        let asking = async {
+            loop {
+                match self.table.routes().await {
+                    Ok(_) => return,
+                    Err(error) => tracing::debug!(%error, "waiting for the proxy"),
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            // Should it have ended, whatever answers is not it.
+            biased;
+            status = child.wait() => Err(match status {
+                Ok(status) => self.why_it_ended(status).await,
+                Err(error) => ProxyError::Program { program: "the proxy".to_owned(), why: error.to_string() },
+            }),
+            answered = tokio::time::timeout(UP, asking) => {
+                if answered.is_err() {
+                    return Err(ProxyError::Silent(api));
+                }
+                // An older proxy that answers to the same token hides that ours is about to fail.
+                match tokio::time::timeout(LOOK * 5, child.wait()).await {
+                    Ok(Ok(status)) => Err(self.why_it_ended(status).await),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    async fn why_it_ended(&self, status: ExitStatus) -> ProxyError {
+        let settings = &self.settings;
+        if is_taken(&settings.api_ip, settings.api_port).await {
+            return match self.table.routes().await {
+                Err(error) if error.why.contains("token") => ProxyError::Stranger(settings.api_address()),
+                _ => ProxyError::Taken { address: settings.api_address(), option: "ConfigurableHTTPProxy.api_url" },
+            };
+        }
+        if is_taken(&settings.ip, settings.port).await {
+            return ProxyError::Taken { address: settings.public_address(), option: "JupyterHub.bind_url (or --port)" };
+        }
+        ProxyError::Ended(status)
+    }
+
+    fn pid_from_file(&self) -> Option<Pid> {
+        let text = std::fs::read_to_string(&self.settings.pid_file).ok()?;
+        text.trim().parse().ok().filter(|pid| *pid > 1).map(Pid::from_raw)
+    }
+
+    fn forget(&self) {
+        if let Err(error) = std::fs::remove_file(&self.settings.pid_file)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "the proxy's pid file was not removed");
+        }
+    }
+}
+
+/// Gives a proxy that is waited for back when the waiting is given up.
+struct Lent<'a> {
+    inner: &'a Inner,
+    running: Option<Running>,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.inner.set(Some(running));
+        }
+    }
+}
+
+/// SIGTERM, and SIGKILL to one that does not heed it.
+async fn end(pid: Pid, running: Option<Running>) {
+    let mut child = match running {
+        Some(Running::Child(child)) => Some(child),
+        _ => None,
+    };
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        if let Err(error) = kill(pid, signal)
+            && error != Errno::ESRCH
+        {
+            tracing::warn!(pid = pid.as_raw(), %error, "the proxy could not be signalled");
+        }
+        let gone = async {
+            match &mut child {
+                Some(child) => {
+                    let _ = child.wait().await;
+                }
+                None => {
+                    while is_alive(pid) {
+                        tokio::time::sleep(LOOK).await;
+                    }
+                }
+            }
+        };
+        if tokio::time::timeout(DOWN, gone).await.is_ok() {
+            return;
+        }
+    }
+    tracing::error!(pid = pid.as_raw(), "the proxy could not be stopped");
+}
+
+fn is_alive(pid: Pid) -> bool {
+    // A zombie answers signals but serves nobody.
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    match status {
+        Ok(line) => line.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X'])),
+        Err(_) if Path::new("/proc/self/stat").exists() => false,
+        Err(_) => !matches!(kill(pid, None), Err(Errno::ESRCH)),
+    }
+}
+
+/// Whether the process was called with these words, or with more after them. A script's interpreter
+/// may stand before them.
+fn is_called(pid: Pid, words: &[OsString]) -> bool {
+    use std::os::unix::ffi::OsStrExt as _;
+    let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
+        return false;
+    };
+    let called: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    let Some((program, rest)) = words.split_first() else {
+        return false;
+    };
+    let name = |word: &[u8]| word.rsplit(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
+    (0..called.len().min(3)).any(|start| {
+        name(called[start]) == name(program.as_bytes())
+            && called.len() > start + rest.len()
+            && rest.iter().zip(&called[start + 1..]).all(|(word, there)| word.as_bytes() == *there)
+    })
+}
+
+fn program_words(command: &ProxyCommand) -> usize {
+    match command {
+        ProxyCommand::Ours(_) => 2,
+        ProxyCommand::Configured(words) => words.len(),
+    }
+}
+
+fn find_program(program: &str) -> Result<(), ProxyError> {
+    let problem = |why: &str| ProxyError::Program { program: program.to_owned(), why: why.to_owned() };
+    if program.contains('/') {
+        return if Path::new(program).is_file() { Ok(()) } else { Err(problem("there is no such file")) };
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    if found { Ok(()) } else { Err(problem("it is in no folder of PATH")) }
+}
+
+async fn is_taken(ip: &str, port: u16) -> bool {
+    let host = match ip {
+        "" | "*" => "0.0.0.0",
+        other => other,
+    };
+    match tokio::net::TcpListener::bind((host, port)).await {
+        Ok(_) => false,
+        Err(error) => error.kind() == std::io::ErrorKind::AddrInUse,
+    }
+}

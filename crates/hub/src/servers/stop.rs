@@ -1,0 +1,325 @@
+//! Stopping, cancelling, ending and removing.
+
+use std::time::Duration;
+
+use orrery_core::ServerName;
+use orrery_core::phase::{Cause, Failure, Phase};
+use orrery_store::runs::{self, Run};
+use orrery_store::users::User;
+use orrery_store::{StoreError, WriteError, spawners};
+
+use super::run::Entry;
+use super::view::{is_empty, log_name};
+use super::{Course, DeleteError, Engine, RunId, StopError, StopOutcome};
+
+/// How often a stop looks again when the run moves on under it.
+const ATTEMPTS: usize = 8;
+
+/// How often whoever waits looks at the row, for what other replicas write.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl WriteError for DeleteError {
+    fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl Engine {
+    /// Asks a server to stop and returns at once; [`Engine::wait`] waits for the end. A start that
+    /// waits or goes on is cancelled.
+    pub async fn stop(&self, user: &User, server: &ServerName) -> Result<StopOutcome, StopError> {
+        for _ in 0..ATTEMPTS {
+            let Some(run) = runs::active(self.store.read(), user.id, server.as_str()).await? else {
+                let known = server.is_default()
+                    || spawners::find(self.store.read(), user.id, server.as_str()).await?.is_some();
+                return if known {
+                    Ok(StopOutcome::NotRunning)
+                } else {
+                    Err(StopError::NoSuchServer { user: user.name.clone(), server: server.to_string() })
+                };
+            };
+            if let Some(outcome) = self.stop_run(&run).await? {
+                return Ok(outcome);
+            }
+        }
+        Err(StopError::StillRunning(user.name.clone()))
+    }
+
+    /// `None`: the run moved on meanwhile.
+    pub(super) async fn stop_run(&self, run: &Run) -> Result<Option<StopOutcome>, StoreError> {
+        let id = RunId(run.id);
+        let outcome = match run.phase {
+            Phase::Stopping => return Ok(Some(StopOutcome::AlreadyStopping(id))),
+            Phase::Stopped | Phase::Failed => return Ok(None),
+            Phase::Queued => {
+                let cancelled = Failure::new(Cause::Cancelled, "The start was cancelled.");
+                let ended = match Course::of(run) {
+                    Some(course) => self.finish(&course, Phase::Queued, Phase::Stopped, Some(&cancelled)).await?,
+                    None => self.end_orphan(run).await?,
+                };
+                return Ok(ended.then_some(StopOutcome::Cancelled(id)));
+            }
+            Phase::Starting => StopOutcome::Cancelled(id),
+            Phase::Ready => StopOutcome::Stopping(id),
+        };
+        let cancelled = Failure::new(Cause::Cancelled, "The start was cancelled.");
+        let failure = (run.phase == Phase::Starting).then_some(&cancelled);
+        if !self.begin_stop(run.id, run.phase, failure).await? {
+            return Ok(None);
+        }
+        if !self.nudge(run.id)
+            && run.owner.as_deref() == Some(self.replica.as_str())
+            && let Some(course) = Course::of(run)
+        {
+            self.launch(course, Entry::Stop);
+        }
+        Ok(Some(outcome))
+    }
+
+    /// Writes that a run is to end, and why if that is not by wish.
+    pub(super) async fn begin_stop(
+        &self,
+        run: i64,
+        from: Phase,
+        failure: Option<&Failure>,
+    ) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let deadline = now + self.settings.stop_timeout + self.settings.grace;
+        let moved = self
+            .store
+            .write(|transaction| async move {
+                let moved =
+                    runs::transition(&transaction, run, from, Phase::Stopping, now, Some(deadline)).await?;
+                if moved && let Some(failure) = failure {
+                    runs::set_failure(&transaction, run, failure).await?;
+                }
+                Ok::<_, StoreError>(moved)
+            })
+            .await?;
+        self.hints.wake(run);
+        Ok(moved)
+    }
+
+    /// Does what a run's row asks for: the end of a run's life.
+    pub(super) async fn see_to_the_row(&self, course: &Course) {
+        match runs::find(self.store.read(), course.run.0).await {
+            Ok(Some(run)) if run.owner.as_deref() == Some(self.replica.as_str()) => {
+                if run.phase == Phase::Stopping {
+                    self.take_down(course, run.failure).await;
+                } else if !run.phase.is_active() {
+                    self.hints.wake(run.id);
+                }
+                // Another phase means that it was moved and moved back: the next tick gives it a task.
+            }
+            Ok(_) => self.routes.wake(),
+            Err(error) => tracing::warn!(server = %course.log_name(), %error, "a run's row could not be read"),
+        }
+    }
+
+    /// Stops what runs and ends the run, whatever the spawner says or leaves unsaid.
+    async fn take_down(&self, course: &Course, failure: Option<Failure>) {
+        self.remove_route(course).await;
+        let state = match spawners::find_by_id(self.store.read(), course.spawner_id).await {
+            Ok(spawner) => spawner.map(|spawner| spawner.state).unwrap_or_default(),
+            Err(error) => {
+                // The next tick tries again.
+                tracing::warn!(server = %course.log_name(), %error, "a server's state could not be read");
+                return;
+            }
+        };
+        let mut trouble = None;
+        if !is_empty(&state) {
+            let limit = self.settings.stop_timeout;
+            trouble = match tokio::time::timeout(limit, self.spawner.stop(&state, None)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(failure)) => Some(failure),
+                Err(_) => Some(Failure::new(
+                    Cause::Timeout,
+                    format!("The server did not stop within {} seconds.", limit.as_secs_f32()),
+                )),
+            };
+        }
+        if let Some(trouble) = &trouble {
+            tracing::error!(
+                server = %course.log_name(),
+                run = %course.run,
+                "the server could not be stopped and may still run: {}",
+                trouble.message
+            );
+        }
+        let cancelled = failure.as_ref().is_some_and(|failure| failure.cause == Cause::Cancelled);
+        let (to, failure) = match (failure, trouble) {
+            (Some(failure), None) if cancelled => (Phase::Stopped, Some(failure)),
+            (Some(failure), _) if !cancelled => (Phase::Failed, Some(failure)),
+            (_, Some(trouble)) => (Phase::Failed, Some(trouble)),
+            (_, None) => (Phase::Stopped, None),
+        };
+        match self.finish(course, Phase::Stopping, to, failure.as_ref()).await {
+            Ok(_) => tracing::info!(server = %course.log_name(), run = %course.run, "the server has stopped"),
+            Err(error) => tracing::warn!(server = %course.log_name(), %error, "a server's end could not be noted"),
+        }
+    }
+
+    /// Ends a run and takes back what its server was given, in one transaction. `false`: the run was
+    /// no longer in `from`.
+    pub(super) async fn finish(
+        &self,
+        course: &Course,
+        from: Phase,
+        to: Phase,
+        failure: Option<&Failure>,
+    ) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let run = course.run.0;
+        let ended = self
+            .store
+            .write(|transaction| async move {
+                let moved = if to == Phase::Stopped && from != Phase::Stopping {
+                    runs::transition(&transaction, run, from, Phase::Stopping, now, None).await?
+                        && runs::transition(&transaction, run, Phase::Stopping, to, now, None).await?
+                } else {
+                    runs::transition(&transaction, run, from, to, now, None).await?
+                };
+                if moved {
+                    if let Some(failure) = failure {
+                        runs::set_failure(&transaction, run, failure).await?;
+                    }
+                    if from != Phase::Queued {
+                        self.revoke_grant(&transaction, course, now).await?;
+                    }
+                }
+                Ok::<_, StoreError>(moved)
+            })
+            .await?;
+        self.hints.wake(run);
+        if matches!(from, Phase::Starting | Phase::Stopping) {
+            self.dispatch().await;
+        }
+        Ok(ended)
+    }
+
+    /// Ends a run whose user or server is gone: nothing else of it is left.
+    pub(super) async fn end_orphan(&self, run: &Run) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let failure = &Failure::new(Cause::Internal, "The user or server was removed.");
+        let ended = self
+            .store
+            .write(|transaction| async move { runs::fail(&transaction, run.id, run.phase, failure, now).await })
+            .await?;
+        self.routes.wake();
+        self.hints.wake(run.id);
+        Ok(ended)
+    }
+
+    pub(super) async fn remove_route(&self, course: &Course) {
+        if let Err(error) = self.routes.remove_server(&course.user, &course.server).await {
+            tracing::warn!(server = %course.log_name(), %error, "the server's route must wait for the proxy");
+        }
+    }
+
+    /// Waits until a run is neither queued, starting nor stopping, at most `until`, and says where it
+    /// stands then.
+    pub async fn wait(&self, run: RunId, until: Duration) -> Result<Phase, StoreError> {
+        let end = tokio::time::Instant::now() + until;
+        let mut hint = self.hints.listen(run.0);
+        loop {
+            let phase = runs::find(self.store.read(), run.0).await?.map_or(Phase::Stopped, |run| run.phase);
+            let left = end.saturating_duration_since(tokio::time::Instant::now());
+            if phase.pending().is_none() || left.is_zero() {
+                return Ok(phase);
+            }
+            hint.changed(left.min(LOOK)).await;
+        }
+    }
+
+    /// Asks the spawner now whether a server runs; if it does not, its run is ended. False when it is
+    /// not ready at all.
+    pub async fn poll_now(&self, user: &User, server: &ServerName) -> Result<bool, StoreError> {
+        match runs::active(self.store.read(), user.id, server.as_str()).await? {
+            Some(run) if run.phase == Phase::Ready => self.ask_whether_it_runs(&run).await,
+            _ => Ok(false),
+        }
+    }
+
+    /// Removes the row of a server that does not run, with its shares.
+    pub async fn delete_server(&self, user: &User, server: &ServerName) -> Result<(), DeleteError> {
+        self.store
+            .write(|transaction| async move {
+                if runs::active(&transaction, user.id, server.as_str()).await?.is_some() {
+                    let user = orrery_core::UserName::parse(&user.name);
+                    let name = user.map_or_else(|_| server.to_string(), |user| log_name(&user, server));
+                    return Err(DeleteError::Active(name));
+                }
+                let Some(spawner) = spawners::find(&transaction, user.id, server.as_str()).await? else {
+                    return Err(DeleteError::NoSuchServer { user: user.name.clone(), server: server.to_string() });
+                };
+                spawners::delete(&transaction, spawner.id).await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Stops a server and removes its row when it has stopped.
+    pub async fn stop_and_delete(&self, user: &User, server: &ServerName) -> Result<StopOutcome, StopError> {
+        let outcome = self.stop(user, server).await?;
+        let engine = self.clone();
+        let (user, server) = (user.clone(), server.clone());
+        let limit = self.settings.stop_timeout + self.settings.grace;
+        let remove = async move {
+            if let Some(run) = outcome.run() {
+                engine.wait(run, limit).await?;
+            }
+            match engine.delete_server(&user, &server).await {
+                Ok(()) | Err(DeleteError::NoSuchServer { .. }) => Ok(()),
+                Err(DeleteError::Store(error)) => Err(error),
+                Err(DeleteError::Active(name)) => {
+                    tracing::warn!(server = %name, "the server runs again and was not removed");
+                    Ok(())
+                }
+            }
+        };
+        if outcome.run().is_none() {
+            remove.await?;
+        } else {
+            self.tracker.spawn(async move {
+                if let Err(error) = remove.await {
+                    tracing::warn!(%error, "a stopped server could not be removed");
+                }
+            });
+        }
+        Ok(outcome)
+    }
+
+    /// Stops all servers of a user and waits for it, for instance before the user is deleted.
+    pub async fn stop_all_of(&self, user: &User, until: Duration) -> Result<(), StopError> {
+        let active = runs::active_of_users(self.store.read(), &[user.id]).await?;
+        self.stop_and_wait(active, until).await
+    }
+
+    pub(super) async fn stop_and_wait(&self, active: Vec<Run>, until: Duration) -> Result<(), StopError> {
+        let end = tokio::time::Instant::now() + until;
+        let mut stopping = Vec::with_capacity(active.len());
+        for mut run in active {
+            for _ in 0..ATTEMPTS {
+                if self.stop_run(&run).await?.is_some() {
+                    break;
+                }
+                match runs::find(self.store.read(), run.id).await? {
+                    Some(newer) if newer.phase.is_active() => run = newer,
+                    _ => break,
+                }
+            }
+            stopping.push(run);
+        }
+        for run in stopping {
+            let left = end.saturating_duration_since(tokio::time::Instant::now());
+            if self.wait(RunId(run.id), left).await?.is_active() {
+                return Err(StopError::StillRunning(format!("{}/{}", run.user_name, run.server_name)));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+//! What the engine sees to all the time: leases, stray and overdue runs, the queue, activity.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use orrery_core::phase::{Cause, Failure, Phase};
+use orrery_store::runs::{self, Run, TakeOver};
+use orrery_store::{StoreError, spawners};
+
+use super::grant::Grant;
+use super::queue::Board;
+use super::run::Entry;
+use super::{Course, Engine, QueuePlace};
+
+/// How many past starts the expected time is judged by.
+const PAST_STARTS: u32 = 20;
+
+/// How long tasks may take to notice that the hub closes.
+const CLOSING: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Sees to leases, stray and overdue runs, the queue and activity until [`Engine::shutdown`].
+    pub async fn run(&self) {
+        let mut ticks = tokio::time::interval(self.settings.tick);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut harvested = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                () = self.closing.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let interval = self.settings.last_activity_interval;
+            if !interval.is_zero() && harvested.elapsed() >= interval {
+                harvested = tokio::time::Instant::now();
+                if let Err(error) = self.harvest_activity().await {
+                    tracing::warn!(%error, "the proxy's record of activity could not be taken over");
+                }
+            }
+            if let Err(error) = self.tend().await {
+                tracing::warn!(%error, "servers could not be seen to; trying again soon");
+            }
+            self.may_be_queued.store(true, Ordering::Relaxed);
+            self.dispatch().await;
+            if let Err(error) = self.flush_activity().await {
+                tracing::warn!(%error, "activity could not be written; trying again soon");
+            }
+        }
+    }
+
+    /// One look at all runs that are ours or nobody's.
+    pub(super) async fn tend(&self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let until = now + self.settings.lease;
+        // Noted before the rows are read: a run that begins meanwhile is in neither list.
+        let with_task: HashSet<i64> =
+            self.tasks.lock().expect("nothing panics under this lock").keys().copied().collect();
+        self.store
+            .write(|transaction| async move {
+                runs::extend_leases(&transaction, &self.replica, until).await?;
+                runs::take_over(&transaction, TakeOver::Expired, &self.replica, now, until).await
+            })
+            .await?;
+        let mut ours = HashSet::new();
+        for run in runs::list_owned(self.store.read(), &self.replica).await? {
+            ours.insert(run.id);
+            if run.deadline.is_some_and(|deadline| deadline < now) {
+                self.end_overdue(&run).await?;
+            } else if !with_task.contains(&run.id) {
+                self.resume(&run).await?;
+            } else if run.phase == Phase::Stopping {
+                // Its task may be waiting for the spawner; one that watches is told by this.
+                self.nudge(run.id);
+            }
+        }
+        for lost in with_task.difference(&ours) {
+            self.nudge(*lost);
+        }
+        Ok(())
+    }
+
+    /// Gives a run that has no task one, at the place where its row says it stands.
+    pub(super) async fn resume(&self, run: &Run) -> Result<(), StoreError> {
+        let Some(course) = Course::of(run) else {
+            self.end_orphan(run).await?;
+            return Ok(());
+        };
+        match run.phase {
+            Phase::Starting => self.launch(course, Entry::Recover),
+            Phase::Ready => self.launch(course, Entry::Watch),
+            Phase::Stopping => self.launch(course, Entry::Stop),
+            // Those that wait are called by the queue.
+            Phase::Queued | Phase::Stopped | Phase::Failed => {}
+        }
+        Ok(())
+    }
+
+    /// Ends a run whose phase took longer than it may, whatever the spawner does.
+    async fn end_overdue(&self, run: &Run) -> Result<(), StoreError> {
+        let Some(course) = Course::of(run) else {
+            self.end_orphan(run).await?;
+            return Ok(());
+        };
+        let message = match run.phase {
+            Phase::Queued => "The start waited too long for its turn. Please try again.",
+            Phase::Starting => "The server did not start in time.",
+            Phase::Stopping => "The server did not stop in time; it may still run.",
+            Phase::Ready | Phase::Stopped | Phase::Failed => return Ok(()),
+        };
+        let failure = run
+            .failure
+            .clone()
+            .filter(|failure| failure.cause != Cause::Cancelled)
+            .unwrap_or_else(|| Failure::new(Cause::Timeout, message));
+        tracing::error!(server = %course.log_name(), run = %course.run, "{message}");
+        if run.phase == Phase::Starting {
+            // Its task goes on from there with stopping what may run.
+            if self.begin_stop(run.id, Phase::Starting, Some(&failure)).await? && !self.nudge(run.id) {
+                self.launch(course, Entry::Stop);
+            }
+            return Ok(());
+        }
+        self.remove_route(&course).await;
+        self.finish(&course, run.phase, Phase::Failed, Some(&failure)).await?;
+        // A task that still waits for the spawner finds the run ended when it looks.
+        self.nudge(run.id);
+        Ok(())
+    }
+
+    /// Calls those whose turn has come, in fair order.
+    pub(super) async fn dispatch(&self) {
+        if !self.may_be_queued.load(Ordering::Relaxed) || self.closing.is_cancelled() {
+            return;
+        }
+        if let Err(error) = self.call_next().await {
+            tracing::warn!(%error, "waiting starts could not be called; trying again soon");
+        }
+    }
+
+    async fn call_next(&self) -> Result<(), StoreError> {
+        // One at a time, or two would call the same runs; only the database is awaited under it.
+        let _dispatching = self.dispatching.lock().await;
+        self.may_be_queued.store(false, Ordering::Relaxed);
+        let queue = runs::queue(self.store.read()).await?;
+        if queue.is_empty() {
+            return Ok(());
+        }
+        self.may_be_queued.store(true, Ordering::Relaxed);
+        let limit = u64::from(self.settings.concurrent_spawn_limit);
+        let starting = runs::count_in(self.store.read(), &[Phase::Starting]).await?;
+        let free = if limit == 0 { u64::MAX } else { limit.saturating_sub(starting) };
+        let free = usize::try_from(free).unwrap_or(usize::MAX);
+        for run in queue.iter().take(free) {
+            // Those of other replicas are called by these.
+            if run.owner.as_deref() != Some(self.replica.as_str()) {
+                continue;
+            }
+            let Some(course) = Course::of(run) else {
+                self.end_orphan(run).await?;
+                continue;
+            };
+            let grant = Grant::generate()?;
+            let now = self.clock.now();
+            let (taken, given) = (&course, &grant);
+            let turned = self
+                .store
+                .write(|transaction| async move {
+                    let old = spawners::find_by_id(&transaction, taken.spawner_id).await?;
+                    let old_address = old.and_then(|spawner| spawner.server_id);
+                    self.write_turn(&transaction, taken, given, old_address, now).await
+                })
+                .await?;
+            if turned {
+                self.hints.wake(run.id);
+                self.launch(course, Entry::Start { token: grant.token, options: run.options.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// A run's place in the queue, as of half a second ago at most.
+    pub(super) async fn queue_place(&self, run: i64) -> Result<Option<QueuePlace>, StoreError> {
+        let mut board = self.board.lock().await;
+        let limit = self.settings.concurrent_spawn_limit;
+        if !board.is_fresh() {
+            let queue = runs::queue(self.store.read()).await?;
+            let took = runs::recent_start_times(self.store.read(), PAST_STARTS).await?;
+            *board = Board::new(queue.iter().map(|run| run.id), &took);
+        }
+        Ok(board.place(run, limit))
+    }
+
+    /// Ends all tasks. With `cleanup_servers` every server is stopped first; without, they run on and
+    /// the hub's next life finds them.
+    pub async fn shutdown(&self, cleanup_servers: bool) {
+        if cleanup_servers {
+            let limit = self.settings.stop_timeout + self.settings.grace;
+            let stopped = match runs::list_owned(self.store.read(), &self.replica).await {
+                Ok(active) => {
+                    tracing::info!(servers = active.len(), "stopping all servers");
+                    self.stop_and_wait(active, limit).await.map_err(|error| error.to_string())
+                }
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = stopped {
+                tracing::error!(%error, "not all servers could be stopped");
+            }
+        }
+        self.closing.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(CLOSING, self.tracker.wait()).await.is_err() {
+            tracing::warn!("some tasks of servers did not end in time");
+        }
+        if let Err(error) = self.flush_activity().await {
+            tracing::warn!(%error, "the last activity could not be written");
+        }
+    }
+}

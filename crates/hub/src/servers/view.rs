@@ -1,0 +1,236 @@
+//! Servers as the API and the pages show them, for one or many users in a few queries.
+
+use std::collections::HashMap;
+
+use chrono::NaiveDateTime;
+use orrery_core::phase::{Failure, Phase};
+use orrery_core::{ServerName, UserName};
+use orrery_store::runs::{self, Run};
+use orrery_store::spawners::{self, Spawner};
+use orrery_store::users::User;
+use orrery_store::StoreError;
+use serde_json::Value;
+
+use super::{Engine, ProgressEvent, QueuePlace, RunId, events};
+
+/// A user's server, running or not.
+#[derive(Clone, Debug)]
+pub struct ServerView {
+    /// Its name; empty for the default server.
+    pub name: ServerName,
+    /// Its name as the user wrote it.
+    pub display_name: String,
+    /// Whose it is.
+    pub user_name: UserName,
+    /// Whose it is.
+    pub user_id: i32,
+    /// The row of `spawners`.
+    pub spawner_id: i32,
+    /// Its active run, or, when one server was asked for, its newest.
+    pub run: Option<RunId>,
+    /// Where that run stands; [`Phase::Stopped`] when there is none.
+    pub phase: Phase,
+    /// The path under which people reach it.
+    pub url: String,
+    /// The path of its stream of progress events.
+    pub progress_url: String,
+    /// When it was last started, while it is active.
+    pub started: Option<NaiveDateTime>,
+    /// When it was last used.
+    pub last_activity: Option<NaiveDateTime>,
+    /// What the user chose at its last start; an object.
+    pub user_options: Value,
+    /// What the spawner knows of it; an object. To be shown only with `admin:server_state`.
+    pub state: Value,
+    /// Why its newest run failed. Known when one user's servers were asked for, not in long lists.
+    pub failure: Option<Failure>,
+    /// What was told of its start so far.
+    pub progress: Vec<ProgressEvent>,
+    /// Its place, while it waits for its turn.
+    pub queue: Option<QueuePlace>,
+}
+
+impl ServerView {
+    /// Upstream's `pending`: `spawn`, `stop` or nothing.
+    pub fn pending(&self) -> Option<&'static str> {
+        self.phase.pending()
+    }
+
+    /// Whether it answers and has its route.
+    pub fn ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    /// Whether it neither runs, starts nor stops.
+    pub fn stopped(&self) -> bool {
+        !self.phase.is_active()
+    }
+
+    /// Upstream's `full_name`: `ada/lab`, and `ada/` for the default server.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.user_name, self.name)
+    }
+
+    /// The name in logs and error texts: `ada:lab`, and `ada` for the default server.
+    pub fn log_name(&self) -> String {
+        log_name(&self.user_name, &self.name)
+    }
+}
+
+/// A server's name in logs and error texts.
+pub(super) fn log_name(user: &UserName, server: &ServerName) -> String {
+    if server.is_default() {
+        user.to_string()
+    } else {
+        format!("{user}:{server}")
+    }
+}
+
+/// How many servers stand where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Waiting for their turn.
+    pub queued: u64,
+    /// Starting.
+    pub starting: u64,
+    /// Running.
+    pub ready: u64,
+    /// Stopping.
+    pub stopping: u64,
+}
+
+impl Counts {
+    /// All that are not stopped.
+    pub fn active(&self) -> u64 {
+        self.queued + self.starting + self.ready + self.stopping
+    }
+}
+
+impl Engine {
+    /// One server of a user, if it has a row.
+    pub async fn view(&self, user: &User, server: &ServerName) -> Result<Option<ServerView>, StoreError> {
+        let Some(spawner) = spawners::find(self.store.read(), user.id, server.as_str()).await? else {
+            return Ok(None);
+        };
+        let run = runs::latest(self.store.read(), spawner.id).await?;
+        self.assemble(user, spawner, run).await
+    }
+
+    /// All servers of a user that have a row: the default one first, then by name.
+    pub async fn views(&self, user: &User) -> Result<Vec<ServerView>, StoreError> {
+        let mut views = Vec::new();
+        for spawner in spawners::list_of_user(self.store.read(), user.id).await? {
+            let run = runs::latest(self.store.read(), spawner.id).await?;
+            views.extend(self.assemble(user, spawner, run).await?);
+        }
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(views)
+    }
+
+    /// The servers of many users, by user id; users without servers have no entry. Two queries for
+    /// each few hundred users.
+    pub async fn views_of(&self, users: &[User]) -> Result<HashMap<i32, Vec<ServerView>>, StoreError> {
+        let ids: Vec<i32> = users.iter().map(|user| user.id).collect();
+        let mut active: HashMap<(i32, String), Run> = runs::active_of_users(self.store.read(), &ids)
+            .await?
+            .into_iter()
+            .filter_map(|run| Some(((run.user_id?, run.server_name.clone()), run)))
+            .collect();
+        let by_id: HashMap<i32, &User> = users.iter().map(|user| (user.id, user)).collect();
+        let mut views: HashMap<i32, Vec<ServerView>> = HashMap::new();
+        for spawner in spawners::list_of_users(self.store.read(), &ids).await? {
+            let Some(user) = spawner.user_id.and_then(|id| by_id.get(&id)) else {
+                continue;
+            };
+            let run = active.remove(&(user.id, spawner.name.clone()));
+            if let Some(view) = self.assemble(user, spawner, run).await? {
+                views.entry(user.id).or_default().push(view);
+            }
+        }
+        for servers in views.values_mut() {
+            servers.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        Ok(views)
+    }
+
+    /// How many servers stand where.
+    pub async fn counts(&self) -> Result<Counts, StoreError> {
+        let mut counts = Counts::default();
+        for (phase, count) in runs::counts(self.store.read()).await? {
+            match phase {
+                Phase::Queued => counts.queued = count,
+                Phase::Starting => counts.starting = count,
+                Phase::Ready => counts.ready = count,
+                Phase::Stopping => counts.stopping = count,
+                Phase::Stopped | Phase::Failed => {}
+            }
+        }
+        Ok(counts)
+    }
+
+    /// The last lines that a server wrote, also after its end while its state is known.
+    pub async fn logs(&self, user: &User, server: &ServerName, lines: usize) -> Result<Vec<String>, StoreError> {
+        let Some(spawner) = spawners::find(self.store.read(), user.id, server.as_str()).await? else {
+            return Ok(Vec::new());
+        };
+        if is_empty(&spawner.state) {
+            let run = runs::latest(self.store.read(), spawner.id).await?;
+            return Ok(run.and_then(|run| run.failure).map(|failure| failure.log_tail).unwrap_or_default());
+        }
+        Ok(self.log_lines(&spawner.state, lines).await)
+    }
+
+    async fn assemble(
+        &self,
+        user: &User,
+        spawner: Spawner,
+        run: Option<Run>,
+    ) -> Result<Option<ServerView>, StoreError> {
+        // Names that no route can carry cannot be served; upstream would not make them either.
+        let (Ok(user_name), Ok(name)) = (UserName::parse(&user.name), ServerName::parse(&spawner.name)) else {
+            return Ok(None);
+        };
+        let phase = run.as_ref().map_or(Phase::Stopped, |run| run.phase);
+        let queue = match &run {
+            Some(run) if phase == Phase::Queued => self.queue_place(run.id).await?,
+            _ => None,
+        };
+        let failure = run
+            .as_ref()
+            .filter(|run| run.phase == Phase::Failed)
+            .and_then(|run| run.failure.clone());
+        let progress = run
+            .as_ref()
+            .filter(|run| matches!(run.phase, Phase::Queued | Phase::Starting | Phase::Failed))
+            .map(events::so_far)
+            .unwrap_or_default();
+        let object = |value: Value| if value.is_object() { value } else { Value::Object(serde_json::Map::new()) };
+        Ok(Some(ServerView {
+            url: self.urls.server(&user_name, &name),
+            progress_url: self.urls.progress(&user_name, &name),
+            display_name: spawner.display_name.unwrap_or_default(),
+            user_id: user.id,
+            spawner_id: spawner.id,
+            run: run.map(|run| RunId(run.id)),
+            phase,
+            started: spawner.started,
+            last_activity: spawner.last_activity,
+            user_options: object(spawner.user_options),
+            state: object(spawner.state),
+            failure,
+            progress,
+            queue,
+            name,
+            user_name,
+        }))
+    }
+}
+
+/// Whether a spawner's state says nothing.
+pub(super) fn is_empty(state: &Value) -> bool {
+    match state {
+        Value::Null => true,
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
