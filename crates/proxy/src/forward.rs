@@ -205,7 +205,8 @@ fn upstream_uri(
     } else {
         crate::path::without_prefix(uri.path(), found.depth)
     };
-    let slash = if path.starts_with('/') { "" } else { "/" };
+    let needs_slash = !path.starts_with('/') && (base_path.is_empty() || !path.is_empty());
+    let slash = if needs_slash { "/" } else { "" };
     let mut joined = format!("{base_path}{slash}{path}");
     let queries = base_query.into_iter().chain(uri.query());
     for (query, separator) in queries.zip(['?', '&']) {

@@ -10,6 +10,10 @@ use crate::{Error, error_page::Source, listen::Place, target::Target};
 ///
 /// Options that are not implemented yet are refused at start, never ignored.
 #[derive(Debug, Clone, Default, clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub struct Options {
     /// Address to serve users on; all interfaces when missing
     #[arg(long, value_name = "IP")]
@@ -222,6 +226,10 @@ impl std::fmt::Debug for Token {
 
 /// The options, checked and in the form that the proxy works with.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(crate) struct Settings {
     pub(crate) public: Place,
     pub(crate) api: Place,
@@ -271,18 +279,18 @@ impl Options {
             Some(path) => Place::Unix(path.clone()),
             None => tcp(self.ip.as_deref(), port),
         };
+        let default_api_port = match &self.socket {
+            Some(_) => 8001,
+            // Any free port for users goes with any free port for the API.
+            None if port == 0 => 0,
+            None => port.saturating_add(1),
+        };
         let api = match &self.api_socket {
             Some(path) => Place::Unix(path.clone()),
-            None => {
-                let default_port = match &self.socket {
-                    Some(_) => 8001,
-                    // Any free port for users goes with any free port for the API.
-                    None if port == 0 => 0,
-                    None => port.saturating_add(1),
-                };
-                let ip = self.api_ip.as_deref().unwrap_or("localhost");
-                tcp(Some(ip), self.api_port.unwrap_or(default_port))
-            }
+            None => tcp(
+                Some(self.api_ip.as_deref().unwrap_or("localhost")),
+                self.api_port.unwrap_or(default_api_port),
+            ),
         };
         let metrics = match (&self.metrics_socket, self.metrics_port) {
             (Some(path), _) => Some(Place::Unix(path.clone())),
@@ -440,6 +448,20 @@ mod tests {
         assert_eq!(
             places(&["--ip", "::1", "--port", "9", "--api-ip", "127.0.0.1"]),
             ("[::1]:9".into(), "127.0.0.1:10".into())
+        );
+        // As JupyterHub calls it.
+        assert_eq!(
+            places(&[
+                "--ip",
+                "",
+                "--port",
+                "8000",
+                "--api-ip",
+                "127.0.0.1",
+                "--api-port",
+                "8001"
+            ]),
+            ("*:8000".into(), "127.0.0.1:8001".into())
         );
         assert_eq!(
             places(&["--socket", "/s", "--api-socket", "/a"]),

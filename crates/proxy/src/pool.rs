@@ -42,7 +42,7 @@ struct Idle {
 
 /// Idle connections are closed after this time. Servers close theirs too; the shorter time wins,
 /// and a request that meets a connection just closed is sent again on a new one.
-const IDLE_LIMIT: Duration = Duration::from_secs(60);
+const IDLE_LIMIT: Duration = Duration::from_mins(1);
 
 /// So many idle connections are kept for one server.
 const IDLE_PER_UPSTREAM: usize = 64;

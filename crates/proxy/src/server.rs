@@ -50,14 +50,15 @@ pub struct ProxyHandle {
     metrics: Option<SocketAddr>,
     workers: Vec<oneshot::Receiver<()>>,
     control: TaskTracker,
-    _socket_files: Vec<SocketFile>,
+    /// Kept for the files to be removed at the end.
+    socket_files: Vec<SocketFile>,
 }
 
 /// How often the state file gets the latest activity.
-const SAVE: Duration = Duration::from_secs(300);
+const SAVE: Duration = Duration::from_mins(5);
 
 /// How long an API client may take to send its request's head.
-const API_HEAD_DEADLINE: Duration = Duration::from_secs(60);
+const API_HEAD_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Runs the proxy until SIGTERM or SIGINT, for `orrery proxy`.
 ///
@@ -142,7 +143,7 @@ pub async fn start(options: Options) -> Result<ProxyHandle, Error> {
         metrics: metrics.as_ref().and_then(|bound| bound.address),
         workers: Vec::new(),
         control: TaskTracker::new(),
-        _socket_files: Vec::new(),
+        socket_files: Vec::new(),
         shared,
     };
     handle.start_workers(threads, &public)?;
@@ -162,7 +163,7 @@ pub async fn start(options: Options) -> Result<ProxyHandle, Error> {
         tracing::info!("Serve metrics at http://{}/metrics", metrics.name);
     }
     let bound = [Some(public), Some(api), metrics].into_iter().flatten();
-    handle._socket_files = bound.filter_map(Bound::into_socket_file).collect();
+    handle.socket_files = bound.filter_map(Bound::into_socket_file).collect();
     Ok(handle)
 }
 
@@ -210,6 +211,7 @@ impl ProxyHandle {
             let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
         }
         self.shared.routes.save();
+        self.socket_files.clear();
     }
 
     fn start_workers(&mut self, threads: usize, public: &Bound) -> Result<(), Error> {

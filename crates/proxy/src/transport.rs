@@ -49,7 +49,7 @@ impl Transport {
         Self {
             stream,
             scan: Some(HeadScan::new(flags)),
-            quiet: quiet_limit.map(Quiet::new),
+            quiet: quiet_limit.map(|limit| Box::new(Quiet::new(limit))),
         }
     }
 
@@ -58,7 +58,7 @@ impl Transport {
         Self {
             stream,
             scan: None,
-            quiet: quiet_limit.map(Quiet::new),
+            quiet: quiet_limit.map(|limit| Box::new(Quiet::new(limit))),
         }
     }
 
@@ -91,11 +91,11 @@ impl Transport {
 }
 
 impl Quiet {
-    fn new(limit: Duration) -> Box<Self> {
-        Box::new(Self {
+    fn new(limit: Duration) -> Self {
+        Self {
             limit,
             timer: Box::pin(tokio::time::sleep(limit)),
-        })
+        }
     }
 
     fn restart(&mut self) {

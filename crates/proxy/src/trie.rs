@@ -61,15 +61,14 @@ impl<T> Trie<T> {
         segments: impl IntoIterator<Item = &'a [u8]>,
     ) -> Option<Found<'_, T>> {
         let mut node = &self.root;
-        let mut depth = 0;
-        let mut best = node.value.as_ref().map(|value| Found { value, depth });
-        for segment in segments {
+        let mut best = node.value.as_ref().map(|value| Found { value, depth: 0 });
+        for (parent, segment) in segments.into_iter().enumerate() {
             let Some(child) = node.children.get(self.hasher.hash_one(segment), segment) else {
                 break;
             };
             node = child;
-            depth += 1;
             if let Some(value) = &node.value {
+                let depth = parent + 1;
                 best = Some(Found { value, depth });
             }
         }

@@ -105,7 +105,7 @@ async fn options_change_what_the_server_gets() {
         .add("/user/ada", &format!("{}/base/", origin.url()))
         .await;
     assert_eq!(proxy.get("/user/%61da/x?y").await.text(), "GET /base/x?y");
-    assert_eq!(proxy.get("/user/ada").await.text(), "GET /base/");
+    assert_eq!(proxy.get("/user/ada").await.text(), "GET /base");
     let headers = proxy.get("/user/ada/headers").await.text();
     assert!(
         headers.contains("x-site: here\n") && !headers.contains("x-forwarded"),
