@@ -94,7 +94,8 @@ pub async fn identify(State(hub): State<AppState>, request: Request, next: Next)
 /// Whether `path` belongs to the REST API, where answers are JSON and tokens are accepted.
 pub fn is_api(hub: &AppState, path: &str) -> bool {
     path.strip_prefix(hub.urls.hub.as_str())
-        .is_some_and(|rest| rest.starts_with("api/") || rest == "api" || rest == "metrics")
+        // The page that asks people to confirm an application stands among the API's paths.
+        .is_some_and(|rest| (rest.starts_with("api/") && rest != "api/oauth2/authorize") || rest == "api" || rest == "metrics")
 }
 
 /// Adds the requester's cookies to the finished answer.

@@ -19,7 +19,7 @@ use crate::listen::Listener;
 use crate::metrics::Metrics;
 use crate::pages::Templates;
 use crate::routes::{HttpRouteTable, Keeper, KeeperParts, ProxyError, ProxyProcess, ProxySettings};
-use crate::servers::{Engine, EngineParts, ServerUrls, Settings};
+use crate::servers::{Engine, EngineParts, Settings};
 use crate::setup;
 use crate::state::{AppState, HubState};
 use crate::urls::Urls;
@@ -115,7 +115,7 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
 
     let connect_url = config.hub_connect_url(&hostname);
     let hub_target = connect_url.strip_suffix(urls.hub.as_str()).unwrap_or(&connect_url).to_owned();
-    let proxy_token = proxy_token(&config, environment.get("CONFIGPROXY_AUTH_TOKEN").map(String::as_str));
+    let proxy_token = proxy_token(&config, environment.get("CONFIGPROXY_AUTH_TOKEN").map(String::as_str), &secret);
     let concurrency = usize::try_from(config.chp.concurrency).unwrap_or(10).max(1);
     let table = Arc::new(HttpRouteTable::new(&config.chp.api_url, proxy_token.clone(), false, concurrency)?);
     let routes = Keeper::new(KeeperParts {
@@ -133,20 +133,15 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         .split_once("://")
         .map(|(scheme, rest)| format!("{scheme}://{}", rest.split('/').next().unwrap_or_default()));
     let hub_api_url = format!("{connect_url}api");
-    let server_urls = ServerUrls {
-        base_url: urls.base.clone(),
-        hub_prefix: urls.hub.clone(),
-        hub_api_url: hub_api_url.clone(),
-        public_url: public_host.clone(),
-    };
     let servers = Engine::new(EngineParts {
         store: store.clone(),
         spawner,
         clock: Arc::clone(&clock),
         settings: Settings::from_config(&config, &environment, hub_api_url, public_host),
-        urls: server_urls,
+        urls: urls.clone(),
+        definitions: definitions.clone(),
         routes: routes.clone(),
-        replica: orrery_core::random::hex::<8>(),
+        replica: format!("{hostname}:{}", config.hub_address().port),
     });
     let oauth_no_confirm = config
         .hub
@@ -263,13 +258,15 @@ async fn open_store(config: &Config) -> Result<Store, StartError> {
     Ok(Store::open(&url, StoreOptions::default()).await?)
 }
 
-fn proxy_token(config: &Config, environment: Option<&str>) -> Secret {
+/// Configured, or made of the cookie secret, so that a hub that starts again still knows the token of
+/// the proxy that it left running.
+fn proxy_token(config: &Config, environment: Option<&str>, cookie_secret: &[u8]) -> Secret {
     if !config.chp.auth_token.is_empty() {
         return config.chp.auth_token.clone();
     }
     match environment.filter(|value| !value.is_empty()) {
         Some(value) => Secret::new(value),
-        None => Secret::new(orrery_core::random::hex::<32>()),
+        None => Secret::new(Signer::new(cookie_secret).derive("proxy api token")),
     }
 }
 

@@ -86,6 +86,11 @@ impl Signer {
         self.verify(name, &signed, max_age, now)
     }
 
+    /// Another secret that only who holds this one can make, for `purpose`.
+    pub fn derive(&self, purpose: &str) -> String {
+        orrery_core::random::to_hex(&self.mac(purpose.as_bytes()))
+    }
+
     fn mac(&self, data: &[u8]) -> [u8; 32] {
         let mut key = self.key.clone();
         key.update(data);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::extract::FromRequestParts;
+use axum::body::Bytes;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Uri, header};
 use orrery_core::scopes::{Client, Denied, Memberships, NoGroups, Owner, Scope, ScopeSet, Share, Target};
@@ -38,6 +39,8 @@ pub struct Known {
     pub token: Option<Arc<ApiToken>>,
     /// What the requester may do.
     pub scopes: ScopeSet,
+    /// The answer to `GET /api/user`, once it was made; as good as the rest of this.
+    pub self_answer: Arc<OnceLock<Bytes>>,
 }
 
 /// The sender of a request. Extracted by handlers as `Arc<Requester>`.
@@ -49,6 +52,8 @@ pub struct Requester {
     pub token: Option<Arc<ApiToken>>,
     /// What the requester may do.
     pub scopes: ScopeSet,
+    /// The answer to `GET /api/user`, kept along with what is known of the credentials.
+    pub self_answer: Arc<OnceLock<Bytes>>,
     /// The browser and how it addressed us.
     pub browser: Browser,
     session_id: Mutex<Option<String>>,
@@ -71,15 +76,16 @@ pub struct Browser {
 impl Requester {
     pub(super) fn new(hub: AppState, known: Option<Known>, browser: Browser, headers: HeaderMap) -> Self {
         let session_id = session::session_id(&headers).map(str::to_owned);
-        let (identity, token, scopes) = match known {
-            Some(known) => (Some(known.identity), known.token, known.scopes),
-            None => (None, None, ScopeSet::new()),
+        let (identity, token, scopes, self_answer) = match known {
+            Some(known) => (Some(known.identity), known.token, known.scopes, known.self_answer),
+            None => (None, None, ScopeSet::new(), Arc::default()),
         };
         let requester = Self {
             hub,
             identity,
             token,
             scopes,
+            self_answer,
             browser,
             session_id: Mutex::new(session_id),
             xsrf_token: OnceLock::new(),
@@ -297,7 +303,7 @@ pub async fn by_token(hub: &AppState, token: &Secret) -> Result<Option<Known>> {
         return Ok(None);
     };
     let scopes = token_scopes(hub, connection, &found, &identity, &owner_scopes).await?;
-    let known = Known { identity, token: Some(Arc::new(found)), scopes };
+    let known = Known { identity, token: Some(Arc::new(found)), scopes, self_answer: Arc::default() };
     if let Some(version) = version {
         hub.known.put(key, version, known.clone());
     }
@@ -318,7 +324,7 @@ pub async fn by_cookie(hub: &AppState, cookie_id: &str) -> Result<Option<Known>>
         return Ok(None);
     };
     let scopes = user_scopes(hub, connection, &user).await?;
-    let known = Known { identity: Identity::User(Arc::new(user)), token: None, scopes };
+    let known = Known { identity: Identity::User(Arc::new(user)), token: None, scopes, self_answer: Arc::default() };
     if let Some(version) = version {
         hub.known.put(key, version, known.clone());
     }

@@ -43,7 +43,7 @@ pub fn login(hub: &AppState, requester: &Requester, form: &LoginForm<'_>) -> Res
             authenticator_login_url => action,
             authenticator => context! {
                 request_otp => options.request_otp,
-                otp_prompt => options.otp_prompt,
+                otp_prompt => options.otp_prompt.as_deref(),
                 login_service => "",
             },
             custom_html => "",
@@ -82,7 +82,7 @@ pub async fn frame(hub: &AppState, requester: &Requester) -> Result<Arc<Frame>> 
     let mut links = Vec::new();
     for service in services::list(hub.store.read()).await? {
         let fields = service.fields;
-        if fields.display
+        if fields.display.unwrap_or(true)
             && fields.url.is_some()
             && requester.may(Scope::AccessServices, Target::Service(&fields.name)).await?
         {
