@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sqlx::{Executor, Row, SqliteConnection};
+use sqlx::{Row, SqliteConnection};
 use tokio::sync::Mutex;
 
 use crate::error::StoreError;
@@ -54,7 +54,10 @@ impl Watch {
             return Ok(last.version);
         }
         let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        let row = last.connection.fetch_one("PRAGMA data_version").await?;
+        // A query, not a bare text: it is prepared once and kept.
+        let row = sqlx::query("PRAGMA data_version")
+            .fetch_one(&mut last.connection)
+            .await?;
         let version: i64 = row.try_get(0)?;
         last.number = number;
         last.version = Version(version.cast_unsigned());

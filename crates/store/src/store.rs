@@ -2,9 +2,7 @@
 
 use std::{fs, future::Future, io, path::Path, str::FromStr, sync::Arc, time::Duration};
 
-use sea_orm::{
-    DatabaseConnection, DbErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
-};
+use sea_orm::{DatabaseConnection, SqliteTransactionMode, TransactionOptions, TransactionTrait};
 use sqlx::{
     ConnectOptions, Connection as _,
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
@@ -136,10 +134,7 @@ impl Store {
         store
             .write(|transaction| {
                 let database = database.clone();
-                async move {
-                    lock_schema(&transaction).await?;
-                    schema::prepare(&transaction, &database).await
-                }
+                async move { schema::prepare(&transaction, &database).await }
             })
             .await
             .map_err(|error| prepare_error(url, error))?;
@@ -282,21 +277,6 @@ fn pause(attempt: u32) -> Duration {
     // Without randomness the pauses are merely less spread.
     let _ = getrandom::fill(&mut random);
     Duration::from_millis(u64::from(2_u32.pow(attempt)) * (2 + u64::from(random[0] % 8)))
-}
-
-/// Keeps two programs from making the tables at the same time. SQLite's transaction does it already.
-async fn lock_schema(transaction: &Transaction) -> Result<(), StoreError> {
-    use sea_orm::{ConnectionTrait, DbBackend};
-    if transaction.get_database_backend() == DbBackend::Postgres {
-        // The number is the alembic revision's digits; any constant would do.
-        crate::sql::rows(
-            transaction,
-            "SELECT 1 AS one FROM pg_advisory_xact_lock(460348206)",
-            vec![],
-        )
-        .await?;
-    }
-    Ok(())
 }
 
 async fn open_file(
@@ -559,13 +539,9 @@ fn prepare_error(url: &DbUrl, error: StoreError) -> StoreError {
         ),
         StoreError::Statement(error) => open_error(
             url,
-            statement_problem(&error),
+            error.to_string(),
             "see that the user may make and change tables in it",
         ),
         other => other,
     }
-}
-
-fn statement_problem(error: &DbErr) -> String {
-    error.to_string()
 }

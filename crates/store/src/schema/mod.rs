@@ -37,11 +37,43 @@ const OLDER_REVISIONS: [&str; 18] = [
     "4621fec11365",
 ];
 
-/// Checks the database and makes what is missing. Call it in a write transaction; where the
-/// database has no transactional DDL (MySQL), a second call finishes what a first one began.
+/// Checks the database and makes what is missing. Call it in a write transaction. Where the database
+/// has no transactional DDL (MySQL), a second call finishes what an interrupted first one began.
 pub(crate) async fn prepare(connection: &impl ConnectionTrait, database: &str) -> Result<()> {
-    let backend = connection.get_database_backend();
-    let (upstream, ours) = match backend {
+    match connection.get_database_backend() {
+        DbBackend::Postgres => {
+            // Any constant would do; this one is the alembic revision's digits.
+            let lock = "SELECT 1 AS one FROM pg_advisory_xact_lock(460348206)";
+            sql::rows(connection, lock, vec![]).await?;
+            prepare_locked(connection, database).await
+        }
+        DbBackend::MySql => {
+            // The lock is the connection's, not the transaction's: it must be given back in any case.
+            let name = "CONCAT('orrery:', MD5(DATABASE()))";
+            let lock = format!("SELECT GET_LOCK({name}, 10) AS locked");
+            let row = sql::rows(connection, &lock, vec![]).await?.pop();
+            let locked = match row {
+                Some(row) => row.try_get::<Option<i64>>("", "locked")?,
+                None => None,
+            };
+            if locked != Some(1) {
+                return Err(StoreError::Unavailable {
+                    problem: "another program is making the tables since 10 s".to_owned(),
+                    source: None,
+                });
+            }
+            let outcome = prepare_locked(connection, database).await;
+            let unlock = format!("SELECT RELEASE_LOCK({name}) AS released");
+            sql::rows(connection, &unlock, vec![]).await?;
+            outcome
+        }
+        // The write transaction itself keeps others out.
+        _ => prepare_locked(connection, database).await,
+    }
+}
+
+async fn prepare_locked(connection: &impl ConnectionTrait, database: &str) -> Result<()> {
+    let (upstream, ours) = match connection.get_database_backend() {
         DbBackend::Postgres => (
             include_str!("postgres.sql"),
             include_str!("orrery_postgres.sql"),
@@ -70,10 +102,14 @@ pub(crate) async fn prepare(connection: &impl ConnectionTrait, database: &str) -
     for (table, statement) in statements(upstream).chain(statements(ours)) {
         if !has(table) {
             connection.execute_unprepared(statement).await?;
+            if table == "alembic_version" {
+                stamp(connection).await?;
+            }
         }
     }
-    if is_new {
-        fill(connection).await?;
+    let roles = sql::count(connection, "SELECT COUNT(*) AS n FROM roles", vec![]).await?;
+    if roles == 0 {
+        add_default_roles(connection).await?;
     }
     check_ours(connection, database).await
 }
@@ -90,8 +126,8 @@ async fn check_revision(
     )
     .await?;
     let found = match rows.as_slice() {
-        // Upstream stamps an empty database before it makes the tables; so do we on MySQL.
-        [] if is_new => return Ok(()),
+        // The making of the tables was interrupted right at its start.
+        [] if is_new => return stamp(connection).await,
         [] => "none".to_owned(),
         [row] => row.try_get::<String>("", "version_num")?,
         _ => "several at once".to_owned(),
@@ -133,20 +169,15 @@ async fn check_ours(connection: &impl ConnectionTrait, database: &str) -> Result
     })
 }
 
-/// The rows that upstream writes into a new database.
-async fn fill(connection: &impl ConnectionTrait) -> Result<()> {
-    let stamped = sql::rows(
-        connection,
-        "SELECT version_num FROM alembic_version",
-        vec![],
-    )
-    .await?;
-    if stamped.is_empty() {
-        let sql = "INSERT INTO alembic_version (version_num) VALUES (?)";
-        sql::execute(connection, sql, values![ALEMBIC_REVISION]).await?;
-    }
+async fn stamp(connection: &impl ConnectionTrait) -> Result<()> {
+    let sql = "INSERT INTO alembic_version (version_num) VALUES (?)";
+    sql::execute(connection, sql, values![ALEMBIC_REVISION]).await?;
+    Ok(())
+}
+
+/// As upstream does when it starts on a new database.
+async fn add_default_roles(connection: &impl ConnectionTrait) -> Result<()> {
     for (name, description, scopes) in DEFAULT_ROLES {
-        let scopes: Vec<String> = scopes.iter().map(|scope| (*scope).to_owned()).collect();
         let sql =
             "INSERT INTO roles (name, description, scopes, managed_by_auth) VALUES (?, ?, ?, ?)";
         let values = values![name, description, json::to_text(&scopes), false];

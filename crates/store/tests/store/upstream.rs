@@ -53,7 +53,7 @@ spawner = orm.Spawner(user=user, name="gpu", state={"pid": 7}, user_options={"im
 db.add(spawner)
 db.commit()
 print(json.dumps({
-    "generated": user.new_api_token(scopes=["self"] if False else [], note="generated"),
+    "generated": user.new_api_token(scopes=[], note="generated"),
     "chosen": user.new_api_token(token="chosen-by-hand-é", generated=False, scopes=[], expires_in=3600),
     "cookie_id": user.cookie_id,
     "created": user.created.isoformat(sep=" ", timespec="microseconds"),

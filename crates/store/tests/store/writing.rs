@@ -15,7 +15,7 @@ use crate::harness::{add_user, at, on_each};
 async fn an_error_rolls_everything_back() {
     #[derive(Debug)]
     enum Refused {
-        Store(#[expect(dead_code, reason = "shown when the test fails")] StoreError),
+        Store(StoreError),
         NotAllowed,
     }
     impl From<StoreError> for Refused {
