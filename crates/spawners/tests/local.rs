@@ -115,7 +115,7 @@ fn spec(command: &[&str]) -> ServerSpec {
         notebook_dir: None,
         resources: Resources::default(),
         user_options: json!({}),
-        start_timeout: Duration::from_secs(60),
+        start_timeout: Duration::from_mins(1),
     }
 }
 
@@ -512,7 +512,7 @@ async fn a_start_that_is_dropped_leaves_nothing_unnamed() {
             .start(spec(&["sh", "-c", "exec sleep 600.125"]), events);
         // Drop it ever later: before its process exists, while it is made, after.
         for _ in 0..round {
-            if futures_poll(&mut start).await {
+            if poll_briefly(&mut start).await {
                 break;
             }
         }
@@ -532,8 +532,8 @@ async fn a_start_that_is_dropped_leaves_nothing_unnamed() {
     assert!(!pids.is_empty(), "no round came as far as a process");
 }
 
-/// Polls a start once and gives other tasks a turn; true when it is finished.
-async fn futures_poll<F: Future + Unpin>(future: &mut F) -> bool {
+/// Goes on with a start for a moment; true when it is finished.
+async fn poll_briefly<F: Future + Unpin>(future: &mut F) -> bool {
     tokio::time::timeout(Duration::from_micros(300), future)
         .await
         .is_ok()

@@ -191,16 +191,15 @@ impl Definitions {
     ) -> ScopeSet {
         let mut set = ScopeSet::new();
         for scope in raw {
-            self.expand_one(&mut set, scope.as_ref(), owner, client);
-        }
-        // Bare `self` gives way to what it stands for; upstream removes it after resolving filters.
-        if set.has(Scope::Myself) {
-            set.remove(Scope::Myself);
-            if let Some(Owner::User(user)) = owner {
-                let only = Access::Only(Filters::parse(&format!("user={user}")));
-                for scope in Scope::OF_SELF.into_iter().flat_map(Scope::expanded) {
-                    set.insert(Base::Known(scope), only.clone());
+            match (scope.as_ref(), owner) {
+                ("self" | "self!", Some(Owner::User(user))) => {
+                    let only = Access::Only(Filters::parse(&format!("user={user}")));
+                    for scope in Scope::OF_SELF.into_iter().flat_map(Scope::expanded) {
+                        set.insert(Base::Known(scope), only.clone());
+                    }
                 }
+                ("self" | "self!", _) => {}
+                (scope, _) => self.expand_one(&mut set, scope, owner, client),
             }
         }
         set

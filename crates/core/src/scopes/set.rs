@@ -349,10 +349,6 @@ impl ScopeSet {
         }
     }
 
-    pub(super) fn remove(&mut self, scope: Scope) {
-        Arc::make_mut(&mut self.0).remove(&Base::Known(scope));
-    }
-
     fn insert_text(&mut self, scope: &str) {
         let (base, filter) = split(scope);
         let access = match filter {

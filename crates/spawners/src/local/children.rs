@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use orrery_core::phase::Failure;
-use orrery_core::spawner::spawner_failure;
+use orrery_core::spawner::{Status, spawner_failure};
 use tokio::process::Child;
 use tokio::sync::watch;
 
@@ -16,8 +16,8 @@ use super::process::Process;
 /// So many ends are remembered.
 const REMEMBERED: usize = 1000;
 
-/// How a child ended: nothing while it runs, then its exit code where there is one.
-pub(super) type Exit = watch::Receiver<Option<Option<i32>>>;
+/// Whether a child runs, and how it ended.
+pub(super) type Exit = watch::Receiver<Status>;
 
 #[derive(Default)]
 pub(super) struct Children {
@@ -53,7 +53,7 @@ impl Children {
             .and_then(|id| i32::try_from(id).ok())
             .expect("a child that was not waited for has an id");
         let process = Process::of_child(pid);
-        let (ended, exit) = watch::channel(None);
+        let (ended, exit) = watch::channel(Status::Running);
         self.known().exits.insert(process, exit);
         tokio::spawn(watch_over(Arc::clone(self), child, process, ended, port));
         Ok(process)
@@ -84,7 +84,7 @@ async fn watch_over(
     children: Arc<Children>,
     mut child: Child,
     process: Process,
-    ended: watch::Sender<Option<Option<i32>>>,
+    ended: watch::Sender<Status>,
     port: Option<Reserved>,
 ) {
     use std::os::unix::process::ExitStatusExt as _;
@@ -99,6 +99,6 @@ async fn watch_over(
     };
     process.sweep_group();
     drop(port);
-    ended.send_replace(Some(code));
+    ended.send_replace(Status::Exited(code));
     children.remember_end(process);
 }

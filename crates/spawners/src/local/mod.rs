@@ -61,7 +61,7 @@ impl Simple {
 
     async fn wait_for_end(&self, process: &Process, patience: Duration) -> bool {
         if let Some(mut exit) = self.children.exit_of(process) {
-            let ended = exit.wait_for(Option::is_some);
+            let ended = exit.wait_for(|status| *status != Status::Running);
             return tokio::time::timeout(patience, ended).await.is_ok();
         }
         // Not our child, so nobody tells us: look.
@@ -105,7 +105,7 @@ impl Spawner for Simple {
             return Ok(Status::Exited(None));
         };
         let status = match self.children.exit_of(&state.process) {
-            Some(exit) => exit.borrow().map_or(Status::Running, Status::Exited),
+            Some(exit) => *exit.borrow(),
             None if state.process.is_alive() => Status::Running,
             None => Status::Exited(None),
         };
@@ -124,12 +124,12 @@ impl Spawner for Simple {
         let settings = &self.settings;
         let (interrupt, terminate) = match grace {
             None => (settings.interrupt_timeout, settings.term_timeout),
-            Some(grace) => (grace / 2, grace - grace / 2),
+            Some(grace) => (grace / 2, grace / 2),
         };
-        let already_ended = self
-            .children
-            .exit_of(&process)
-            .map_or_else(|| !process.is_alive(), |exit| exit.borrow().is_some());
+        let already_ended = self.children.exit_of(&process).map_or_else(
+            || !process.is_alive(),
+            |exit| *exit.borrow() != Status::Running,
+        );
         if already_ended {
             return Ok(());
         }
