@@ -41,6 +41,10 @@ where
             Level::DEBUG => "debug",
             Level::TRACE => "silly",
         };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a log line bears the time at which it is written"
+        )]
         let time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
         write!(writer, "{time} [ConfigProxy] {level}: ")?;
         context

@@ -1,0 +1,54 @@
+# One command for each habit, the same here and in CI. `make` or `make help` lists them.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Where things are built; CI puts them into a cache outside the checkout.
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+export ORRERY_VENV ?= $(CURDIR)/.venv
+export ORRERY_NODE_MODULES ?= $(CURDIR)/tests/node_modules
+PYTHON := $(ORRERY_VENV)/bin/python
+
+.PHONY: help run web check test test-rust test-story test-bad-input test-browser bench config-docs venv node-modules
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
+
+run: venv web ## Build, make a configuration and a password, start a hub on 127.0.0.1:8000
+	cargo build --release --locked -p orrery
+	@exec scripts/run-hub.sh
+
+web: ## Build the pages' styles and scripts with Vite
+	@scripts/build-web.sh
+
+check: web ## Formatting, lints, documentation, dependencies, generated pages: everything that needs no start
+	@scripts/check.sh
+
+test: ## Install what the tests need and run everything that CI runs
+	@scripts/test.sh
+
+test-rust: web ## Only the Rust tests, on SQLite and on databases started for them
+	@scripts/test.sh rust
+
+test-story: venv node-modules web ## Only the HTTP story, against upstream and against Orrery
+	@scripts/test.sh story
+
+test-bad-input: venv node-modules web ## Only the bad input
+	@scripts/test.sh bad-input
+
+test-browser: venv node-modules web ## Only the browser: the story and a picture of every page
+	@scripts/test.sh browser
+
+bench: venv node-modules web ## Measure upstream and Orrery side by side and print ratios
+	cargo build --release --locked -p orrery
+	ORRERY_PROFILE=release $(PYTHON) bench/bench.py
+
+config-docs: ## Write the generated pages of docs/reference
+	cargo run --locked -p orrery -- docs --write
+
+venv: ## Make the virtual environment with jupyterhub and jupyterlab
+	@scripts/make-venv.sh
+
+node-modules: ## Install what the tests need from npm
+	@scripts/make-node-modules.sh
