@@ -103,13 +103,11 @@ async fn read(folder: &Path, status: StatusCode) -> std::io::Result<Vec<u8>> {
     }
 }
 
-/// The status in words, as configurable-http-proxy answers when its page cannot be had.
+/// Our own page when the site's cannot be had. The likeliest reason is a hub that restarts, so it
+/// is people who see this; configurable-http-proxy shows them the bare status.
 fn fallback(status: StatusCode, reason: &str) -> Page {
     tracing::error!("Failed to get custom error page: {reason}");
-    Page {
-        headers: HeaderMap::new(),
-        body: status.canonical_reason().unwrap_or_default().into(),
-    }
+    built_in(status)
 }
 
 fn built_in(status: StatusCode) -> Page {

@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
     io,
+    net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use crate::{
     body::RequestBody,
@@ -174,12 +175,29 @@ impl Pool {
 async fn open(address: &Address) -> io::Result<Stream> {
     match address {
         Address::Tcp { host, port } => {
-            let stream = TcpStream::connect((&**host, *port)).await?;
-            stream.set_nodelay(true)?;
-            Ok(Stream::Tcp(stream))
+            let mut failure = None;
+            for address in tokio::net::lookup_host((&**host, *port)).await? {
+                match open_tcp(address).await {
+                    Ok(stream) => return Ok(Stream::Tcp(stream)),
+                    Err(error) => failure = Some(error),
+                }
+            }
+            Err(failure.unwrap_or_else(|| io::Error::other("the host has no address")))
         }
         Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
     }
+}
+
+async fn open_tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_nodelay(true)?;
+    // Without it a websocket to a machine that vanished would stay open for ever.
+    socket.set_keepalive(true)?;
+    socket.connect(address).await
 }
 
 /// Whether sending the request twice does the same as sending it once.

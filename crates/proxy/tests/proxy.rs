@@ -185,6 +185,18 @@ async fn head_and_old_clients_are_served() {
     );
 }
 
+#[tokio::test]
+async fn a_client_may_ask_before_it_sends_its_body() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::with_root(&origin).await;
+    let mut raw = Raw::connect(&proxy).await;
+    raw.send("POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        .await;
+    raw.until("HTTP/1.1 100 Continue\r\n\r\n").await;
+    raw.send("hello").await;
+    raw.until("hello").await;
+}
+
 // === Connections ===
 
 #[tokio::test]
@@ -459,7 +471,8 @@ async fn error_pages_come_from_the_error_target() {
     })
     .await;
     let page = proxy.get("/x").await;
-    assert_eq!((page.status, page.text()), (404, "Not Found".to_owned()));
+    assert_eq!(page.status, 404);
+    assert!(page.text().contains("404: Not found"), "our page instead");
 }
 
 #[tokio::test]
@@ -510,6 +523,20 @@ async fn ambiguous_requests_are_refused() {
         assert!(answer.body.len() < 200, "one answer and no more: {case}");
     }
     assert_eq!(origin.requests(), 0);
+}
+
+#[tokio::test]
+async fn heads_are_limited() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::with_root(&origin).await;
+    let head = |length| {
+        format!(
+            "GET /x HTTP/1.1\r\nHost: h\r\nCookie: {}\r\n\r\n",
+            "c".repeat(length)
+        )
+    };
+    assert_eq!(proxy.raw(&head(40_000)).await.status, 200);
+    assert_eq!(proxy.raw(&head(80_000)).await.status, 431);
 }
 
 #[tokio::test]
@@ -810,6 +837,29 @@ async fn stopping_lets_requests_end_and_cuts_websockets_in_the_end() {
         "cut at the deadline"
     );
     shutdown.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_signal_ends_the_program_in_good_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let pid_file = folder.path().join("pid");
+    let running = tokio::spawn(orrery_proxy::run(Options {
+        ip: Some("127.0.0.1".to_owned()),
+        port: Some(0),
+        pid_file: Some(pid_file.clone()),
+        log_level: Some("error".to_owned()),
+        ..Options::default()
+    }));
+    let pid = std::process::id().to_string();
+    let written = || fs::read_to_string(&pid_file).is_ok_and(|content| content == pid);
+    eventually("the pid is written", written).await;
+    let kill = std::process::Command::new("kill")
+        .args(["-TERM", &pid])
+        .status();
+    assert!(kill.unwrap().success());
+    let ended = tokio::time::timeout(Duration::from_secs(20), running).await;
+    ended.unwrap().unwrap().unwrap();
+    assert!(!pid_file.exists());
 }
 
 #[tokio::test]
