@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use orrery_core::scopes::{
-    self, Client, Definitions, Memberships, NoGroups, Owner, Scope, ScopeSet, Target, roles,
+    self, Client, Definitions, Memberships, NoGroups, Owner, Scope, ScopeSet, Share, Target, roles,
 };
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -24,6 +24,7 @@ struct Upstream {
     resolve: Vec<Resolve>,
     has: Vec<Has>,
     token: Vec<Token>,
+    shares: Vec<Shares>,
     fields: Vec<Fields>,
 }
 
@@ -68,6 +69,20 @@ struct Token {
     held: Vec<String>,
     answer: Vec<String>,
     may_be_made: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Shares {
+    user: String,
+    shares: BTreeMap<String, Vec<ShareRow>>,
+    answer: Vec<String>,
+    token: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ShareRow {
+    scopes: Vec<String>,
+    server: (String, String),
 }
 
 #[derive(Debug, Deserialize)]
@@ -271,6 +286,35 @@ fn tokens_allow_alike() {
         let checked =
             definitions.check_token(&case.listed, owner, &held, &client, &upstream.groups());
         assert_eq!(checked.is_ok(), case.may_be_made, "{case:?}");
+    }
+}
+
+#[test]
+fn shares_allow_alike() {
+    let upstream = Upstream::read();
+    let definitions = upstream.definitions();
+    let no_roles: [&str; 0] = [];
+    for case in &upstream.shares {
+        let shares: Vec<Share> = case
+            .shares
+            .values()
+            .flatten()
+            .map(|row| Share {
+                scopes: row.scopes.clone(),
+                user: row.server.0.clone(),
+                server: row.server.1.clone(),
+            })
+            .collect();
+        let owner = Owner::User(&case.user);
+        let held = definitions.of_owner(owner, no_roles, &shares);
+        assert_eq!(held.to_strings(), case.answer, "{case:?}");
+        // For a token, upstream leaves out shares with groups and the sub-scopes of the others. Here
+        // a token may do what its owner may.
+        let listed = ["access:servers", "read:users!user"];
+        let token = definitions.of_token(&listed, owner, &held, &Client::Hub, &NoGroups);
+        let upstreams = ScopeSet::from_expanded(&case.token);
+        assert!(within(&upstreams, &token.scopes), "{case:?}");
+        assert!(within(&token.scopes, &held), "{case:?}");
     }
 }
 

@@ -67,7 +67,9 @@ impl Definitions {
     /// What a user, service or group holds by the raw scopes of its roles (for a user, those of its
     /// groups' roles as well) and by shares with it (and with its groups).
     ///
-    /// Upstream leaves shares with groups out when this is the base for a token's scopes.
+    /// Where this is the base for a token's scopes, upstream leaves out shares with groups and the
+    /// sub-scopes of the other shares, so that no token reaches a server shared with a group. Here a
+    /// token's base is all that its owner holds.
     pub fn of_owner<'s, S: AsRef<str>>(
         &self,
         owner: Owner<'_>,
