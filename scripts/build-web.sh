@@ -8,7 +8,11 @@ if ! node -e 'const [a, b] = process.versions.node.split(".").map(Number); proce
     exit 0
 fi
 if ! cmp -s package-lock.json node_modules/.made-from; then
-    timeout 300 npm ci --no-audit --no-fund --loglevel=error
+    # npm ci refuses a lock file without the optional packages of other platforms, which some npm write so;
+    # the versions are exact in package.json, and neither file is changed by this.
+    if ! timeout 300 npm ci --no-audit --no-fund --loglevel=error >/dev/null 2>&1; then
+        timeout 300 npm install --no-save --no-package-lock --no-audit --no-fund --loglevel=error
+    fi
     cp package-lock.json node_modules/.made-from
 fi
 # Nothing to do when nothing is newer than what was built.
