@@ -93,7 +93,7 @@ pub async fn show(
 pub(super) fn failure_value(failure: &Failure) -> Value {
     context! {
         cause => cause_in_words(failure.cause),
-        message => failure.message,
+        message => failure.message.as_str(),
         exit_code => failure.exit_code,
         log => failure.log_tail.join("\n"),
     }

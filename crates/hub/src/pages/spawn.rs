@@ -149,7 +149,7 @@ async fn form(
         context! {
             for_user => Value::from_object(page_user(hub, &target.user).await?),
             server_name => target.server.as_str(),
-            spawner_options_form => hub.config.spawner.options_form,
+            spawner_options_form => hub.config.spawner.options_form.as_str(),
             error_message => message,
             error_html_message => (),
             html_error_message => (),
