@@ -24,7 +24,7 @@ struct Upstream {
     resolve: Vec<Resolve>,
     has: Vec<Has>,
     token: Vec<Token>,
-    shares: Vec<Shares>,
+    shares: Vec<Sharing>,
     fields: Vec<Fields>,
 }
 
@@ -72,7 +72,7 @@ struct Token {
 }
 
 #[derive(Debug, Deserialize)]
-struct Shares {
+struct Sharing {
     user: String,
     shares: BTreeMap<String, Vec<ShareRow>>,
     answer: Vec<String>,
