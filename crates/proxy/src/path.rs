@@ -187,11 +187,9 @@ mod tests {
         for byte in name.bytes() {
             let must = !(byte.is_ascii_alphanumeric() || b"-_~!$&'()*+,;=:@".contains(&byte));
             if must || choice & 1 == 1 {
-                escaped.push_str(&if choice & 2 == 2 {
-                    format!("%{byte:02X}")
-                } else {
-                    format!("%{byte:02x}")
-                });
+                let hex = format!("%{byte:02x}");
+                let upper = choice & 2 == 2;
+                escaped += &if upper { hex.to_uppercase() } else { hex };
             } else {
                 escaped.push(char::from(byte));
             }

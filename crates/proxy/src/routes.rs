@@ -42,9 +42,15 @@ pub(crate) enum RouteError {
     /// The words are configurable-http-proxy's.
     #[error("Must specify 'target' as string")]
     NoTarget,
+    #[error("The path has more than {LONGEST} segments")]
+    TooLong,
     #[error("The target URL is not usable: {0}")]
     Target(#[from] TargetError),
 }
+
+/// So many segments may a route's path have. Real ones have three or four; the limit keeps walks
+/// over the trie from exhausting the stack.
+const LONGEST: usize = 100;
 
 /// A route found for a request.
 pub(crate) struct Match {
@@ -74,6 +80,9 @@ impl Route {
             let host = host.to_ascii_lowercase();
             path.replace_range(1..=host.len(), &host);
             data.insert("host".to_owned(), Value::String(host));
+        }
+        if path::segments(path.as_bytes()).count() > LONGEST {
+            return Err(RouteError::TooLong);
         }
         let Some(Value::String(target_url)) = data.get("target") else {
             return Err(RouteError::NoTarget);
@@ -342,6 +351,8 @@ mod tests {
             table.add("/x", data("nonsense")),
             Err(RouteError::Target(_))
         ));
+        let long = table.add(&"/x".repeat(20_000), data("http://hub:1"));
+        assert!(matches!(long, Err(RouteError::TooLong)));
         assert_eq!(table.len(), 0);
     }
 }

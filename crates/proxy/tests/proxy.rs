@@ -311,7 +311,7 @@ async fn servers_that_stay_silent_time_out() {
 async fn unix_sockets_work_on_all_sides() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    let origin = Origin::start_unix(&path("origin")).await;
+    let origin = Origin::start_unix(&path("origin"));
     // A socket left behind by a proxy that was killed.
     drop(std::os::unix::net::UnixListener::bind(path("proxy")).unwrap());
     let options = Options {

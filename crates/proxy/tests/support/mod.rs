@@ -343,7 +343,7 @@ impl Origin {
         Self { address, state }
     }
 
-    pub(crate) async fn start_unix(path: &Path) -> Self {
+    pub(crate) fn start_unix(path: &Path) -> Self {
         let listener = UnixListener::bind(path).unwrap();
         let state = Arc::<State>::default();
         let shared = Arc::clone(&state);
