@@ -61,6 +61,16 @@ pub async fn find(connection: &impl ConnectionTrait, name: &str) -> Result<Optio
     .await
 }
 
+/// Finds a group by id.
+pub async fn find_by_id(connection: &impl ConnectionTrait, id: i32) -> Result<Option<Group>> {
+    sql::one(
+        connection,
+        "SELECT * FROM \"groups\" WHERE id = ?",
+        values![id],
+    )
+    .await
+}
+
 /// One page of groups, by id.
 pub async fn list(
     connection: &impl ConnectionTrait,

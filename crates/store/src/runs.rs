@@ -21,7 +21,8 @@ use crate::{
 pub struct Run {
     /// Key; never used twice.
     pub id: i64,
-    /// Whose server it is, while the user exists.
+    /// Whose server it is, while the user exists. An active run without it is to be failed: somebody
+    /// deleted the user while the server ran.
     pub user_id: Option<i32>,
     /// The row of `spawners`, while it exists.
     pub spawner_id: Option<i32>,
@@ -198,6 +199,19 @@ pub async fn list(connection: &impl ConnectionTrait, phases: &[Phase]) -> Result
     sql::all(connection, &sql, words).await
 }
 
+/// The active runs whose present phase has taken too long, by id.
+pub async fn past_deadline(
+    connection: &impl ConnectionTrait,
+    now: NaiveDateTime,
+) -> Result<Vec<Run>> {
+    sql::all(
+        connection,
+        "SELECT * FROM orrery_runs WHERE active_key IS NOT NULL AND deadline < ? ORDER BY id",
+        values![time::truncate(now)],
+    )
+    .await
+}
+
 /// The active runs of one replica, by id.
 pub async fn list_owned(connection: &impl ConnectionTrait, owner: &str) -> Result<Vec<Run>> {
     sql::all(
@@ -206,6 +220,41 @@ pub async fn list_owned(connection: &impl ConnectionTrait, owner: &str) -> Resul
         values![owner],
     )
     .await
+}
+
+/// The runs that became ready or ended after `after` and not later than `until`, for statistics. Those
+/// before the id `first` are not looked at; see [`first_open`].
+pub async fn changed_between(
+    connection: &impl ConnectionTrait,
+    first: i64,
+    after: NaiveDateTime,
+    until: NaiveDateTime,
+) -> Result<Vec<Run>> {
+    let (after, until) = (time::truncate(after), time::truncate(until));
+    sql::all(
+        connection,
+        "SELECT * FROM orrery_runs WHERE id >= ? AND \
+         ((ready_at > ? AND ready_at <= ?) OR (ended_at > ? AND ended_at <= ?)) ORDER BY id",
+        values![first, after, until, after, until],
+    )
+    .await
+}
+
+/// The first id, from `first` on, of a run that did not end before `until`: nothing will ever be said of
+/// earlier ones that happened later.
+pub async fn first_open(
+    connection: &impl ConnectionTrait,
+    first: i64,
+    until: NaiveDateTime,
+) -> Result<i64> {
+    let found = sql::count(
+        connection,
+        "SELECT COALESCE(MIN(CASE WHEN active_key IS NOT NULL OR ended_at > ? THEN id END), \
+         MAX(id) + 1, 0) AS n FROM orrery_runs WHERE id >= ?",
+        values![time::truncate(until), first],
+    )
+    .await?;
+    Ok(i64::try_from(found).unwrap_or(i64::MAX).max(first))
 }
 
 /// How many runs are in each phase that has any.

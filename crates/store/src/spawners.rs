@@ -227,6 +227,12 @@ pub async fn insert(connection: &impl ConnectionTrait, new: &NewSpawner) -> Resu
     })
 }
 
+/// Gives a server another name, which its user must not have a server of yet. Says whether there is
+/// such a server.
+pub async fn rename(connection: &impl ConnectionTrait, id: i32, name: &str) -> Result<bool> {
+    sql::update(connection, "spawners", id, vec![("name", name.into())]).await
+}
+
 /// Changes a spawner; says whether there is such a spawner.
 pub async fn update(
     connection: &impl ConnectionTrait,
@@ -276,8 +282,8 @@ pub async fn touch_activity(
     Ok(())
 }
 
-/// Deletes a spawner with its address, its OAuth client and its shares, as upstream does. Runs stay,
-/// as a ledger, without the reference.
+/// Deletes a spawner with its address, its OAuth client and its shares, as upstream does. Stop the
+/// server first. Runs stay, as a ledger, without the reference.
 pub async fn delete(connection: &impl ConnectionTrait, id: i32) -> Result<bool> {
     let Some(spawner) = find_by_id(connection, id).await? else {
         return Ok(false);

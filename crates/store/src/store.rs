@@ -22,7 +22,8 @@ use crate::{
 /// How to use the database.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// How many connections at most: readers on SQLite, all on a server.
+    /// How many connections at most: all on a server; on SQLite the readers, of which it makes four
+    /// at most, for each is a thread with a cache of its own.
     pub max_connections: u32,
     /// How long to wait for a free connection, or for the one writer of SQLite.
     pub acquire_timeout: Duration,
@@ -303,7 +304,7 @@ async fn open_file(
     let watch = SqliteConnection::connect_with(&read_only)
         .await
         .map_err(|error| connect_error(url, &error))?;
-    let reader = sqlite_pool(options, options.max_connections)
+    let reader = sqlite_pool(options, options.max_connections.min(4))
         .connect_with(read_only)
         .await
         .map_err(|error| connect_error(url, &error))?;

@@ -307,7 +307,8 @@ pub async fn touch_activity(
 }
 
 /// Deletes a user with everything that upstream deletes along: servers, tokens, OAuth codes, shares.
-/// Runs stay, as a ledger, without the reference. Says whether there was such a user.
+/// Stop the servers first. Runs stay, as a ledger, without the reference. Says whether there was such
+/// a user.
 pub async fn delete(connection: &impl ConnectionTrait, id: i32) -> Result<bool> {
     for spawner in crate::spawners::list_of_user(connection, id).await? {
         crate::spawners::delete(connection, spawner.id).await?;
@@ -350,15 +351,17 @@ fn condition(query: &UserQuery) -> (String, Vec<SqlValue>) {
         parts.push("LOWER(u.name) LIKE LOWER(?)".into());
         values.push(format!("%{filter}%").into());
     }
-    let active = "EXISTS (SELECT 1 FROM spawners s JOIN servers v ON v.id = s.server_id \
-                  WHERE s.user_id = u.id)";
+    // Without a reference to the outer row, so that it is looked up once and not for each user.
+    let active = "IN (SELECT s.user_id FROM spawners s JOIN servers v ON v.id = s.server_id \
+                  WHERE s.user_id IS NOT NULL)";
     match query.state {
-        Some(UserState::Active) => parts.push(active.into()),
-        Some(UserState::Inactive) => parts.push(format!("NOT {active}")),
+        Some(UserState::Active) => parts.push(format!("u.id {active}")),
+        Some(UserState::Inactive) => parts.push(format!("u.id NOT {active}")),
         Some(UserState::Ready) => {
-            parts.push(active.into());
+            parts.push(format!("u.id {active}"));
             parts.push(
-                "EXISTS (SELECT 1 FROM orrery_runs r WHERE r.user_id = u.id AND r.phase = 'ready')"
+                "u.id IN (SELECT r.user_id FROM orrery_runs r \
+                 WHERE r.phase = 'ready' AND r.user_id IS NOT NULL)"
                     .into(),
             );
         }

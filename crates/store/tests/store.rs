@@ -1,6 +1,11 @@
 //! Every query on every database: SQLite always, PostgreSQL and MariaDB where the environment says
 //! where they are (`tests/databases/start.sh` starts them).
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "in a test, a panic at the line is the best report"
+)]
+
 #[path = "store/harness.rs"]
 mod harness;
 

@@ -31,3 +31,4 @@ CREATE TABLE orrery_runs (
 CREATE INDEX ix_orrery_runs_phase ON orrery_runs (phase);
 CREATE INDEX ix_orrery_runs_user_id ON orrery_runs (user_id);
 CREATE INDEX ix_orrery_runs_spawner_id ON orrery_runs (spawner_id);
+-- MySQL makes an index for each foreign key by itself, so upstream's tables need none of ours.

@@ -37,7 +37,7 @@ async fn groups_and_their_members() {
         );
         assert_eq!(groups::find(read, "none").await.unwrap(), None);
         assert_eq!(groups::count(read).await.unwrap(), 2);
-        assert_eq!(groups::list(read, 1, 10).await.unwrap(), [team.clone()]);
+        assert_eq!(groups::list(read, 1, 10).await.unwrap(), vec![team.clone()]);
         let of_bob: Vec<_> = groups::of_users(read, &[bob])
             .await
             .unwrap()
@@ -167,11 +167,11 @@ async fn roles_are_given_taken_and_found() {
         assert_eq!(roles::of_user_and_groups(read, bob).await.unwrap(), []);
         assert_eq!(
             roles::of(read, Holder::User(ada)).await.unwrap(),
-            [viewer.clone()]
+            vec![viewer.clone()]
         );
         assert_eq!(
             roles::of(read, Holder::Service(service.id)).await.unwrap(),
-            [grader.clone()]
+            vec![grader.clone()]
         );
         let names = roles::names_of_many(read, HolderKind::User, &[ada, bob])
             .await

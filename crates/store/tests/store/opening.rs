@@ -28,7 +28,7 @@ async fn the_sqlite_schema_is_upstreams() {
         .await
         .unwrap();
     let rows = connection
-        .fetch_all("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name NOT LIKE 'orrery%' AND name NOT LIKE 'sqlite%'")
+        .fetch_all("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'orrery%' AND tbl_name NOT LIKE 'orrery%' AND name NOT LIKE 'sqlite%'")
         .await
         .unwrap();
     let mut ours: Vec<String> = rows.iter().map(|row| normal(row.get(0))).collect();

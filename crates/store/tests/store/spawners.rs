@@ -122,7 +122,7 @@ async fn a_server_starts_is_listed_and_stops() {
         );
         assert_eq!(
             spawners::list_of_user(read, ada.id).await.unwrap(),
-            [default.clone()]
+            vec![default.clone()]
         );
     })
     .await;

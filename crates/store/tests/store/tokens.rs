@@ -41,7 +41,7 @@ async fn a_token_is_found_by_prefix_until_it_expires() {
                 .await
                 .unwrap()
         };
-        assert_eq!(candidates(99).await, [inserted.clone()]);
+        assert_eq!(candidates(99).await, vec![inserted.clone()]);
         assert!(token_hash::verify_token(
             &candidates(99).await[0].hashed,
             token.expose()

@@ -255,7 +255,7 @@ for t in sorted(i.get_table_names()):
         "primary": i.get_pk_constraint(t)["name"],
         "unique": sorted([u["name"], u["column_names"]] for u in i.get_unique_constraints(t)),
         "foreign": sorted([f["name"], f["constrained_columns"], f["referred_table"], f["referred_columns"], f["options"]] for f in i.get_foreign_keys(t)),
-        "indexes": sorted([x["name"], x["column_names"], bool(x["unique"])] for x in i.get_indexes(t)),
+        "indexes": sorted([x["name"], x["column_names"], bool(x["unique"])] for x in i.get_indexes(t) if not x["name"].startswith("orrery_")),
         "options": {k: v for k, v in i.get_table_options(t).items()},
     }
 print(json.dumps(out))

@@ -357,7 +357,4 @@ async fn a_look_is_cheap() {
     let each = begun.elapsed() / rounds;
     // A build without optimisation on a busy machine; a release build takes a small part of this.
     assert!(each < Duration::from_millis(1), "{each:?}");
-    if std::env::var_os("ORRERY_TEST_SHOW_TIMES").is_some() {
-        panic!("one look takes {each:?}");
-    }
 }
