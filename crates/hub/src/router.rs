@@ -29,6 +29,8 @@ pub enum Needs {
     Credentials,
     /// One of these scopes: for whom or what the path names, or without limits if it names nothing.
     Scopes(&'static [Scope]),
+    /// One of these scopes for the server that the path names; for the default server, if it names none.
+    ServerScopes(&'static [Scope]),
     /// One of these scopes, be it for some targets only: the handler filters what it shows.
     SomeScopes(&'static [Scope]),
 }
@@ -121,6 +123,7 @@ pub fn router(hub: AppState) -> Router {
         .layer(from_fn_with_state(hub.clone(), auth::identify))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(hub.clone(), auth::bound))
+        .layer(from_fn_with_state(hub.clone(), crate::metrics::measure))
         .with_state(hub)
 }
 
@@ -163,11 +166,12 @@ async fn check(needs: Needs, request: Request) -> Result<Request, Refusal> {
         Needs::Login if requester.user().is_none() => return Err(missing_login()),
         Needs::Login => (None, false),
         Needs::LoginAnd(_) if requester.user().is_none() => return Err(missing_login()),
-        Needs::Credentials | Needs::Scopes(_) | Needs::SomeScopes(_) if requester.identity.is_none() => {
+        Needs::Credentials | Needs::Scopes(_) | Needs::ServerScopes(_) | Needs::SomeScopes(_)
+            if requester.identity.is_none() => {
             return Err(missing_credentials());
         }
         Needs::Credentials => (None, false),
-        Needs::LoginAnd(scopes) | Needs::Scopes(scopes) => (Some(scopes), false),
+        Needs::LoginAnd(scopes) | Needs::Scopes(scopes) | Needs::ServerScopes(scopes) => (Some(scopes), false),
         Needs::SomeScopes(scopes) => (Some(scopes), true),
     };
     if let Some(scopes) = scopes {
@@ -177,6 +181,7 @@ async fn check(needs: Needs, request: Request) -> Result<Request, Refusal> {
         let named = |kind: &str| parameters.iter().find(|(name, _)| *name == kind).map(|(_, value)| value);
         let target = match (named("user"), named("server"), named("group"), named("service")) {
             (Some(user), Some(server), _, _) => Some(Target::Server { user, server }),
+            (Some(user), ..) if matches!(needs, Needs::ServerScopes(_)) => Some(Target::Server { user, server: "" }),
             (Some(user), ..) => Some(Target::User(user)),
             (_, _, Some(group), _) => Some(Target::Group(group)),
             (_, _, _, Some(service)) => Some(Target::Service(service)),

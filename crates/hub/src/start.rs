@@ -150,6 +150,7 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         .filter(|service| service.oauth_no_confirm)
         .map(|service| service.oauth_client_id.clone())
         .collect();
+    let started = clock.now();
     let state = HubState {
         signer: Signer::new(&secret),
         urls,
@@ -166,6 +167,8 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         oauth_no_confirm,
         proxy_token,
         stop: CancellationToken::new(),
+        cleanup: crate::api::Cleanup::default(),
+        started,
         metrics: Metrics::new()?,
         config,
     };
@@ -209,12 +212,12 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
         () = hub.stop.cancelled() => {}
     }
     tracing::info!("shutting down");
-    let cleanup_servers = hub.config.hub.cleanup_servers;
+    let cleanup_servers = hub.cleanup.servers(hub.config.hub.cleanup_servers);
     if tokio::time::timeout(STOP_ALL, hub.servers.shutdown(cleanup_servers)).await.is_err() {
         tracing::warn!(seconds = STOP_ALL.as_secs(), "some servers did not stop in time");
     }
     hub.routes.close();
-    proxy.stop(hub.config.hub.cleanup_proxy).await;
+    proxy.stop(hub.cleanup.proxy(hub.config.hub.cleanup_proxy)).await;
     closing.cancel();
     for task in [serving, keeping, moving] {
         if let Err(error) = task.await {

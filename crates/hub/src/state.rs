@@ -58,6 +58,10 @@ pub struct HubState {
     pub proxy_token: Secret,
     /// Asked to stop: by a signal or by the API.
     pub stop: tokio_util::sync::CancellationToken,
+    /// What a request to shut down wants stopped along with the hub.
+    pub cleanup: crate::api::Cleanup,
+    /// When this hub was built.
+    pub started: orrery_store::NaiveDateTime,
     /// Metrics, as `/hub/metrics` shows them.
     pub metrics: crate::metrics::Metrics,
 }

@@ -1,6 +1,7 @@
 //! Logging in by the form.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Form, OriginalUri, State};
 use axum::http::{StatusCode, Uri, header};
@@ -43,6 +44,7 @@ pub async fn submit(
     OriginalUri(uri): OriginalUri,
     form: Result<Form<Vec<(String, String)>>, axum::extract::rejection::FormRejection>,
 ) -> Result<Response> {
+    let began = Instant::now();
     let Ok(Form(fields)) = form else {
         return Err(Error::bad_request("The login form could not be read: it is not valid UTF-8 form data."));
     };
@@ -78,13 +80,13 @@ pub async fn submit(
             hub.throttle.succeeded(&keys[0]);
             log_in(&hub, &requester, &user);
             tracing::info!(user = %user.name, address = %requester.browser.address, "user logged in");
-            hub.metrics.login(true);
+            hub.metrics.login(true, began.elapsed());
             let next = next_url(&hub, &requester, &uri, Some(&user)).await?;
             Ok((StatusCode::FOUND, [(header::LOCATION, next)]).into_response())
         }
         None => {
             hub.throttle.failed(&keys, hub.clock.now());
-            hub.metrics.login(false);
+            hub.metrics.login(false, began.elapsed());
             tracing::warn!(
                 user = %for_log(&credentials.username, SHOWN),
                 address = %for_log(&requester.browser.address, 64),

@@ -12,6 +12,7 @@ use crate::state::AppState;
 /// `GET /hub/logout`: ends the browser session: its cookies and every token made in it, so that
 /// servers refuse it as well.
 pub async fn logout(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Response> {
+    let began = std::time::Instant::now();
     if let Some(user) = requester.user() {
         if hub.config.hub.shutdown_on_logout {
             for view in hub.servers.views(user).await? {
@@ -40,5 +41,6 @@ pub async fn logout(State(hub): State<AppState>, Asking(requester): Asking) -> R
     requester.clear_cookie(session::SESSION_COOKIE, &hub.urls.base);
     requester.clear_cookie(LOGIN_COOKIE, &hub.urls.hub);
     requester.clear_cookie(xsrf::NAME, &hub.urls.hub);
+    hub.metrics.logout(began.elapsed());
     Ok(page)
 }

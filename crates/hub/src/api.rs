@@ -1,0 +1,63 @@
+//! The REST API, as JupyterHub 6.1.1 answers it.
+//!
+//! One file for each endpoint or small family, with its wire types. A handler's scopes stand in the
+//! route's [`Needs`](crate::router::Needs); what a model shows of somebody is filtered in [`models`].
+
+mod activity;
+mod arguments;
+mod authorizations;
+mod body;
+mod groups;
+mod info;
+mod models;
+mod path;
+mod proxy;
+mod python;
+mod self_user;
+mod server;
+mod server_progress;
+mod server_start;
+mod server_stop;
+mod services;
+mod shares;
+mod shutdown;
+mod time;
+mod tokens;
+mod user;
+mod user_models;
+mod users;
+
+use std::time::Duration;
+
+use crate::router::Routes;
+
+pub use shutdown::Cleanup;
+
+/// How long a request waits for a start before it answers that the start goes on
+/// (upstream's `slow_spawn_timeout`).
+pub const SLOW_SPAWN: Duration = Duration::from_secs(10);
+/// How long a request waits for a stop before it answers that the stop goes on
+/// (upstream's `slow_stop_timeout`).
+pub const SLOW_STOP: Duration = Duration::from_secs(10);
+
+/// All routes of the REST API.
+pub fn routes() -> Routes {
+    Routes::default()
+        .merge(info::routes())
+        .merge(self_user::routes())
+        .merge(users::routes())
+        .merge(user::routes())
+        .merge(activity::routes())
+        .merge(tokens::routes())
+        .merge(server::routes())
+        .merge(server_start::routes())
+        .merge(server_stop::routes())
+        .merge(server_progress::routes())
+        .merge(groups::routes())
+        .merge(services::routes())
+        .merge(proxy::routes())
+        .merge(shutdown::routes())
+        .merge(authorizations::routes())
+        .merge(shares::routes())
+        .merge(crate::metrics::routes())
+}

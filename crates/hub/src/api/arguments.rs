@@ -1,0 +1,212 @@
+//! The query of API requests, and pages of lists.
+
+use axum::extract::{FromRequestParts, OriginalUri};
+use axum::http::header;
+use axum::http::request::Parts;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Value, json};
+
+use crate::auth::{Requester, redirects};
+use crate::error::{Error, Result};
+use crate::state::HubState;
+
+/// Asks for a list as `{"items": […], "_pagination": {…}}`.
+const PAGINATION: &str = "application/jupyterhub-pagination+json";
+
+/// Python's `quote_plus`, but for the space.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'-')
+    .remove(b'~');
+
+/// The arguments of a request's query.
+pub(super) struct Arguments {
+    pairs: Vec<(String, String)>,
+    path: String,
+    accepts_pagination: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Arguments {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let uri = parts
+            .extensions
+            .get::<OriginalUri>()
+            .map_or(&parts.uri, |original| &original.0);
+        let accept = parts
+            .headers
+            .get(header::ACCEPT)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        Ok(Self {
+            pairs: redirects::query_pairs(uri),
+            path: uri.path().to_owned(),
+            accepts_pagination: accept
+                .split(',')
+                .any(|kind| kind.trim().eq_ignore_ascii_case(PAGINATION)),
+        })
+    }
+}
+
+impl Arguments {
+    /// The last value given for `name`.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.pairs
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.trim())
+    }
+
+    /// Whether user models are to list servers that do not run as well.
+    pub(super) fn include_stopped_servers(&self) -> bool {
+        self.get("include_stopped_servers")
+            .is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+    }
+
+    /// Which page of a list is asked for.
+    pub(super) fn page(&self, hub: &HubState) -> Result<Page> {
+        let positive = |value: i64| u64::try_from(value).unwrap_or_default().max(1);
+        let max = positive(hub.config.hub.api_page_max_limit);
+        // Clients that do not know of pages are spared missing what is on the next one.
+        let default = if self.accepts_pagination {
+            positive(hub.config.hub.api_page_default_limit)
+        } else {
+            max
+        };
+        let number = |name| match self.get(name) {
+            None => Ok(None),
+            Some(text) => magnitude(text).map(Some).ok_or_else(|| {
+                Error::bad_request("Invalid argument type, offset and limit must be integers")
+            }),
+        };
+        Ok(Page {
+            offset: number("offset")?.unwrap_or(0),
+            limit: number("limit")?.unwrap_or(default).clamp(1, max),
+        })
+    }
+
+    /// The answer with one page of a list of `total` items: with or without the frame around it, as the
+    /// client asked.
+    pub(super) fn paginated(
+        &self,
+        requester: &Requester,
+        items: Value,
+        page: Page,
+        total: u64,
+    ) -> Value {
+        if !self.accepts_pagination {
+            return items;
+        }
+        self.framed(requester, items, page, total)
+    }
+
+    /// One page of a list that always has its frame.
+    pub(super) fn framed(
+        &self,
+        requester: &Requester,
+        items: Value,
+        page: Page,
+        total: u64,
+    ) -> Value {
+        let next_offset = page.offset.saturating_add(page.limit);
+        let next = (next_offset < total).then(|| {
+            json!({
+                "offset": next_offset,
+                "limit": page.limit,
+                "url": self.next_url(requester, next_offset, page.limit),
+            })
+        });
+        json!({
+            "items": items,
+            "_pagination": { "offset": page.offset, "limit": page.limit, "total": total, "next": next },
+        })
+    }
+
+    fn next_url(&self, requester: &Requester, offset: u64, limit: u64) -> String {
+        let mut query: Vec<(&str, String)> = Vec::new();
+        for (key, value) in &self.pairs {
+            match key.as_str() {
+                "offset" | "limit" if query.iter().any(|(known, _)| known == key) => {}
+                "offset" => query.push(("offset", offset.to_string())),
+                "limit" => query.push(("limit", limit.to_string())),
+                _ => query.push((key, value.clone())),
+            }
+        }
+        for (key, value) in [("offset", offset), ("limit", limit)] {
+            if !query.iter().any(|(known, _)| *known == key) {
+                query.push((key, value.to_string()));
+            }
+        }
+        let quoted = |text: &str| {
+            utf8_percent_encode(text, QUERY)
+                .to_string()
+                .replace("%20", "+")
+        };
+        let query: Vec<_> = query
+            .iter()
+            .map(|(key, value)| format!("{}={}", quoted(key), quoted(value)))
+            .collect();
+        let browser = &requester.browser;
+        format!(
+            "{}://{}{}?{}",
+            browser.scheme,
+            browser.host,
+            self.path,
+            query.join("&")
+        )
+    }
+}
+
+/// A part of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    /// How many items are left out at the start.
+    pub(super) offset: u64,
+    /// How many items there are at most.
+    pub(super) limit: u64,
+}
+
+/// Reads an integer as Python does, without its sign; a huge one becomes the largest.
+fn magnitude(text: &str) -> Option<u64> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let well_formed = !digits.is_empty()
+        && !digits.starts_with('_')
+        && !digits.ends_with('_')
+        && !digits.contains("__")
+        && digits
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'_');
+    // Databases count in signed numbers.
+    let largest = u64::try_from(i64::MAX).unwrap_or_default();
+    well_formed.then(|| {
+        digits
+            .replace('_', "")
+            .parse()
+            .unwrap_or(largest)
+            .min(largest)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_python_reads_them() {
+        for (text, expected) in [
+            ("5", Some(5)),
+            ("-5", Some(5)),
+            ("+1_000", Some(1000)),
+            ("99999999999999999999999", Some(9_223_372_036_854_775_807)),
+            ("", None),
+            ("1.5", None),
+            ("x", None),
+            ("_1", None),
+        ] {
+            assert_eq!(magnitude(text), expected, "{text}");
+        }
+    }
+}

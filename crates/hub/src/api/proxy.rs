@@ -1,0 +1,100 @@
+//! `/api/proxy`: the proxy's routing table.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use orrery_core::scopes::Scope;
+use serde_json::{Map, Value, json};
+
+use super::arguments::Arguments;
+use super::body::JsonBody;
+use crate::auth::Asking;
+use crate::error::{Error, Result};
+use crate::router::{Needs, Routes};
+use crate::routes::KeeperError;
+use crate::state::AppState;
+
+pub(super) fn routes() -> Routes {
+    let needs = Needs::Scopes(&[Scope::Proxy]);
+    Routes::default()
+        .get("/api/proxy", needs, list)
+        .post("/api/proxy", needs, check)
+        .patch("/api/proxy", needs, relocate)
+}
+
+/// `GET`: the routes that the proxy has now, by their specification.
+async fn list(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    arguments: Arguments,
+) -> Result<Json<Value>> {
+    let page = arguments.page(&hub)?;
+    let all = hub
+        .routes
+        .routes()
+        .await
+        .map_err(|error| away(&error.into()))?;
+    let total = all.len() as u64;
+    let bounded = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let shown: Map<String, Value> = all
+        .into_iter()
+        .skip(bounded(page.offset))
+        .take(bounded(page.limit))
+        .map(|(spec, route)| {
+            let model = json!({ "routespec": spec, "target": route.target, "data": route.data });
+            (spec, model)
+        })
+        .collect();
+    Ok(Json(arguments.paginated(
+        &requester,
+        Value::Object(shown),
+        page,
+        total,
+    )))
+}
+
+/// `POST`: compares the table with what it should be and mends it.
+async fn check(State(hub): State<AppState>) -> Result<Response> {
+    mend(&hub).await
+}
+
+/// `PATCH`: a new proxy is in charge. Its address and token stand in the configuration, so all that can be
+/// said is that it is the configured one.
+async fn relocate(State(hub): State<AppState>, JsonBody(body): JsonBody) -> Result<Response> {
+    let fields = match &body {
+        Value::Null => return Err(Error::bad_request("need JSON body")),
+        Value::Object(fields) => fields,
+        _ => return Err(Error::bad_request("Request body must be JSON dict")),
+    };
+    let text = |key: &str| {
+        fields
+            .get(key)
+            .map(|value| value.as_str().unwrap_or_default())
+    };
+    let elsewhere = text("api_url").is_some_and(|url| {
+        url.trim_end_matches('/') != hub.config.chp.api_url.trim_end_matches('/')
+    });
+    let other_token = text("auth_token").is_some_and(|token| !hub.proxy_token.matches(token));
+    if elsewhere || other_token {
+        return Err(Error::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "The proxy's address and token cannot change while the hub runs; \
+             set c.ConfigurableHTTPProxy.api_url and auth_token and start the hub again.",
+        ));
+    }
+    mend(&hub).await
+}
+
+async fn mend(hub: &AppState) -> Result<Response> {
+    hub.routes.check().await.map_err(|error| away(&error))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], "").into_response())
+}
+
+fn away(error: &KeeperError) -> Error {
+    tracing::error!(%error, "the proxy's routes could not be read or mended on request");
+    Error::new(
+        StatusCode::BAD_GATEWAY,
+        "The proxy does not answer right now.",
+    )
+}

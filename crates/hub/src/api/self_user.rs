@@ -1,0 +1,91 @@
+//! `/api/user`: who asks.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use orrery_core::scopes::{Owner, identify_scopes};
+use serde_json::json;
+
+use super::arguments::Arguments;
+use super::models::{self, ServiceDetail};
+use super::user_models;
+use crate::auth::{Asking, Identity, Requester};
+use crate::error::{Error, Result};
+use crate::router::{Needs, Routes};
+use crate::state::AppState;
+
+pub(super) fn routes() -> Routes {
+    Routes::default().get("/api/user", Needs::Nothing, show)
+}
+
+/// `GET /api/user`: the requester's own model, with the token and its scopes. Single-user servers and
+/// services ask this with their users' tokens, on each request whose answer they do not remember, so
+/// the answer is kept along with what is known of the credentials, as long as nothing in the database
+/// changes.
+async fn show(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    arguments: Arguments,
+) -> Result<Response> {
+    let Some(identity) = &requester.identity else {
+        return Err(Error::forbidden(""));
+    };
+    if arguments.include_stopped_servers() {
+        return Ok(respond(answer(&hub, &requester, identity, true).await?));
+    }
+    if let Some(kept) = requester.self_answer.get() {
+        return Ok(respond(kept.clone()));
+    }
+    let answer = answer(&hub, &requester, identity, false).await?;
+    // Another request may have been faster; both say the same.
+    let _ = requester.self_answer.set(answer.clone());
+    Ok(respond(answer))
+}
+
+fn respond(answer: Bytes) -> Response {
+    (
+        [(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        )],
+        answer,
+    )
+        .into_response()
+}
+
+async fn answer(
+    hub: &AppState,
+    requester: &Requester,
+    identity: &Identity,
+    stopped: bool,
+) -> Result<Bytes> {
+    // Everybody may know who they are, whatever their token is for.
+    let mut model = match identity {
+        Identity::User(user) => {
+            let scopes = requester
+                .scopes
+                .union(&identify_scopes(Owner::User(&user.name)));
+            user_models::user(hub, &scopes, user, stopped).await?
+        }
+        Identity::Service(service) => {
+            let scopes = requester
+                .scopes
+                .union(&identify_scopes(Owner::Service(&service.fields.name)));
+            models::service(hub, &scopes, service, ServiceDetail::Row).await?
+        }
+    };
+    let token = requester.token.as_ref();
+    model.insert(
+        "token_id".to_owned(),
+        json!(token.map(|token| models::token_id(token))),
+    );
+    model.insert(
+        "session_id".to_owned(),
+        json!(token.and_then(|token| token.session_id.as_deref())),
+    );
+    model.insert("scopes".to_owned(), json!(requester.scopes.to_strings()));
+    serde_json::to_vec(&model)
+        .map(Bytes::from)
+        .map_err(|error| Error::Internal(format!("a user's model could not be written: {error}")))
+}

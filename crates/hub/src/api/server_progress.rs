@@ -1,0 +1,123 @@
+//! `/api/users/{user}/servers/{server}/progress`: a start's events, as they happen.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, stream};
+use orrery_core::scopes::Scope;
+use tokio::time::Instant;
+
+use super::path::PathServer;
+use crate::error::{Error, Result};
+use crate::router::{Needs, Routes};
+use crate::servers::ProgressEvent;
+use crate::state::AppState;
+
+/// How often something is sent while nothing happens, so that no proxy between thinks the connection
+/// dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(8);
+/// How long one request is served at most. Browsers ask again, and are told everything again.
+const LONGEST: Duration = Duration::from_secs(2 * 3600);
+
+pub(super) fn routes() -> Routes {
+    let needs = Needs::ServerScopes(&[Scope::ReadServers]);
+    Routes::default()
+        .get("/api/users/{user}/server/progress", needs, progress)
+        .get("/api/users/{user}/servers//progress", needs, progress)
+        .get(
+            "/api/users/{user}/servers/{server}/progress",
+            needs,
+            progress,
+        )
+}
+
+/// `GET`: server-sent events. Those so far come at once; the stream ends with the one that says `ready` or
+/// `failed`, or when the client goes away.
+async fn progress(State(hub): State<AppState>, path: PathServer) -> Result<Response> {
+    let view = hub
+        .servers
+        .view(&path.user, &path.server)
+        .await?
+        .ok_or_else(|| Error::not_found(""))?;
+    let events = hub
+        .servers
+        .events(&path.user, &path.server)
+        .await?
+        .ok_or_else(|| Error::bad_request(format!("{} is not starting...", view.log_name())))?;
+    let lines = lines(
+        Box::pin(events.map(|event| encode(&event))),
+        KEEP_ALIVE,
+        Instant::now() + LONGEST,
+    );
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/event-stream"),
+        ),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    Ok((headers, Body::from_stream(lines)).into_response())
+}
+
+fn encode(event: &ProgressEvent) -> Bytes {
+    match serde_json::to_string(event) {
+        Ok(json) => format!("data: {json}\n\n").into(),
+        // An event is texts and numbers; should one not be writable, the others still matter.
+        Err(_) => Bytes::from_static(b"\n\n"),
+    }
+}
+
+type Encoded = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+
+/// Events with empty lines between where nothing is said for `silence`, until `end` at the latest.
+fn lines(
+    events: Encoded,
+    silence: Duration,
+    end: Instant,
+) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+    let greeting = stream::once(std::future::ready(Ok(Bytes::from_static(b"\n\n"))));
+    greeting.chain(stream::unfold(events, move |mut events| async move {
+        let pause = end.min(Instant::now() + silence);
+        match tokio::time::timeout_at(pause, events.next()).await {
+            Ok(Some(event)) => Some((Ok(event), events)),
+            Ok(None) => None,
+            Err(_) if Instant::now() >= end => None,
+            Err(_) => Some((Ok(Bytes::from_static(b"\n\n")), events)),
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn silence_is_filled_and_has_an_end() {
+        let event = stream::once(std::future::ready(Bytes::from_static(b"data: {}\n\n")));
+        let events: Encoded = Box::pin(event.chain(stream::pending()));
+        let end = Instant::now() + Duration::from_millis(100);
+        let sent: Vec<_> = lines(events, Duration::from_millis(10), end)
+            .collect()
+            .await;
+        let sent: Vec<Bytes> = sent
+            .into_iter()
+            .map(|line| line.expect("lines never fail"))
+            .collect();
+        assert_eq!(sent[..2], [&b"\n\n"[..], b"data: {}\n\n"]);
+        assert!(sent.len() > 2, "nothing was sent in the silence");
+        assert!(sent[2..].iter().all(|line| line == "\n\n"));
+    }
+
+    #[tokio::test]
+    async fn the_stream_ends_with_its_events() {
+        let events: Encoded = Box::pin(stream::empty());
+        let end = Instant::now() + Duration::from_secs(60);
+        assert_eq!(lines(events, Duration::from_secs(60), end).count().await, 1);
+    }
+}

@@ -1,0 +1,85 @@
+//! Points in time on the wire.
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime};
+
+/// Upstream's form: ISO 8601 in UTC, with microseconds where there are any.
+pub(super) fn isoformat(time: NaiveDateTime) -> String {
+    let fraction = if time.and_utc().timestamp_subsec_micros() == 0 {
+        ""
+    } else {
+        "%.6f"
+    };
+    time.format(&format!("%Y-%m-%dT%H:%M:%S{fraction}Z"))
+        .to_string()
+}
+
+/// A point in time as clients write it: ISO 8601 with or without a zone (none means UTC), with `T` or
+/// a space, down to minutes, seconds or fractions; a date alone; or as in e-mails.
+pub(super) fn parse(text: &str) -> Option<NaiveDateTime> {
+    let text = text.trim();
+    if text.len() > 64 {
+        return None;
+    }
+    for format in [
+        "%Y-%m-%dT%H:%M:%S%.f%#z",
+        "%Y-%m-%d %H:%M:%S%.f%#z",
+        "%Y-%m-%d %H:%M:%S%.f %#z",
+        "%Y-%m-%dT%H:%M%#z",
+    ] {
+        if let Ok(time) = DateTime::parse_from_str(text, format) {
+            return Some(time.naive_utc());
+        }
+    }
+    let without_zone = text.strip_suffix(['Z', 'z']).unwrap_or(text);
+    for format in [
+        "%Y-%m-%dT%H:%M:%S%.f",
+        "%Y-%m-%d %H:%M:%S%.f",
+        "%Y-%m-%dT%H:%M",
+        "%Y-%m-%d %H:%M",
+        "%Y%m%dT%H%M%S%.f",
+    ] {
+        if let Ok(time) = NaiveDateTime::parse_from_str(without_zone, format) {
+            return Some(time);
+        }
+    }
+    if let Ok(day) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        return day.and_hms_opt(0, 0, 0);
+    }
+    DateTime::parse_from_rfc2822(text)
+        .ok()
+        .map(|time| time.naive_utc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_in_the_forms_that_clients_write() {
+        for (text, expected) in [
+            ("2026-01-02T03:04:05.123456Z", "2026-01-02T03:04:05.123456Z"),
+            ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z"),
+            ("2026-01-02T03:04:05.5", "2026-01-02T03:04:05.500000Z"),
+            ("2026-01-02 03:04:05+02:00", "2026-01-02T01:04:05Z"),
+            ("2026-01-02T03:04:05.25+0200", "2026-01-02T01:04:05.250000Z"),
+            ("2026-01-02T03:04", "2026-01-02T03:04:00Z"),
+            ("2026-01-02", "2026-01-02T00:00:00Z"),
+            ("Fri, 02 Jan 2026 03:04:05 +0000", "2026-01-02T03:04:05Z"),
+        ] {
+            assert_eq!(
+                parse(text).map(isoformat).as_deref(),
+                Some(expected),
+                "{text}"
+            );
+        }
+        for bad in [
+            "",
+            "soon",
+            "2026-13-01",
+            "2026-01-02T25:00:00Z",
+            &"9".repeat(100),
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

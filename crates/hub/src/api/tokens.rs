@@ -1,0 +1,474 @@
+//! `/api/users/{user}/tokens`: a user's API tokens.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use chrono::TimeDelta;
+use orrery_core::Secret;
+use orrery_core::authenticator::Credentials;
+use orrery_core::scopes::{Client, NoGroups, Owner, Scope, ScopeError, Target};
+use orrery_store::api_tokens::{self, ApiToken, NewApiToken};
+use orrery_store::token_hash::{self, Origin};
+use orrery_store::users::{self, User};
+use orrery_store::{StoreError, roles};
+use serde_json::{Map, Value, json};
+
+use super::body::JsonBody;
+use super::{models, python};
+use crate::auth::{self, AUTHENTICATE_TIMEOUT, Asking, Identity, Requester};
+use crate::error::{Error, Result};
+use crate::router::{Needs, Routes};
+use crate::state::AppState;
+
+/// The longest note that is kept, in characters.
+const MAX_NOTE: usize = 1023;
+/// The longest life of a token, in seconds: a thousand years.
+const LONGEST: i64 = 1000 * 366 * 86_400;
+
+pub(super) fn routes() -> Routes {
+    let (list, one) = (
+        "/api/users/{user}/tokens",
+        "/api/users/{user}/tokens/{token_id}",
+    );
+    Routes::default()
+        .get(list, Needs::Scopes(&[Scope::ReadTokens]), show_all)
+        // Somebody who is not logged in may prove who they are in the body.
+        .post(list, Needs::Nothing, create)
+        .get(one, Needs::Scopes(&[Scope::ReadTokens]), show)
+        .delete(one, Needs::Scopes(&[Scope::Tokens]), delete)
+}
+
+/// `GET …/tokens`: those that have not expired, the one used longest ago first.
+async fn show_all(State(hub): State<AppState>, Path(name): Path<String>) -> Result<Json<Value>> {
+    let user = find_user(&hub, &name).await?;
+    let scopes = auth::user_scopes(&hub, hub.store.read(), &user).await?;
+    let now = hub.clock.now();
+    let mut tokens = api_tokens::list(hub.store.read(), api_tokens::Owner::User(user.id)).await?;
+    tokens.retain(|token| token.expires_at.is_none_or(|end| end >= now));
+    tokens.sort_by_key(|token| token.last_activity.or(token.created));
+    let owner = Identity::User(Arc::new(user));
+    let mut shown = Vec::with_capacity(tokens.len());
+    for token in &tokens {
+        shown.push(models::token(&hub, token, &owner, &scopes).await?);
+    }
+    Ok(Json(json!({ "api_tokens": shown })))
+}
+
+/// `GET …/tokens/{id}`.
+async fn show(
+    State(hub): State<AppState>,
+    Path((name, id)): Path<(String, String)>,
+) -> Result<Json<Value>> {
+    let user = find_user(&hub, &name).await?;
+    let token = find_token(&hub, &user, &id).await?;
+    let scopes = auth::user_scopes(&hub, hub.store.read(), &user).await?;
+    let owner = Identity::User(Arc::new(user));
+    Ok(Json(Value::Object(
+        models::token(&hub, &token, &owner, &scopes).await?,
+    )))
+}
+
+/// `DELETE …/tokens/{id}`. With a token from an OAuth login go all of the same application.
+async fn delete(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    Path((name, id)): Path<(String, String)>,
+) -> Result<Response> {
+    let user = find_user(&hub, &name).await?;
+    let token = find_token(&hub, &user, &id).await?;
+    let (token, user_id) = (&token, user.id);
+    hub.store
+        .write(|transaction| async move {
+            match token.client_id.as_deref() {
+                Some(client) if client != "jupyterhub" => {
+                    let owner = api_tokens::Owner::User(user_id);
+                    api_tokens::delete_of_owner_and_client(&transaction, owner, client).await?;
+                }
+                _ => {
+                    api_tokens::delete(&transaction, token.id).await?;
+                }
+            }
+            Ok::<_, StoreError>(())
+        })
+        .await?;
+    tracing::info!(user = %user.name, token = token.id, by = requester.name(), "token deleted");
+    Ok((
+        StatusCode::NO_CONTENT,
+        [(header::CONTENT_TYPE, "text/plain")],
+    )
+        .into_response())
+}
+
+/// `POST …/tokens`: a new token, which the answer shows this once.
+async fn create(
+    State(hub): State<AppState>,
+    Asking(asking): Asking,
+    Path(name): Path<String>,
+    body: JsonBody,
+) -> Result<Response> {
+    let body = body.object_or_nothing("Body must be a JSON dict or empty")?;
+    let requester = Permitted::find(&hub, &asking, &body).await?;
+    let kind = match &requester.identity {
+        Identity::User(_) => "User",
+        Identity::Service(_) => "Service",
+    };
+    let user = users::find(hub.store.read(), &name).await?;
+    let target = user.as_ref().map(|user| Target::User(&user.name));
+    let (Some(user), true) = (&user, requester.may_make_tokens(&hub, target).await?) else {
+        let name: String = name.chars().take(64).collect();
+        return Err(Error::forbidden(format!(
+            "{kind} {name} not found or no permissions to generate tokens"
+        )));
+    };
+    let is_own = matches!(&requester.identity, Identity::User(asking) if asking.id == user.id);
+    let wish = Wish::read(&hub, &body)?;
+    let note = wish.note.unwrap_or_else(|| {
+        let by = if is_own {
+            String::new()
+        } else {
+            format!(" by {} {}", kind.to_lowercase(), requester.name())
+        };
+        format!("Requested via api{by}")
+    });
+    let owner_scopes = auth::user_scopes(&hub, hub.store.read(), user).await?;
+    let scopes = match (wish.scopes, wish.roles) {
+        (Some(_), Some(_)) => {
+            return Err(Error::bad_request(
+                "Can only assign one of scopes or roles when creating tokens.",
+            ));
+        }
+        (Some(scopes), None) => scopes,
+        (None, Some(names)) => scopes_of_roles(&hub, &names).await?,
+        (None, None) => match roles::find(hub.store.read(), "token").await? {
+            Some(role) => role.scopes,
+            None => vec!["inherit".to_owned()],
+        },
+    };
+    hub.scopes
+        .check(&scopes, "token")
+        .map_err(|error| bad_scopes(&error, user))?;
+    let owner = Owner::User(&user.name);
+    let members = hub
+        .scopes
+        .token_members_in_question(&scopes, owner, &owner_scopes, &Client::Hub);
+    let groups = auth::memberships(hub.store.read(), members.iter().map(String::as_str)).await?;
+    hub.scopes
+        .check_token(&scopes, owner, &owner_scopes, &Client::Hub, &groups)
+        .map_err(|error| bad_scopes(&error, user))?;
+
+    let secret = token_hash::generate_token()?;
+    let now = hub.clock.now();
+    let new = NewApiToken {
+        owner: api_tokens::Owner::User(user.id),
+        hashed: token_hash::hash_token(secret.expose(), Origin::Generated)?,
+        prefix: token_hash::prefix(secret.expose()).to_owned(),
+        client_id: "jupyterhub".to_owned(),
+        session_id: None,
+        created: now,
+        expires_at: wish.lifetime.map(|lifetime| now + lifetime),
+        note,
+        scopes,
+    };
+    let new = &new;
+    let token = hub
+        .store
+        .write(|transaction| async move { api_tokens::insert(&transaction, new).await })
+        .await?;
+    tracing::info!(user = %user.name, by = requester.name(), token = token.id, "token created");
+    let owner = Identity::User(Arc::new(user.clone()));
+    let mut model = models::token(&hub, &token, &owner, &owner_scopes).await?;
+    model.insert("token".to_owned(), json!(secret.expose()));
+    Ok((StatusCode::CREATED, Json(model)).into_response())
+}
+
+/// What the body asks for.
+struct Wish {
+    note: Option<String>,
+    roles: Option<Vec<String>>,
+    scopes: Option<Vec<String>>,
+    lifetime: Option<TimeDelta>,
+}
+
+impl Wish {
+    fn read(hub: &AppState, body: &Map<String, Value>) -> Result<Self> {
+        let note = match body.get("note").filter(|note| python::is_truthy(note)) {
+            None => None,
+            Some(Value::String(note)) => Some(note.chars().take(MAX_NOTE).collect()),
+            Some(other) => {
+                return Err(Error::bad_request(format!(
+                    "token note must be a string, not {}",
+                    python::repr(other)
+                )));
+            }
+        };
+        Ok(Self {
+            note,
+            roles: list(body, "roles")?,
+            scopes: list(body, "scopes")?,
+            lifetime: lifetime(
+                body.get("expires_in"),
+                hub.config.hub.token_expires_in_max_seconds,
+            )?,
+        })
+    }
+}
+
+fn list(body: &Map<String, Value>, key: &str) -> Result<Option<Vec<String>>> {
+    let refused = |value: &Value| {
+        Error::bad_request(format!(
+            "token {key} must be null or a list of strings, not {}",
+            python::repr(value)
+        ))
+    };
+    match body.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value @ Value::Array(items)) => {
+            let texts: Option<Vec<String>> = items
+                .iter()
+                .map(|item| item.as_str().map(str::to_owned))
+                .collect();
+            texts.map(Some).ok_or_else(|| refused(value))
+        }
+        Some(other) => Err(refused(other)),
+    }
+}
+
+/// How long the token is to live; `None` for ever.
+fn lifetime(value: Option<&Value>, longest: i64) -> Result<Option<TimeDelta>> {
+    let seconds = match value {
+        None | Some(Value::Null) => None,
+        // To Python, truth is a number.
+        Some(Value::Bool(value)) => Some(i64::from(*value)),
+        Some(Value::Number(number)) if !number.is_f64() => {
+            Some(number.as_i64().unwrap_or(i64::MAX))
+        }
+        Some(other) => {
+            return Err(Error::bad_request(format!(
+                "token expires_in must be null or integer, not {}",
+                python::repr(other)
+            )));
+        }
+    };
+    let seconds = match seconds {
+        None if longest > 0 => Some(longest),
+        Some(seconds) if longest > 0 && seconds > longest => {
+            return Err(Error::bad_request(format!(
+                "token expires_in: {seconds} must not exceed {longest}"
+            )));
+        }
+        seconds => seconds,
+    };
+    match seconds {
+        None => Ok(None),
+        Some(seconds) if seconds < 1 => Err(Error::bad_request(format!(
+            "expires_in must be a positive integer or null, not {seconds}"
+        ))),
+        Some(seconds) if seconds > LONGEST => Err(Error::bad_request(format!(
+            "token expires_in: {seconds} must not exceed {LONGEST}"
+        ))),
+        Some(seconds) => Ok(TimeDelta::try_seconds(seconds)),
+    }
+}
+
+async fn scopes_of_roles(hub: &AppState, names: &[String]) -> Result<Vec<String>> {
+    let mut scopes = Vec::new();
+    for name in names {
+        let role = roles::find(hub.store.read(), name).await?.ok_or_else(|| {
+            let name: String = name.chars().take(64).collect();
+            Error::bad_request(format!("No such role: {name}"))
+        })?;
+        scopes.extend(role.scopes);
+    }
+    scopes.sort_unstable();
+    scopes.dedup();
+    Ok(scopes)
+}
+
+fn bad_scopes(error: &ScopeError, user: &User) -> Error {
+    let sentence = match error {
+        ScopeError::Unknown { scope, .. } => {
+            let scope: String = scope.chars().take(100).collect();
+            format!("Scope '{scope}' for token does not exist")
+        }
+        ScopeError::Excess { excess, .. } => {
+            format!(
+                "Not assigning requested scopes {} not held by User {}",
+                excess.join(","),
+                user.name
+            )
+        }
+        other => other.to_string(),
+    };
+    Error::bad_request(sentence)
+}
+
+/// Who asks for a new token, and what they may do.
+struct Permitted {
+    identity: Identity,
+    scopes: orrery_core::scopes::ScopeSet,
+}
+
+impl Permitted {
+    async fn find(hub: &AppState, asking: &Requester, body: &Map<String, Value>) -> Result<Self> {
+        if let Some(identity) = &asking.identity {
+            return Ok(Self {
+                identity: identity.clone(),
+                scopes: asking.scopes.clone(),
+            });
+        }
+        let user = by_password(hub, asking, body.get("auth"))
+            .await?
+            .ok_or_else(|| Error::forbidden(""))?;
+        let scopes = auth::user_scopes(hub, hub.store.read(), &user).await?;
+        Ok(Self {
+            identity: Identity::User(Arc::new(user)),
+            scopes,
+        })
+    }
+
+    fn name(&self) -> &str {
+        match &self.identity {
+            Identity::User(user) => &user.name,
+            Identity::Service(service) => &service.fields.name,
+        }
+    }
+
+    async fn may_make_tokens(&self, hub: &AppState, target: Option<Target<'_>>) -> Result<bool> {
+        let Some(target) = target else {
+            return Ok(false);
+        };
+        match self.scopes.member_in_question(&[Scope::Tokens], target) {
+            Some(member) => {
+                let groups = auth::memberships(hub.store.read(), [member]).await?;
+                Ok(self.scopes.allows(Scope::Tokens, target, &groups))
+            }
+            None => Ok(self.scopes.allows(Scope::Tokens, target, &NoGroups)),
+        }
+    }
+}
+
+/// The user whose name and password the body has. Nobody is let in who could not log in by the form, and
+/// failures slow down in the same way; a user who never logged in is not made here.
+async fn by_password(
+    hub: &AppState,
+    asking: &Requester,
+    auth: Option<&Value>,
+) -> Result<Option<User>> {
+    let Some(Value::Object(fields)) = auth else {
+        return Ok(None);
+    };
+    let text = |key: &str| fields.get(key).and_then(Value::as_str);
+    let (Some(username), Some(password)) = (text("username"), text("password")) else {
+        return Ok(None);
+    };
+    let address = &asking.browser.address;
+    let keys = [
+        format!("user:{}", hub.rules.normalizer().normalize(username)),
+        format!("address:{address}"),
+    ];
+    if let Some(wait) = hub.throttle.wait(&keys, hub.clock.now()) {
+        let seconds = wait.max(Duration::from_secs(1)).as_secs();
+        let error = Error::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!("Too many failed logins. Please wait {seconds} s and try again."),
+        );
+        return Err(error.with_header(header::RETRY_AFTER, seconds.into()));
+    }
+    let credentials = Credentials {
+        username: username.trim().to_owned(),
+        password: Secret::new(password),
+        fields: Vec::new(),
+        remote_address: address.clone(),
+    };
+    let proven = tokio::time::timeout(
+        AUTHENTICATE_TIMEOUT,
+        hub.authenticator.authenticate(&credentials),
+    )
+    .await;
+    let proven = match proven {
+        Ok(Ok(proven)) => proven,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the authenticator failed");
+            None
+        }
+        Err(_) => {
+            tracing::error!(
+                seconds = AUTHENTICATE_TIMEOUT.as_secs(),
+                "the authenticator did not answer in time"
+            );
+            None
+        }
+    };
+    let user = match proven.and_then(|proven| hub.rules.user_name(&proven.name).ok()) {
+        Some(name) => {
+            let user = users::find(hub.store.read(), name.as_str()).await?;
+            user.filter(|_| hub.rules.decide(&name, true).is_allowed())
+        }
+        None => None,
+    };
+    if user.is_some() {
+        hub.throttle.succeeded(&keys[0]);
+    } else {
+        hub.throttle.failed(&keys, hub.clock.now());
+        tracing::warn!(
+            user = %orrery_core::escape::for_log(username, 32),
+            address = %orrery_core::escape::for_log(address, 64),
+            "failed login for a token"
+        );
+    }
+    Ok(user)
+}
+
+async fn find_user(hub: &AppState, name: &str) -> Result<User> {
+    users::find(hub.store.read(), name)
+        .await?
+        .ok_or_else(|| Error::not_found(format!("No such user: {name}")))
+}
+
+async fn find_token(hub: &AppState, user: &User, id: &str) -> Result<ApiToken> {
+    let number = id
+        .strip_prefix('a')
+        .and_then(|number| number.parse::<i32>().ok());
+    let token = match number {
+        Some(number) => api_tokens::find_by_id(hub.store.read(), number).await?,
+        None => None,
+    };
+    token
+        .filter(|token| token.user_id == Some(user.id))
+        .ok_or_else(|| {
+            let id: String = id.chars().take(64).collect();
+            Error::not_found(format!("No such token {id} for user {}", user.name))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_is_positive_and_within_the_sites_limit() {
+        let seconds = |value: Value, longest| {
+            lifetime(Some(&value), longest)
+                .map(|time| time.map(|time| time.num_seconds()))
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(seconds(json!(null), 0), Ok(None));
+        assert_eq!(seconds(json!(null), 60), Ok(Some(60)));
+        assert_eq!(seconds(json!(30), 60), Ok(Some(30)));
+        for (value, longest) in [
+            (json!(61), 60),
+            (json!(0), 0),
+            (json!(-1), 0),
+            (json!(1.5), 0),
+            (json!("60"), 0),
+            (json!(u64::MAX), 0),
+            (json!(i64::MAX), 0),
+        ] {
+            assert!(seconds(value.clone(), longest).is_err(), "{value}");
+        }
+    }
+}

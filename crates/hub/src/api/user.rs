@@ -1,0 +1,227 @@
+//! `/api/users/{user}`: one user.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use orrery_core::escape::for_log;
+use orrery_core::scopes::Scope;
+use orrery_core::{ServerName, UserName};
+use orrery_store::StoreError;
+use orrery_store::users::{self, User, UserChanges};
+use serde_json::{Map, Value, json};
+
+use super::arguments::Arguments;
+use super::body::{self, JsonBody};
+use super::path::PathUser;
+use super::users::{USER_FIELDS, is_admin};
+use super::{SLOW_STOP, user_models};
+use crate::auth::{Asking, people};
+use crate::error::{Error, Result};
+use crate::router::{Needs, Routes};
+use crate::servers::StopError;
+use crate::state::AppState;
+
+pub(super) fn routes() -> Routes {
+    let readers = &[
+        Scope::ReadUsers,
+        Scope::ReadUsersName,
+        Scope::ReadServers,
+        Scope::ReadUsersGroups,
+        Scope::ReadUsersActivity,
+        Scope::ReadRolesUsers,
+    ];
+    let path = "/api/users/{user}";
+    Routes::default()
+        .get(path, Needs::Scopes(readers), show)
+        .post(path, Needs::Scopes(&[Scope::AdminUsers]), create)
+        .patch(path, Needs::Scopes(&[Scope::AdminUsers]), edit)
+        .delete(path, Needs::Scopes(&[Scope::DeleteUsers]), delete)
+}
+
+/// `GET`: the user's model.
+async fn show(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    PathUser(user): PathUser,
+    arguments: Arguments,
+) -> Result<Json<Value>> {
+    let model = user_models::user(
+        &hub,
+        &requester.scopes,
+        &user,
+        arguments.include_stopped_servers(),
+    )
+    .await?;
+    Ok(Json(Value::Object(model)))
+}
+
+/// `POST`: creates the user, with the name just as the path has it.
+async fn create(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    Path(name): Path<String>,
+    JsonBody(body): JsonBody,
+) -> Result<Response> {
+    let exists = || Error::conflict(format!("User {name} already exists"));
+    if users::find(hub.store.read(), &name).await?.is_some() {
+        return Err(exists());
+    }
+    let nothing = Map::new();
+    let fields = if super::python::is_truthy(&body) {
+        body::check_model(&body, "user", USER_FIELDS)?
+    } else {
+        &nothing
+    };
+    let admin = fields
+        .get("admin")
+        .is_some_and(|admin| admin == &json!(true));
+    if admin && !is_admin(&requester) {
+        return Err(Error::forbidden("Only admins can grant admin permissions"));
+    }
+    let valid = hub.rules.validate(&name).map_err(|_| {
+        Error::bad_request(format!(
+            "Failed to create user: {}",
+            super::users::shown_name(&name)
+        ))
+    })?;
+    let now = hub.clock.now();
+    let valid = &valid;
+    let created = hub
+        .store
+        .write(|transaction| async move {
+            if users::find(&transaction, valid.as_str()).await?.is_some() {
+                return Ok(None);
+            }
+            people::find_or_insert(&transaction, valid.as_str(), admin, now)
+                .await
+                .map(Some)
+        })
+        .await
+        .map_err(|error: StoreError| {
+            if error.is_duplicate() {
+                exists()
+            } else {
+                error.into()
+            }
+        })?;
+    let Some(user) = created else {
+        return Err(exists());
+    };
+    tracing::info!(user = %user.name, by = requester.name(), admin, "user created");
+    let model = user_models::user(&hub, &requester.scopes, &user, false).await?;
+    Ok((StatusCode::CREATED, Json(Value::Object(model))).into_response())
+}
+
+/// `PATCH`: renames the user or changes whether they are an administrator.
+async fn edit(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    PathUser(user): PathUser,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>> {
+    let fields = body::check_model(&body, "user", USER_FIELDS)?;
+    let new_name = match fields
+        .get("name")
+        .and_then(Value::as_str)
+        .filter(|name| *name != user.name)
+    {
+        Some(typed) => Some(free_name(&hub, typed).await?),
+        None => None,
+    };
+    let admin = fields.get("admin").and_then(Value::as_bool);
+    // Whoever may edit users must not make themselves more than they are by it.
+    if !is_admin(&requester) {
+        if user.admin {
+            return Err(Error::forbidden("Only admins can modify other admins"));
+        }
+        if admin == Some(true) {
+            return Err(Error::forbidden("Only admins can grant admin permissions"));
+        }
+    }
+    for field in ["groups", "roles", "auth_state"] {
+        if fields.contains_key(field) {
+            return Err(Error::bad_request(format!(
+                "user.{field} cannot be changed by this request"
+            )));
+        }
+    }
+    let changes = UserChanges {
+        name: new_name.as_ref().map(ToString::to_string),
+        admin,
+        ..UserChanges::default()
+    };
+    let (before, changes) = (&user, &changes);
+    let updated: Option<User> = hub
+        .store
+        .write(|transaction| async move {
+            users::update(&transaction, before.id, changes).await?;
+            let Some(user) = users::find_by_id(&transaction, before.id).await? else {
+                return Ok(None);
+            };
+            if changes.admin.is_some() {
+                people::assign_default_roles(&transaction, &user).await?;
+            }
+            Ok::<_, StoreError>(Some(user))
+        })
+        .await?;
+    let user = updated.ok_or_else(|| Error::not_found(""))?;
+    tracing::info!(user = %before.name, by = requester.name(), name = ?changes.name, admin = ?changes.admin, "user edited");
+    if changes.name.is_some() {
+        hub.routes.wake();
+    }
+    let mut model = user_models::user(&hub, &requester.scopes, &user, false).await?;
+    model.insert("auth_state".to_owned(), Value::Null);
+    Ok(Json(Value::Object(model)))
+}
+
+async fn free_name(hub: &AppState, typed: &str) -> Result<UserName> {
+    let name = hub.rules.user_name(typed).map_err(|_| {
+        let normalized = hub.rules.normalizer().normalize(typed);
+        Error::bad_request(format!("Invalid username: {}", for_log(&normalized, 64)))
+    })?;
+    if users::find(hub.store.read(), name.as_str())
+        .await?
+        .is_some()
+    {
+        return Err(Error::bad_request(format!(
+            "User {name} already exists, username must be unique"
+        )));
+    }
+    Ok(name)
+}
+
+/// `DELETE`: stops the user's servers, then deletes the user and all that is theirs.
+async fn delete(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    PathUser(user): PathUser,
+) -> Result<StatusCode> {
+    if user.name == requester.name() {
+        return Err(Error::bad_request("Cannot delete yourself!"));
+    }
+    let stopping = || {
+        Error::bad_request(format!(
+            "{}'s server is in the process of stopping, please wait.",
+            user.name
+        ))
+    };
+    let default = hub
+        .servers
+        .view(&user, &ServerName::default_server())
+        .await?;
+    if default.is_some_and(|view| view.pending() == Some("stop")) {
+        return Err(stopping());
+    }
+    match hub.servers.stop_all_of(&user, SLOW_STOP).await {
+        Err(StopError::StillRunning(_)) => return Err(stopping()),
+        other => other?,
+    }
+    let id = user.id;
+    hub.store
+        .write(|transaction| async move { users::delete(&transaction, id).await })
+        .await?;
+    tracing::info!(user = %user.name, by = requester.name(), "user deleted");
+    hub.routes.wake();
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,232 @@
+//! `/api/users`: lists and creates users.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use orrery_core::UserName;
+use orrery_core::escape::for_log;
+use orrery_core::scopes::{Access, Scope};
+use orrery_store::StoreError;
+use orrery_store::users::{self, UserQuery, UserSort, UserState, Visible};
+use serde_json::{Value, json};
+
+use super::arguments::{Arguments, Page};
+use super::body::{self, FieldType, JsonBody};
+use super::{python, user_models};
+use crate::auth::{Asking, Identity, Requester, people};
+use crate::error::{Error, Result};
+use crate::router::{Needs, Routes};
+use crate::state::AppState;
+
+/// The fields of a user that requests may set.
+pub(super) const USER_FIELDS: &[(&str, FieldType)] = &[
+    ("name", FieldType::Text),
+    ("admin", FieldType::Bool),
+    ("groups", FieldType::List),
+    ("roles", FieldType::List),
+    ("auth_state", FieldType::Object),
+];
+
+/// Users that one request may create.
+const MOST: usize = 10_000;
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .get("/api/users", Needs::SomeScopes(&[Scope::ListUsers]), list)
+        .post("/api/users", Needs::Scopes(&[Scope::AdminUsers]), create)
+}
+
+/// `GET /api/users`: those that the requester may list, page by page.
+async fn list(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    arguments: Arguments,
+) -> Result<Json<Value>> {
+    let page = arguments.page(&hub)?;
+    let query = query(&requester, &arguments, page)?;
+    let found = users::list(hub.store.read(), &query).await?;
+    let total = users::count(hub.store.read(), &query).await?;
+    let models = user_models::users(
+        &hub,
+        &requester.scopes,
+        &found,
+        arguments.include_stopped_servers(),
+    )
+    .await?;
+    let models: Vec<_> = models
+        .into_iter()
+        .filter(|model| !model.is_empty())
+        .collect();
+    Ok(Json(arguments.paginated(
+        &requester,
+        json!(models),
+        page,
+        total,
+    )))
+}
+
+fn query(requester: &Requester, arguments: &Arguments, page: Page) -> Result<UserQuery> {
+    let sort = arguments.get("sort").unwrap_or("id");
+    let (key, descending) = sort
+        .strip_prefix('-')
+        .map_or((sort, false), |key| (key, true));
+    let sort = match key {
+        "id" => UserSort::Id,
+        "name" => UserSort::Name,
+        "last_activity" => UserSort::LastActivity,
+        _ => {
+            let shown: String = sort.chars().take(64).collect();
+            return Err(Error::bad_request(format!(
+                "sort must be 'id', 'name', or 'last_activity', not '{shown}'"
+            )));
+        }
+    };
+    let state = match arguments.get("state").filter(|state| !state.is_empty()) {
+        None => None,
+        Some("active") => Some(UserState::Active),
+        Some("ready") => Some(UserState::Ready),
+        Some("inactive") => Some(UserState::Inactive),
+        Some(other) => {
+            return Err(Error::bad_request(format!(
+                "Unrecognized state filter: {}",
+                python::repr(&json!(other))
+            )));
+        }
+    };
+    Ok(UserQuery {
+        offset: page.offset,
+        limit: Some(page.limit),
+        name_filter: arguments
+            .get("name_filter")
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned),
+        state,
+        sort,
+        descending,
+        visible: visible(requester)?,
+    })
+}
+
+/// Whom the requester may list; `None` for everybody.
+fn visible(requester: &Requester) -> Result<Option<Visible>> {
+    match requester.scopes.access(Scope::ListUsers) {
+        Some(Access::All) => Ok(None),
+        // A filter for servers or services does not limit a list of users; it must not open it either.
+        Some(Access::Only(filters))
+            if filters.servers.is_empty() && filters.services.is_empty() =>
+        {
+            Ok(Some(Visible {
+                users: filters.users.iter().map(str::to_owned).collect(),
+                groups: filters.groups.iter().map(str::to_owned).collect(),
+            }))
+        }
+        _ => Err(Error::forbidden("")),
+    }
+}
+
+/// `POST /api/users`: creates the users that do not exist yet.
+async fn create(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    JsonBody(mut body): JsonBody,
+) -> Result<Response> {
+    let usernames = match body
+        .as_object_mut()
+        .and_then(|fields| fields.remove("usernames"))
+    {
+        Some(usernames) if python::is_truthy(&usernames) => usernames,
+        _ => {
+            return Err(Error::bad_request(
+                "Must specify at least one user to create",
+            ));
+        }
+    };
+    let fields = body::check_model(&body, "user", USER_FIELDS)?;
+    let admin = fields
+        .get("admin")
+        .is_some_and(|admin| admin == &json!(true));
+    if admin && !is_admin(&requester) {
+        return Err(Error::forbidden("Only admins can grant admin permissions"));
+    }
+    let Value::Array(asked) = &usernames else {
+        return Err(Error::bad_request(format!(
+            "usernames must be a list, not {}",
+            python::type_name(&usernames)
+        )));
+    };
+    if asked.len() > MOST {
+        return Err(Error::bad_request(format!(
+            "One request can create {MOST} users at most"
+        )));
+    }
+    let names = valid_names(&hub, &body::texts(Some(&usernames), "usernames")?)?;
+    let now = hub.clock.now();
+    let names = &names;
+    let created = hub
+        .store
+        .write(|transaction| async move {
+            let mut created = Vec::new();
+            for name in names {
+                if users::find(&transaction, name.as_str()).await?.is_none() {
+                    created.push(
+                        people::find_or_insert(&transaction, name.as_str(), admin, now).await?,
+                    );
+                }
+            }
+            Ok::<_, StoreError>(created)
+        })
+        .await?;
+    if created.is_empty() {
+        return Err(Error::conflict(format!(
+            "All {} users already exist",
+            asked.len()
+        )));
+    }
+    for user in &created {
+        tracing::info!(user = %user.name, by = requester.name(), admin, "user created");
+    }
+    let models = user_models::users(&hub, &requester.scopes, &created, false).await?;
+    Ok((StatusCode::CREATED, Json(models)).into_response())
+}
+
+fn valid_names(hub: &AppState, typed: &[&str]) -> Result<Vec<UserName>> {
+    let (mut names, mut invalid) = (Vec::new(), Vec::new());
+    for typed in typed {
+        match hub.rules.user_name(typed) {
+            Ok(name) => names.push(name),
+            Err(_) => invalid.push(shown_name(&hub.rules.normalizer().normalize(typed))),
+        }
+    }
+    match invalid.as_slice() {
+        [] => Ok(names),
+        [one] => Err(Error::bad_request(format!("Invalid username: {one}"))),
+        many => {
+            let many = many
+                .iter()
+                .take(20)
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(", ");
+            Err(Error::bad_request(format!("Invalid usernames: {many}")))
+        }
+    }
+}
+
+/// A name that is no user's, fit to be repeated to whoever sent it.
+pub(super) fn shown_name(name: &str) -> String {
+    if name.len() <= 64 && !name.chars().any(char::is_control) {
+        name.to_owned()
+    } else {
+        for_log(name, 64)
+    }
+}
+
+/// Whether the requester is an administrator, or a service with their rights.
+pub(super) fn is_admin(requester: &Requester) -> bool {
+    match &requester.identity {
+        Some(Identity::User(user)) => user.admin,
+        Some(Identity::Service(service)) => service.fields.admin,
+        None => false,
+    }
+}
