@@ -1,1 +1,35 @@
-fn main() {}
+//! The `orrery` program: the hub, the proxy, and the commands around them. Called through a link
+//! named `jupyterhub` or `configurable-http-proxy` it behaves as those programs.
+
+mod cli;
+mod commands;
+mod logging;
+mod output;
+mod registry;
+mod render;
+mod sources;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match cli::parse(&arguments) {
+        Ok(invocation) => report(commands::run(invocation)),
+        Err(cli::Stop::Clap(error)) => error.exit(),
+        Err(cli::Stop::Usage(sentence)) => {
+            output::complain(&sentence);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn report(result: anyhow::Result<ExitCode>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            output::complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

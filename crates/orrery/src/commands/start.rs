@@ -1,0 +1,93 @@
+//! `orrery`: starts the hub.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use orrery_core::SystemClock;
+use orrery_hub::Setup;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{checked, refuse};
+use crate::logging;
+use crate::registry::{self, Chosen};
+use crate::sources::Sources;
+
+/// Checks the configuration, starts logging, and runs the hub until it ends or a signal asks for it.
+pub(super) async fn run(mut loaded: Sources, log_json: bool) -> anyhow::Result<()> {
+    let mut warnings = checked(&mut loaded.tree)?;
+    let chosen = match registry::choose(&loaded.tree) {
+        Ok(chosen) => chosen,
+        Err(problems) => return refuse(&problems),
+    };
+    let config = &chosen.config;
+    logging::start(
+        config.application.log_level,
+        &config.hub.extra_log_file,
+        log_json,
+    )?;
+    for file in &loaded.files {
+        tracing::info!(file = %file.display(), "configuration read");
+    }
+    warnings.extend(loaded.warnings);
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let stop = CancellationToken::new();
+    stop_on_signals(&stop)?;
+    orrery_hub::run(setup(chosen)?, stop).await?;
+    Ok(())
+}
+
+/// All that the hub is given, around the chosen configuration and backends.
+pub(super) fn setup(chosen: Chosen) -> anyhow::Result<Setup> {
+    let Chosen {
+        config,
+        spawner,
+        authenticator,
+    } = chosen;
+    Ok(Setup {
+        config,
+        spawner,
+        authenticator,
+        // The configuration has worked out `allow_all` for the chosen class already.
+        open_by_default: false,
+        clock: Arc::new(SystemClock),
+        program: std::env::current_exe().context("this program's own path cannot be found")?,
+        hostname: hostname()?,
+        environment: environment(),
+    })
+}
+
+/// SIGTERM and SIGINT stop the hub in order; a second one ends it at once.
+fn stop_on_signals(stop: &CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+                _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+            }
+            if stop.is_cancelled() {
+                tracing::warn!("a second signal: ending at once");
+                std::process::exit(1);
+            }
+            stop.cancel();
+        }
+    });
+    Ok(())
+}
+
+fn hostname() -> anyhow::Result<String> {
+    let name = nix::unistd::gethostname().context("this machine's name cannot be found")?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// The environment; what is not UTF-8 is of no use to the hub.
+fn environment() -> std::collections::BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
