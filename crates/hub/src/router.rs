@@ -119,10 +119,11 @@ pub fn router(hub: AppState) -> Router {
         // `nest` does not match the prefix with its slash.
         .route(&format!("{prefix}/"), axum::routing::get(pages::root))
         .fallback(pages::outside)
-        .layer(from_fn_with_state(hub.clone(), pages::render_errors))
+        // Each layer is around those above it.
         .layer(from_fn_with_state(hub.clone(), auth::identify))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(hub.clone(), auth::bound))
+        .layer(from_fn_with_state(hub.clone(), pages::render_errors))
         .layer(from_fn_with_state(hub.clone(), crate::metrics::measure))
         .with_state(hub)
 }
