@@ -1,4 +1,4 @@
-// Serves the rendered pages of a folder with the unbuilt sources and a make-believe API, and takes
+// Serves the rendered pages of a folder with the unbuilt sources (with BUILT=1: with Vite's build) and a make-believe API, and takes
 // their pictures in Chromium: light, dark, and at phone width.
 //
 //   ORRERY_PREVIEW_DIR=DIR cargo test -p orrery-hub pages_hold
@@ -44,7 +44,7 @@ async function answer(request, response) {
   const { pathname } = new URL(request.url, "http://localhost");
   const static_ = pathname.match(/^\/hub\/static\/(.*)/)?.[1];
   if (static_) {
-    for (const folder of ["src", "public"]) {
+    for (const folder of process.env.BUILT ? ["dist"] : ["src", "public", "dist"]) {
       const data = await readFile(join(web, folder, static_)).catch(() => undefined);
       if (data) return response.writeHead(200, { "content-type": types[extname(static_)] ?? "application/octet-stream" }).end(data);
     }
@@ -60,7 +60,7 @@ async function answer(request, response) {
     const body =
       pathname === "/hub/api/users" ? users
       : pathname.endsWith("/tokens") ? { token: "5f0c2d7be1a94d6f8a3f4f8b0f0de712" }
-      : { ...users[0], servers: { "": model, "course-2026": { ...model }, gpu: { ...model, ready: false, pending: "spawn" } } };
+      : { ...users[0], servers: { "": model, "course-2026": { ...model }, gpu: { ...model, ready: false, pending: "spawn" }, course: { ...model, ready: false, pending: "stop" } } };
     return response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(body));
   }
   const page = await readFile(join(directory, `${pathname.split("/").pop()}.html`)).catch(() => undefined);
@@ -83,6 +83,7 @@ for (const [kind, options] of Object.entries({
   phone: { viewport: { width: 390, height: 844 }, colorScheme: "light", deviceScaleFactor: 1.5, isMobile: true },
 })) {
   const context = await browser.newContext({ ...options, reducedMotion: "reduce" });
+  context.setDefaultTimeout(10_000);
   for (const name of pages) {
     if (only.length && !only.includes(name)) continue;
     const page = await context.newPage();
@@ -93,6 +94,9 @@ for (const [kind, options] of Object.entries({
     page.on("console", (message) => message.type() === "error" && complain(message.text()));
     page.on("pageerror", (error) => complain(error.message));
     page.on("request", (request) => !request.url().startsWith(origin) && !request.url().startsWith("data:") && complain(`asks ${request.url()}`));
+    // A page that keeps loading itself would never be done.
+    let loads = 0;
+    page.on("load", () => (loads += 1) > 3 && complain("loads itself again and again"));
     await page.goto(`${origin}/hub/${name}`, { waitUntil: "load" });
     await page.waitForFunction(() => window._jupyterhub_page_loaded);
     if (name === "token") {

@@ -83,7 +83,7 @@ function serverRow(user, name, model, first) {
       });
     }
   }
-  const who = make("th", { scope: "row" }, first ? user.name : make("span", { className: "visually-hidden", textContent: user.name }));
+  const who = make("th", { scope: "row" }, first ? user.name : make("span", { className: "repeated-name", textContent: user.name }));
   if (first && user.admin) who.append(" ", make("span", { className: "badge", textContent: "admin" }));
   const row = make(
     "tr",

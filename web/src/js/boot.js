@@ -4,6 +4,27 @@
   const data = document.getElementById("jhdata");
   window.jhdata = data ? JSON.parse(data.textContent) : {};
 
+  // Sites' own scripts may be written for JupyterHub's module loader; see compat.js.
+  // No `import()`: this file must stay a classic script, which a bundler's help with that would undo.
+  let compat;
+  const load = () =>
+    (compat ??= new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.type = "module";
+      script.src = `${window.jhdata.static_url}js/compat.js`;
+      script.addEventListener("load", () => resolve(window.jhcompat));
+      script.addEventListener("error", () => reject(new Error(`${script.src} cannot be loaded`)));
+      document.head.append(script);
+    }));
+  window.require = Object.assign(
+    (names, done, failed = (error) => console.error(error)) =>
+      load()
+        .then(({ provide }) => provide(names))
+        .then((modules) => done?.(...modules))
+        .catch(failed),
+    { config: () => {} },
+  );
+
   // JupyterHub's key, so that a person's choice outlives the change of hub.
   const KEY = "jupyterhub-bs-theme";
   const system = window.matchMedia("(prefers-color-scheme: dark)");
