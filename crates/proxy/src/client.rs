@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::HeaderValue;
@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::{
     forward,
-    head_scan::HeadFlags,
+    head_scan::ConnectionFlags,
     headers,
     transport::{Stream, Transport},
     worker::{MAX_BUFFER, Worker},
@@ -27,7 +27,7 @@ pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     /// For `X-Forwarded-For`; unix sockets have none.
     pub(crate) peer: Option<HeaderValue>,
-    pub(crate) flags: Arc<HeadFlags>,
+    pub(crate) flags: Arc<ConnectionFlags>,
     control: Rc<Control>,
 }
 
@@ -41,6 +41,7 @@ pub(crate) struct Control {
     /// Since when the connection waits for a request; `None` while one is being answered.
     idle_since: Cell<Option<Instant>>,
     ended: Cell<bool>,
+    flags: Arc<ConnectionFlags>,
 }
 
 /// Serves a client's connection until it closes.
@@ -48,7 +49,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Option<IpAdd
     let registration = worker.register();
     let control = Rc::clone(&registration.control);
     control.idle_since.set(Some(Instant::now()));
-    let flags = Arc::new(HeadFlags::default());
+    let flags = Arc::clone(&control.flags);
     let io = Transport::from_client(stream, Arc::clone(&flags), worker.shared.settings.timeout);
     let client = Rc::new(Client {
         worker: Rc::clone(&worker),
@@ -59,6 +60,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Option<IpAdd
     let service = service_fn(move |request| forward::handle(Rc::clone(&client), request));
     let connection = http1::Builder::new()
         .max_buf_size(MAX_BUFFER)
+        .max_header_size(MAX_BUFFER)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     let mut connection = pin!(connection);
@@ -108,8 +110,10 @@ impl Control {
         Poll::Pending
     }
 
-    pub(crate) fn idle_since(&self) -> Option<Instant> {
-        self.idle_since.get()
+    /// Whether the connection has waited this long for a request, or for the rest of one.
+    pub(crate) fn is_idle_for(&self, limit: Duration) -> bool {
+        let waited = self.idle_since.get().map(|since| since.elapsed());
+        waited.is_some_and(|waited| waited >= limit) && !self.flags.is_write_blocked()
     }
 
     /// Ends the task at its next turn, which is now.

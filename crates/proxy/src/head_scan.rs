@@ -8,32 +8,46 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, Ordering},
+    atomic::{AtomicBool, AtomicU8, Ordering},
 };
 
-/// What one connection's scanner and its request handler tell each other. Both run on one thread.
+/// What one connection's byte stream, its request handler and its worker tell each other. All run
+/// on one thread, but hyper moves streams only when they could change threads.
 #[derive(Debug, Default)]
-pub(crate) struct HeadFlags(AtomicU8);
+pub(crate) struct ConnectionFlags {
+    head: AtomicU8,
+    write_blocked: AtomicBool,
+}
 
 const LENGTH: u8 = 1;
 const CODING: u8 = 2;
 const RESTART: u8 = 4;
 
-impl HeadFlags {
+impl ConnectionFlags {
     /// Whether the head just received has both headers.
     pub(crate) fn has_both_lengths(&self) -> bool {
-        self.0.load(Ordering::Relaxed) & (LENGTH | CODING) == LENGTH | CODING
+        self.head.load(Ordering::Relaxed) & (LENGTH | CODING) == LENGTH | CODING
     }
 
     /// The next bytes read begin a new head.
     pub(crate) fn expect_head(&self) {
-        self.0.store(RESTART, Ordering::Relaxed);
+        self.head.store(RESTART, Ordering::Relaxed);
+    }
+
+    /// Whether bytes wait for the peer to take them. Such a connection is not idle, even when its
+    /// last answer is complete on our side.
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.write_blocked.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_write_blocked(&self, blocked: bool) {
+        self.write_blocked.store(blocked, Ordering::Relaxed);
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct HeadScan {
-    flags: Arc<HeadFlags>,
+    flags: Arc<ConnectionFlags>,
     place: Place,
 }
 
@@ -50,16 +64,20 @@ enum Place {
 const LONGEST: usize = b"transfer-encoding".len();
 
 impl HeadScan {
-    pub(crate) fn new(flags: Arc<HeadFlags>) -> Self {
+    pub(crate) fn new(flags: Arc<ConnectionFlags>) -> Self {
         Self {
             flags,
             place: Place::RestOfLine,
         }
     }
 
+    pub(crate) fn flags(&self) -> &ConnectionFlags {
+        &self.flags
+    }
+
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
-        if self.flags.0.load(Ordering::Relaxed) & RESTART != 0 {
-            self.flags.0.store(0, Ordering::Relaxed);
+        if self.flags.head.load(Ordering::Relaxed) & RESTART != 0 {
+            self.flags.head.store(0, Ordering::Relaxed);
             self.place = Place::RestOfLine;
         }
         let mut rest = bytes;
@@ -95,7 +113,7 @@ impl HeadScan {
                                 _ => 0,
                             };
                             if flag != 0 {
-                                self.flags.0.fetch_or(flag, Ordering::Relaxed);
+                                self.flags.head.fetch_or(flag, Ordering::Relaxed);
                             }
                             self.place = Place::RestOfLine;
                         }
@@ -117,7 +135,7 @@ mod tests {
     use super::*;
 
     fn both(pieces: &[&str]) -> bool {
-        let flags = Arc::new(HeadFlags::default());
+        let flags = Arc::new(ConnectionFlags::default());
         let mut scan = HeadScan::new(Arc::clone(&flags));
         for piece in pieces {
             scan.feed(piece.as_bytes());
@@ -144,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_new_head_starts_anew() {
-        let flags = Arc::new(HeadFlags::default());
+        let flags = Arc::new(ConnectionFlags::default());
         let mut scan = HeadScan::new(Arc::clone(&flags));
         scan.feed(b"POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\nabc");
         flags.expect_head();

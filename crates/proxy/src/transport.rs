@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use crate::head_scan::{HeadFlags, HeadScan};
+use crate::head_scan::{ConnectionFlags, HeadScan};
 
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -43,7 +43,7 @@ impl Transport {
     /// A connection from a client.
     pub(crate) fn from_client(
         stream: Stream,
-        flags: Arc<HeadFlags>,
+        flags: Arc<ConnectionFlags>,
         quiet_limit: Option<Duration>,
     ) -> Self {
         Self {
@@ -65,6 +65,13 @@ impl Transport {
     /// The bare stream, when HTTP has ended on it.
     pub(crate) fn into_stream(self) -> Stream {
         self.stream
+    }
+
+    /// Notes for the worker whether the client is slow to take what is written.
+    fn note_write<T>(&self, result: &Poll<io::Result<T>>) {
+        if let Some(scan) = &self.scan {
+            scan.flags().set_write_blocked(result.is_pending());
+        }
     }
 
     fn poll_quiet<T>(
@@ -129,6 +136,7 @@ impl AsyncWrite for Transport {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let result = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.note_write(&result);
         this.poll_quiet(cx, result)
     }
 
@@ -139,6 +147,7 @@ impl AsyncWrite for Transport {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.note_write(&result);
         this.poll_quiet(cx, result)
     }
 
@@ -207,5 +216,34 @@ impl AsyncWrite for Stream {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_is_slow_to_read_is_noticed() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let flags = Arc::<ConnectionFlags>::default();
+        let mut transport = Transport::from_client(Stream::Unix(ours), Arc::clone(&flags), None);
+        transport.write_all(b"a little").await.unwrap();
+        assert!(!flags.is_write_blocked());
+        let much = vec![0; 1_000_000];
+        let mut write = Box::pin(transport.write_all(&much));
+        tokio::select! {
+            biased;
+            _ = &mut write => panic!("nobody has read"),
+            () = tokio::task::yield_now() => {}
+        }
+        assert!(flags.is_write_blocked());
+        let mut received = vec![0; much.len() + 8];
+        let read = theirs.read_exact(&mut received);
+        let (written, _) = tokio::join!(write, read);
+        written.unwrap();
+        assert!(!flags.is_write_blocked());
     }
 }

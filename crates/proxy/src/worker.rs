@@ -175,10 +175,7 @@ async fn sweep(worker: Rc<Worker>) {
     loop {
         interval.tick().await;
         for control in worker.controls.borrow().values() {
-            if control
-                .idle_since()
-                .is_some_and(|since| since.elapsed() >= limit)
-            {
+            if control.is_idle_for(limit) {
                 control.end();
             }
         }

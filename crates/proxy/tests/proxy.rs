@@ -811,7 +811,7 @@ async fn stopping_lets_requests_end_and_cuts_websockets_in_the_end() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(Options {
         default_target: Some(origin.url()),
-        drain_timeout: Some(1500),
+        drain_timeout: Some(3000),
         ..Options::default()
     })
     .await;
