@@ -103,6 +103,11 @@ impl Error {
     }
 }
 
+/// Sends the browser to `url` with 302, as upstream does.
+pub fn redirect(url: &str) -> Response {
+    (StatusCode::FOUND, [(axum::http::header::LOCATION, url)]).into_response()
+}
+
 /// An error on its way to [`crate::router`]'s outer layer, which knows the path and so the form.
 #[derive(Clone, Debug)]
 pub struct ErrorBody {

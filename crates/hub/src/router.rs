@@ -4,7 +4,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts as _, RawPathParams, Request, State};
 use axum::handler::Handler;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
 use orrery_core::scopes::{Denied, Scope, Target};
 
@@ -133,7 +133,7 @@ async fn guard(needs: Needs, request: Request, next: Next) -> Response {
     match check(needs, request).await {
         Ok(request) => next.run(request).await,
         Err(Refusal::Answer(error)) => error.into_response(),
-        Err(Refusal::LogIn(url)) => Redirect::to(&url).into_response(),
+        Err(Refusal::LogIn(url)) => crate::error::redirect(&url),
     }
 }
 

@@ -46,7 +46,9 @@ enum Role {
 }
 
 enum Make {
-    Spawner(fn(&Tree, &[&'static ClassSpec]) -> Result<Arc<dyn Spawner>, Vec<Problem>>),
+    Spawner(
+        fn(&Tree, &[&'static ClassSpec], &mut Config) -> Result<Arc<dyn Spawner>, Vec<Problem>>,
+    ),
     Authenticator(
         fn(
             &Tree,
@@ -142,7 +144,7 @@ pub(crate) fn choose(tree: &Tree) -> Result<Chosen, Vec<Problem>> {
     let mut config = config;
     let catalog = catalog();
     let made_spawner = match spawner.map(|backend| (&backend.make, catalog.chain(backend.spec))) {
-        Some((Make::Spawner(make), chain)) => make(tree, &chain)
+        Some((Make::Spawner(make), chain)) => make(tree, &chain, &mut config)
             .map_err(|found| problems.extend(found))
             .ok(),
         _ => None,
@@ -259,10 +261,43 @@ fn chosen(
     Ok(Some(backend))
 }
 
+/// What upstream's local spawners keep of the hub's environment unless the option is set.
+const LOCAL_ENV_KEEP: [&str; 9] = [
+    "CONDA_DEFAULT_ENV",
+    "CONDA_ROOT",
+    "JUPYTERHUB_SINGLEUSER_APP",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "PATH",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+];
+
+fn keep_local_environment(tree: &Tree, chain: &[&'static ClassSpec], config: &mut Config) {
+    let is_set = |class: &&'static ClassSpec| {
+        matches!(
+            tree.get(class.name, "env_keep").map(|entry| &entry.setting),
+            Some(Setting::Value(_))
+        )
+    };
+    if chain.iter().any(is_set) {
+        return;
+    }
+    let kept = &mut config.spawner.env_keep;
+    for name in LOCAL_ENV_KEEP {
+        if !kept.iter().any(|own| own == name) {
+            kept.push(name.to_owned());
+        }
+    }
+}
+
 fn simple_spawner(
     tree: &Tree,
     chain: &[&'static ClassSpec],
+    config: &mut Config,
 ) -> Result<Arc<dyn Spawner>, Vec<Problem>> {
+    keep_local_environment(tree, chain, config);
     let process = spawners::LocalProcessSpawner::load(tree, chain)?.value;
     let simple = spawners::SimpleLocalProcessSpawner::load(tree, chain)?.value;
     let logs = std::path::absolute("orrery-logs")

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::extract::{Form, OriginalUri, State};
 use axum::http::{StatusCode, Uri, header};
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{IntoResponse as _, Response};
 use orrery_core::authenticator::{Credentials, Identity as Proven, LoginKind};
 use orrery_core::escape::for_log;
 use orrery_core::{Secret, ServerName};
@@ -29,7 +29,7 @@ pub async fn show(State(hub): State<AppState>, Asking(requester): Asking, Origin
         // The server's cookie may be what brought the browser here; the hub's is renewed as well.
         log_in(&hub, &requester, user);
         let next = next_url(&hub, &requester, &uri, Some(user)).await?;
-        return Ok(Redirect::to(&next).into_response());
+        return Ok(crate::error::redirect(&next));
     }
     requester.refresh_xsrf();
     let typed = query(&uri, "username").unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Logging out.
 
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{IntoResponse as _, Response};
 use orrery_store::api_tokens;
 
 use super::{Asking, LOGIN_COOKIE, session, xsrf};
@@ -36,7 +36,7 @@ pub async fn logout(State(hub): State<AppState>, Asking(requester): Asking) -> R
         // The login page would log in again at once.
         pages::logout(&hub, &requester)?.into_response()
     } else {
-        Redirect::to(&hub.urls.hub_path("login")).into_response()
+        crate::error::redirect(&hub.urls.hub_path("login"))
     };
     requester.clear_cookie(session::SESSION_COOKIE, &hub.urls.base);
     requester.clear_cookie(LOGIN_COOKIE, &hub.urls.hub);

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::state::AppState;
 
 /// `GET /hub/admin`.
-pub async fn show(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Html<String>> {
+pub(super) async fn show(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Html<String>> {
     let frame = frame(&hub, &requester).await?;
     let frame = Arc::new(Frame { admin_access: true, ..(*frame).clone() });
     let html = hub.templates.render(

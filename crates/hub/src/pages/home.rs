@@ -14,7 +14,7 @@ use crate::servers::is_valid_name;
 use crate::state::AppState;
 
 /// `GET /hub/home`.
-pub async fn show(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Html<String>> {
+pub(super) async fn show(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Html<String>> {
     let user = requester.logged_in()?;
     let default = ServerName::default_server();
     if hub.servers.view(user, &default).await?.is_some_and(|view| view.ready()) {

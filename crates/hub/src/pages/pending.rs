@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::state::AppState;
 
 /// `GET /hub/spawn-pending/:user`.
-pub async fn show_default(
+pub(super) async fn show_default(
     hub: State<AppState>,
     asking: Asking,
     uri: OriginalUri,
@@ -29,7 +29,7 @@ pub async fn show_default(
 }
 
 /// `GET /hub/spawn-pending/:user/:server`.
-pub async fn show(
+pub(super) async fn show(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     OriginalUri(uri): OriginalUri,

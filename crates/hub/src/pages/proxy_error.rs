@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::state::AppState;
 
 /// `GET /hub/error/:status`. It answers 200: the proxy puts its own status on it.
-pub async fn show(
+pub(super) async fn show(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     Path(status): Path<String>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{OriginalUri, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::{Html, IntoResponse as _, Redirect, Response};
+use axum::response::{Html, IntoResponse as _, Response};
 use minijinja::context;
 use orrery_core::scopes::{Scope, Target};
 use orrery_core::{ServerName, UserName};
@@ -213,7 +213,7 @@ pub async fn root(State(hub): State<AppState>, Asking(requester): Asking, Origin
             }
         }
     };
-    Ok(Redirect::to(&target).into_response())
+    Ok(crate::error::redirect(&target))
 }
 
 /// Any path under the hub's prefix that nothing else answers.

@@ -3,7 +3,7 @@
 use axum::body::Bytes;
 use axum::extract::{OriginalUri, Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
-use axum::response::{Html, IntoResponse as _, Redirect, Response};
+use axum::response::{Html, IntoResponse as _, Response};
 use base64::Engine as _;
 use minijinja::context;
 use minijinja::value::Value;
@@ -24,11 +24,11 @@ use crate::state::AppState;
 const MAX_FIELDS: usize = 1000;
 
 /// The names in the path: nobody, a user, or a user and a server.
-pub(super) type Names = Option<Path<Vec<(String, String)>>>;
+type Names = Option<Path<Vec<(String, String)>>>;
 
 /// `GET /hub/spawn[/:user[/:server]]`: the options form, or the start itself where there is none or
 /// the query brings the options.
-pub async fn show(
+pub(super) async fn show(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     OriginalUri(uri): OriginalUri,
@@ -68,7 +68,7 @@ pub async fn show(
 }
 
 /// `POST /hub/spawn[/:user[/:server]]`: the form, filled in.
-pub async fn submit(
+pub(super) async fn submit(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     OriginalUri(uri): OriginalUri,
@@ -245,7 +245,7 @@ fn read(reading: FormReading, fields: Fields) -> Json {
 pub(super) fn found(url: &str) -> Response {
     match axum::http::HeaderValue::from_str(url) {
         Ok(location) => (StatusCode::FOUND, [(header::LOCATION, location)]).into_response(),
-        Err(_) => Redirect::to("/").into_response(),
+        Err(_) => crate::error::redirect("/"),
     }
 }
 

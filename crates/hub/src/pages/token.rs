@@ -24,7 +24,7 @@ const EXPIRY: [(i64, &str); 5] =
     [(3600, "1 Hour"), (86_400, "1 Day"), (604_800, "1 Week"), (2_592_000, "1 Month"), (31_536_000, "1 Year")];
 
 /// `GET /hub/token`.
-pub async fn show(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Html<String>> {
+pub(super) async fn show(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Html<String>> {
     let user = requester.logged_in()?;
     let now = hub.clock.now();
     let mut tokens: Vec<ApiToken> = api_tokens::list(hub.store.read(), Owner::User(user.id))

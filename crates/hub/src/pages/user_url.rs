@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::{OriginalUri, Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
-use axum::response::{Html, IntoResponse as _, Redirect, Response};
+use axum::response::{Html, IntoResponse as _, Response};
 use minijinja::context;
 use minijinja::value::Value;
 use orrery_core::ServerName;
@@ -25,7 +25,7 @@ const MAX_REDIRECTS: u32 = 4;
 
 /// `GET /hub/user/:name/…`: back to the server if it is ready, to its progress if it is on its way,
 /// and otherwise a page that offers to start it. Programs get 424 and JSON.
-pub async fn show(
+pub(super) async fn show(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     OriginalUri(uri): OriginalUri,
@@ -46,7 +46,7 @@ pub async fn show(
         };
     }
     let Some(own) = requester.user() else {
-        return Ok(Redirect::to(&hub.urls.login(path_and_query(&uri))).into_response());
+        return Ok(crate::error::redirect(&hub.urls.login(path_and_query(&uri))));
     };
     // The first part of the path may be a server's name, when there is more after it.
     let first = path.split_once('/').map(|(first, _)| first);
@@ -72,7 +72,7 @@ pub async fn show(
     let ending = ending(&hub, view.as_ref()).await?;
     if matches!(ending, Ending::StartFailed(_)) || view.as_ref().is_some_and(|view| view.pending().is_some()) {
         let pending = redirects::with_query(&hub.urls.spawn_pending(&user_name, &server), &[next]);
-        return Ok(Redirect::to(&pending).into_response());
+        return Ok(crate::error::redirect(&pending));
     }
     let failure = match &ending {
         Ending::Died(failure) => Some(failure_value(failure)),
@@ -93,7 +93,7 @@ pub async fn show(
 }
 
 /// Any other method: surely a program, whose server is gone.
-pub async fn other(
+pub(super) async fn other(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     OriginalUri(uri): OriginalUri,
@@ -108,7 +108,7 @@ pub async fn other(
 }
 
 /// `GET /hub/user-redirect/<path>`: the same path on the requester's own server, started if need be.
-pub async fn redirect(
+pub(super) async fn redirect(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     OriginalUri(uri): OriginalUri,

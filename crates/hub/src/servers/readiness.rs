@@ -101,7 +101,8 @@ mod tests {
         });
         let url: Uri = format!("http://127.0.0.1:{port}/user/ada/api").parse().expect("a URL");
         let mut trouble = String::new();
-        let answer = Prober::new().until_it_answers(&url, &mut trouble);
+        let prober = Prober::new();
+        let answer = prober.until_it_answers(&url, &mut trouble);
         let answer = tokio::time::timeout(Duration::from_secs(10), answer).await.expect("an answer");
         assert_eq!(answer.version.as_deref(), Some("6.1.1"));
         assert!(trouble.contains("503"), "{trouble}");
