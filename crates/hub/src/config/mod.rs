@@ -8,6 +8,8 @@ mod proxy;
 mod resolve;
 mod spawner;
 mod specs;
+#[cfg(test)]
+mod tests;
 
 use orrery_core::config::{ClassSpec, ConfigClass, Loaded, Problem, Tree};
 

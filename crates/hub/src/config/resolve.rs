@@ -142,7 +142,7 @@ pub(super) fn resolve(
     }
     public_address(&mut parts.hub, problems, warnings);
     hub_address(&mut parts.hub.value, problems);
-    pages(&mut parts.hub, warnings);
+    pages(&mut parts.hub, problems, warnings);
     database(&mut parts.hub.value);
     authenticator(&mut parts.authenticator);
     spawner(&mut parts.spawner.value, problems);
@@ -225,7 +225,7 @@ fn hub_address(hub: &mut JupyterHub, problems: &mut Vec<Problem>) {
     }
 }
 
-fn pages(hub: &mut Loaded<JupyterHub>, warnings: &mut Vec<String>) {
+fn pages(hub: &mut Loaded<JupyterHub>, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) {
     let base_url = hub.value.base_url.as_str().to_owned();
     if hub.is_set("hub_routespec") {
         let path = UrlPrefix::new(&hub.value.hub_routespec);
@@ -248,9 +248,9 @@ fn pages(hub: &mut Loaded<JupyterHub>, warnings: &mut Vec<String>) {
         {
             *public = format!("{}{base_url}", public.trim_end_matches('/'));
         } else if !public.ends_with(&base_url) {
-            warnings.push(format!(
-                "JupyterHub.public_url {public} does not end in base_url {base_url}"
-            ));
+            problems.push(Problem::Invalid(format!(
+                "JupyterHub.public_url must end in base_url {base_url}, but is {public}"
+            )));
         }
     }
     if !hub.is_set("oauth_token_expires_in") {
