@@ -3,7 +3,7 @@ import { relativeTimes, timeElement } from "./times.js";
 
 const { user, base_url: base } = window.jhdata;
 const start = document.getElementById("start");
-const stop = document.getElementById("stop");
+const stop = document.querySelector(".stop-main");
 const announce = document.getElementById("home-status");
 const LABELS = { ready: "Running", stopped: "Stopped", starting: "Starting", stopping: "Stopping", busy: "Checking" };
 const spawnUrl = (server) => `${base}spawn/${encodeURIComponent(user)}${server ? `/${encodeURIComponent(server)}` : ""}`;

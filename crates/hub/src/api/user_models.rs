@@ -117,7 +117,7 @@ fn model(
         "server": default.filter(|view| view.ready()).map(|view| &view.url),
         "pending": default.and_then(ServerView::pending),
         "created": user.created.map(isoformat),
-        "last_activity": user.last_activity.map(isoformat),
+        "last_activity": hub.servers.user_activity(user.id, user.last_activity).map(isoformat),
         "user_info": user.user_info,
         // Filled in where one user is asked for.
         "auth_state": null,

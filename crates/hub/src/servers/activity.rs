@@ -47,6 +47,21 @@ impl Engine {
         self.activity.with(|seen| later(&mut seen.tokens, token_id, at));
     }
 
+    /// When a user was last active: what the database knows, or what is still to be written.
+    pub fn user_activity(&self, user_id: i32, known: Option<NaiveDateTime>) -> Option<NaiveDateTime> {
+        self.activity.with(|seen| seen.users.get(&user_id).copied()).max(known)
+    }
+
+    /// When a server was last used: what the database knows, or what is still to be written.
+    pub(super) fn server_activity(
+        &self,
+        user_id: i32,
+        server: &ServerName,
+        known: Option<NaiveDateTime>,
+    ) -> Option<NaiveDateTime> {
+        self.activity.with(|seen| seen.servers.get(&(user_id, server.clone())).copied()).max(known)
+    }
+
     /// Writes what was recorded, in one transaction. What is older than the database knows changes
     /// nothing. On an error it is kept for the next time.
     pub async fn flush_activity(&self) -> Result<(), StoreError> {

@@ -21,7 +21,6 @@ pub struct ProgressEvent {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<u8>,
     /// One sentence; empty in an event that only carries log lines.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// The sentence as HTML, when it has links.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,9 +112,10 @@ impl ProgressEvent {
         }
     }
 
-    /// Lines of the server's log.
-    pub(super) fn log(lines: Vec<String>) -> Self {
-        Self { log: lines, ..Self::default() }
+    /// Lines of the server's log. Programs written for upstream expect progress and message in each
+    /// event, so there are both.
+    pub(super) fn log(progress: u8, lines: Vec<String>) -> Self {
+        Self { log: lines, ..Self::step(progress, "") }
     }
 
     /// As it is kept in the run's row.

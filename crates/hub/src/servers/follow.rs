@@ -127,7 +127,8 @@ impl Follower {
                 let fresh = fresh_lines(&self.log, &lines).to_vec();
                 if !fresh.is_empty() {
                     self.log = lines;
-                    let _ = self.sender.send(ProgressEvent::log(fresh)).await;
+                    let progress = self.last.as_ref().and_then(|last| last.progress).unwrap_or_default();
+                    let _ = self.sender.send(ProgressEvent::log(progress, fresh)).await;
                 }
             }
             _ => {}

@@ -291,7 +291,7 @@ impl Engine {
                 return Next::Done;
             };
             match runs::find(self.store.read(), course.run.0).await {
-                Ok(Some(run)) if run.phase == Phase::Ready => match self.ask_whether_it_runs(&run).await {
+                Ok(Some(run)) if run.phase == Phase::Ready && self.owns(&run) => match self.ask_whether_it_runs(&run).await {
                     Ok(true) => {}
                     Ok(false) => return Next::Done,
                     Err(error) => tracing::warn!(server = %course.log_name(), %error, "a server could not be looked at"),
@@ -300,6 +300,11 @@ impl Engine {
                 Err(error) => tracing::warn!(server = %course.log_name(), %error, "a server could not be looked at"),
             }
         }
+    }
+
+    /// Whether a run is this replica's to move.
+    pub(super) fn owns(&self, run: &Run) -> bool {
+        run.owner.as_deref() == Some(self.replica.as_str())
     }
 
     /// Asks the spawner whether a ready server runs; ends its run if it does not. An answer that

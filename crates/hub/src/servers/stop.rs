@@ -71,7 +71,7 @@ impl Engine {
             return Ok(None);
         }
         if !self.nudge(run.id)
-            && run.owner.as_deref() == Some(self.replica.as_str())
+            && self.owns(run)
             && let Some(course) = Course::of(run)
         {
             self.launch(course, Entry::Stop);
@@ -106,7 +106,7 @@ impl Engine {
     /// Does what a run's row asks for: the end of a run's life.
     pub(super) async fn see_to_the_row(&self, course: &Course) {
         match runs::find(self.store.read(), course.run.0).await {
-            Ok(Some(run)) if run.owner.as_deref() == Some(self.replica.as_str()) => {
+            Ok(Some(run)) if self.owns(&run) => {
                 if run.phase == Phase::Stopping {
                     self.take_down(course, run.failure).await;
                 } else if !run.phase.is_active() {

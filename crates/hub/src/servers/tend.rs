@@ -152,7 +152,7 @@ impl Engine {
         let free = usize::try_from(free).unwrap_or(usize::MAX);
         for run in queue.iter().take(free) {
             // Those of other replicas are called by these.
-            if run.owner.as_deref() != Some(self.replica.as_str()) {
+            if !self.owns(run) {
                 continue;
             }
             let Some(course) = Course::of(run) else {

@@ -214,7 +214,7 @@ impl Engine {
             run: run.map(|run| RunId(run.id)),
             phase,
             started: spawner.started,
-            last_activity: spawner.last_activity,
+            last_activity: self.server_activity(user.id, &name, spawner.last_activity),
             user_options: object(spawner.user_options),
             state: object(spawner.state),
             failure,
