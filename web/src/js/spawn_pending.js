@@ -41,9 +41,11 @@ events.addEventListener("message", (received) => {
   // The last event repeats the end of the log.
   if (event.failed && event.log) log.textContent = "";
   if (event.log?.length) addLog(event.log);
-  // An event with nothing but log lines says nothing about the queue.
-  if (event.queue || event.message) showQueue(event.queue);
-  showMessage(event);
+  // An event that carries log lines repeats the last of them as its message.
+  if (!event.log?.length || event.failed) {
+    showQueue(event.queue);
+    showMessage(event);
+  }
   if (event.ready) finish(event);
   else if (event.failed) fail(event);
 });

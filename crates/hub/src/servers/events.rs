@@ -20,7 +20,7 @@ pub struct ProgressEvent {
     /// 0 to 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<u8>,
-    /// One sentence; empty in an event that only carries log lines.
+    /// One sentence; the last line in an event that only carries log lines.
     pub message: String,
     /// The sentence as HTML, when it has links.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,7 +115,8 @@ impl ProgressEvent {
     /// Lines of the server's log. Programs written for upstream expect progress and message in each
     /// event, so there are both.
     pub(super) fn log(progress: u8, lines: Vec<String>) -> Self {
-        Self { log: lines, ..Self::step(progress, "") }
+        let last: String = lines.last().map(|line| line.chars().take(LONGEST).collect()).unwrap_or_default();
+        Self { log: lines, ..Self::step(progress, last) }
     }
 
     /// As it is kept in the run's row.
