@@ -45,7 +45,7 @@ pub fn routes() -> Routes {
         .get("/logout", Needs::Nothing, logout::logout)
 }
 
-/// Refuses what is too large before anything is read of it.
+/// Refuses what is too large, or of a method that nothing here answers, before anything is read of it.
 pub async fn bound(State(_): State<AppState>, request: Request, next: Next) -> Response {
     let length = request
         .headers()
@@ -60,6 +60,13 @@ pub async fn bound(State(_): State<AppState>, request: Request, next: Next) -> R
         // What the client goes on sending is not read.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         return response;
+    }
+    let is_known = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS
+    );
+    if !is_known {
+        return Error::new(StatusCode::METHOD_NOT_ALLOWED, "").into_response();
     }
     next.run(request).await
 }

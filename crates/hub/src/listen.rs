@@ -39,8 +39,8 @@ impl Listener {
         };
         TcpListener::bind((host, port)).await.map(Self::Tcp).map_err(|error| match error.kind() {
             std::io::ErrorKind::AddrInUse => format!(
-                "the hub cannot listen on {host}:{port}: another program does already. \
-                 Stop it, or choose another port with `c.JupyterHub.hub_port`"
+                "the hub cannot listen on {host}:{port}: the port is in use by another program. \
+                 Stop that, or choose another port with `c.JupyterHub.hub_port`"
             ),
             _ => format!("the hub cannot listen on {host}:{port}: {error}"),
         })
