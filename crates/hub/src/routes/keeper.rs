@@ -87,13 +87,13 @@ pub enum KeeperError {
 
 /// When the proxy last saw somebody use a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Used {
+pub(crate) struct Used {
     /// Whose server.
-    pub user: String,
+    pub(crate) user: String,
     /// Its name.
-    pub server: String,
+    pub(crate) server: String,
     /// When.
-    pub at: NaiveDateTime,
+    pub(crate) at: NaiveDateTime,
 }
 
 impl Keeper {

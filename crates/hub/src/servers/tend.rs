@@ -141,16 +141,18 @@ impl Engine {
         // One at a time, or two would call the same runs; only the database is awaited under it.
         let _dispatching = self.dispatching.lock().await;
         self.may_be_queued.store(false, Ordering::Relaxed);
-        let queue = runs::queue(self.store.read()).await?;
-        if queue.is_empty() {
+        if runs::count_in(self.store.read(), &[Phase::Queued]).await? == 0 {
             return Ok(());
         }
         self.may_be_queued.store(true, Ordering::Relaxed);
         let limit = u64::from(self.settings.concurrent_spawn_limit);
         let starting = runs::count_in(self.store.read(), &[Phase::Starting]).await?;
         let free = if limit == 0 { u64::MAX } else { limit.saturating_sub(starting) };
-        let free = usize::try_from(free).unwrap_or(usize::MAX);
-        for run in queue.iter().take(free) {
+        if free == 0 {
+            return Ok(());
+        }
+        let free = u32::try_from(free).unwrap_or(u32::MAX);
+        for run in &runs::queue_front(self.store.read(), free).await? {
             // Those of other replicas are called by these.
             if !self.owns(run) {
                 continue;

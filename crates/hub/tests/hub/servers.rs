@@ -1,0 +1,17 @@
+//! The life of servers, with spawners that misbehave in every way.
+
+#[path = "servers/bench.rs"]
+pub(crate) mod bench;
+#[path = "servers/fakes.rs"]
+pub(crate) mod fakes;
+
+#[path = "servers/failures.rs"]
+mod failures;
+#[path = "servers/life.rs"]
+mod life;
+#[path = "servers/progress.rs"]
+mod progress;
+#[path = "servers/queue.rs"]
+mod queue;
+#[path = "servers/restarts.rs"]
+mod restarts;

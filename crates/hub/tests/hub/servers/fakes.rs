@@ -1,0 +1,243 @@
+//! Spawners and proxies named by how they behave.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use orrery_core::phase::{Cause, Failure};
+use orrery_core::routes::{Route, RouteError, RouteTable};
+use orrery_core::spawner::{Events, ServerSpec, Spawner, Started, Status};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// How a fake spawner starts a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// It answers at once.
+    Answers,
+    /// It runs, listens, and never says a word.
+    NeverAnswers,
+    /// It answers every request with 500.
+    AnswersWithErrors,
+    /// Its process ends at once with this code.
+    ExitsWith(i32),
+    /// `start` tells the state and then never returns.
+    NeverReturns,
+    /// `start` never returns and tells nothing.
+    NeverReturnsNorTells,
+    /// The spawner refuses.
+    Refuses,
+    /// It answers once the test opened the gate.
+    WaitsForGate,
+}
+
+/// A spawner whose servers live inside the test.
+pub(crate) struct FakeSpawner {
+    pub(crate) start: Mutex<Start>,
+    /// `stop` never returns.
+    pub(crate) stop_hangs: Mutex<bool>,
+    /// `poll` never returns.
+    pub(crate) poll_hangs: Mutex<bool>,
+    pub(crate) gate: Semaphore,
+    /// Whose servers were started, in order: `ada/lab`.
+    pub(crate) started: Mutex<Vec<String>>,
+    /// Environments of all that were started.
+    pub(crate) environments: Mutex<Vec<BTreeMap<String, String>>>,
+    servers: Mutex<HashMap<i32, FakeServer>>,
+    next: AtomicI32,
+    starting: AtomicUsize,
+    pub(crate) most_at_once: AtomicUsize,
+}
+
+struct FakeServer {
+    /// `None` while it runs.
+    exited: Option<Option<i32>>,
+    listener: Option<tokio::task::JoinHandle<()>>,
+}
+
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl FakeSpawner {
+    pub(crate) fn new(start: Start) -> Arc<Self> {
+        Arc::new(Self {
+            start: Mutex::new(start),
+            stop_hangs: Mutex::new(false),
+            poll_hangs: Mutex::new(false),
+            gate: Semaphore::new(0),
+            started: Mutex::default(),
+            environments: Mutex::default(),
+            servers: Mutex::default(),
+            next: AtomicI32::new(100),
+            starting: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
+        })
+    }
+
+    /// A server that something else started; gives its state.
+    pub(crate) fn plant(&self) -> Value {
+        json!({ "pid": self.enter(None, None) })
+    }
+
+    /// Ends the server of `state` as if it had crashed or left.
+    pub(crate) fn kill(&self, state: &Value, code: Option<i32>) {
+        let id = id_of(state).expect("a state of this spawner");
+        let mut servers = self.servers.lock().unwrap();
+        let server = servers.get_mut(&id).expect("a server of this spawner");
+        server.exited = Some(code);
+        if let Some(listener) = server.listener.take() {
+            listener.abort();
+        }
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.servers.lock().unwrap().values().filter(|server| server.exited.is_none()).count()
+    }
+
+    fn enter(&self, exited: Option<Option<i32>>, listener: Option<tokio::task::JoinHandle<()>>) -> i32 {
+        let id = self.next.fetch_add(1, Ordering::SeqCst);
+        self.servers.lock().unwrap().insert(id, FakeServer { exited, listener });
+        id
+    }
+}
+
+fn id_of(state: &Value) -> Option<i32> {
+    i32::try_from(state.get("pid")?.as_i64()?).ok()
+}
+
+/// Listens as a server; gives its port.
+pub(crate) async fn listen(start: Start) -> (u16, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let task = tokio::spawn(async move {
+        let mut silent = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            if start == Start::NeverAnswers {
+                silent.push(stream);
+                continue;
+            }
+            let status = if start == Start::AnswersWithErrors { "500 No" } else { "200 OK" };
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let answer = format!("HTTP/1.1 {status}\r\nX-JupyterHub-Version: 6.1.1\r\nContent-Length: 0\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    (port, task)
+}
+
+#[async_trait]
+impl Spawner for FakeSpawner {
+    async fn start(&self, spec: ServerSpec, events: Events) -> Result<Started, Failure> {
+        let start = *self.start.lock().unwrap();
+        self.started.lock().unwrap().push(format!("{}/{}", spec.user, spec.server));
+        let environment = spec.environment("127.0.0.1", 1);
+        let environment = environment.into_iter().map(|(name, value)| (name, value.expose().to_owned()));
+        self.environments.lock().unwrap().push(environment.collect());
+        let now = self.starting.fetch_add(1, Ordering::SeqCst) + 1;
+        let _counted = Counted(&self.starting);
+        self.most_at_once.fetch_max(now, Ordering::SeqCst);
+        events.progress(30, "Looking for a place");
+        match start {
+            Start::Refuses => return Err(Failure::new(Cause::Quota, "No place left.")),
+            Start::NeverReturnsNorTells => std::future::pending().await,
+            Start::WaitsForGate => self.gate.acquire().await.expect("an open gate").forget(),
+            _ => {}
+        }
+        let (port, listener) = listen(start).await;
+        let (exited, listener) = match start {
+            Start::ExitsWith(code) => {
+                listener.abort();
+                (Some(Some(code)), None)
+            }
+            _ => (None, Some(listener)),
+        };
+        let state = json!({ "pid": self.enter(exited, listener) });
+        events.state(state.clone());
+        if start == Start::NeverReturns {
+            std::future::pending::<()>().await;
+        }
+        Ok(Started { url: format!("http://127.0.0.1:{port}"), state })
+    }
+
+    async fn poll(&self, state: &Value) -> Result<Status, Failure> {
+        if *self.poll_hangs.lock().unwrap() {
+            std::future::pending::<()>().await;
+        }
+        let servers = self.servers.lock().unwrap();
+        Ok(match id_of(state).and_then(|id| servers.get(&id)) {
+            Some(FakeServer { exited: None, .. }) => Status::Running,
+            Some(FakeServer { exited: Some(code), .. }) => Status::Exited(*code),
+            None => Status::Exited(None),
+        })
+    }
+
+    async fn stop(&self, state: &Value, _grace: Option<Duration>) -> Result<(), Failure> {
+        if *self.stop_hangs.lock().unwrap() {
+            std::future::pending::<()>().await;
+        }
+        if let Some(id) = id_of(state)
+            && let Some(server) = self.servers.lock().unwrap().get_mut(&id)
+        {
+            server.exited.get_or_insert(Some(0));
+            if let Some(listener) = server.listener.take() {
+                listener.abort();
+            }
+        }
+        Ok(())
+    }
+
+    async fn logs(&self, _state: &Value, lines: usize) -> Vec<String> {
+        let all = ["reading the settings", "cannot go on: no such kernel"];
+        all.iter().skip(all.len().saturating_sub(lines)).map(ToString::to_string).collect()
+    }
+}
+
+/// A proxy's table in memory, which can be away.
+#[derive(Default)]
+pub(crate) struct FakeTable {
+    pub(crate) routes: Mutex<BTreeMap<String, Route>>,
+    pub(crate) is_away: Mutex<bool>,
+}
+
+impl FakeTable {
+    pub(crate) fn target(&self, spec: &str) -> Option<String> {
+        self.routes.lock().unwrap().get(spec).map(|route| route.target.clone())
+    }
+
+    fn answer(&self) -> Result<(), RouteError> {
+        if *self.is_away.lock().unwrap() {
+            return Err(RouteError { what: "is away".to_owned(), why: "the test says so".to_owned() });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl RouteTable for FakeTable {
+    async fn routes(&self) -> Result<BTreeMap<String, Route>, RouteError> {
+        self.answer()?;
+        Ok(self.routes.lock().unwrap().clone())
+    }
+
+    async fn add(&self, spec: &str, route: &Route) -> Result<(), RouteError> {
+        self.answer()?;
+        self.routes.lock().unwrap().insert(spec.to_owned(), route.clone());
+        Ok(())
+    }
+
+    async fn delete(&self, spec: &str) -> Result<(), RouteError> {
+        self.answer()?;
+        self.routes.lock().unwrap().remove(spec);
+        Ok(())
+    }
+}
