@@ -36,7 +36,7 @@ impl Site {
             python: python(),
             file: self.config(),
             arguments: vec!["jupyterhub".into(), "--debug".into()],
-            deadline: Duration::from_secs(60),
+            deadline: Duration::from_mins(1),
         }
     }
 

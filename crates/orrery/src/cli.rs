@@ -76,10 +76,10 @@ struct Cli {
 /// Arguments that commands which read the configuration share with the hub.
 #[derive(Args, Default)]
 struct Common {
-    /// The configuration file: .py, .json or .toml [default: jupyterhub_config.py if it exists]
+    /// The configuration file: .py, .json or .toml [default: `jupyterhub_config.py` if it exists]
     #[arg(short = 'f', long = "config", value_name = "FILE")]
     config: Option<String>,
-    /// The database's URL, as SQLAlchemy writes it, or a file for SQLite
+    /// The database's URL, such as postgresql://host/name, or a file for `SQLite`
     #[arg(long, value_name = "URL")]
     db: Option<String>,
     /// How much to log: DEBUG, INFO, WARN, ERROR, CRITICAL
@@ -141,7 +141,7 @@ struct Hub {
     /// Write a configuration file with every option, commented out, then end
     #[arg(long)]
     generate_config: bool,
-    /// Make the certificates for internal_ssl, then end
+    /// Make the certificates for `internal_ssl`, then end
     #[arg(long, hide = true)]
     generate_certs: bool,
     /// Show the configuration as all sources together give it, then end

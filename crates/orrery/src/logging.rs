@@ -26,9 +26,9 @@ pub(crate) fn start(level: LogLevel, file: &str, json: bool) -> anyhow::Result<(
         .with_writer(writer)
         .with_ansi(colours);
     if json {
-        builder.json().flatten_event(true).init()
+        builder.json().flatten_event(true).init();
     } else {
-        builder.init()
+        builder.init();
     }
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! The `orrery` program: the hub, the proxy, and the commands around them. Called through a link
-//! named `jupyterhub` or `configurable-http-proxy` it behaves as those programs.
+#![doc = include_str!("../README.md")]
 
 mod cli;
 mod commands;
@@ -15,7 +14,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match cli::parse(&arguments) {
-        Ok(invocation) => report(commands::run(invocation)),
+        Ok(invocation) => report(commands::run(&invocation)),
         Err(cli::Stop::Clap(error)) => error.exit(),
         Err(cli::Stop::Usage(sentence)) => {
             output::complain(&sentence);

@@ -45,17 +45,15 @@ enum Role {
     Base,
 }
 
+/// What a backend's maker gives: the backend, or what is wrong with its options.
+type Made<T> = Result<Arc<T>, Vec<Problem>>;
+
+/// Makes a backend from the tree, for the ancestry of its class. Warnings go to the configuration's.
+type Maker<T> = fn(&Tree, &[&'static ClassSpec], &mut Config) -> Made<T>;
+
 enum Make {
-    Spawner(
-        fn(&Tree, &[&'static ClassSpec], &mut Config) -> Result<Arc<dyn Spawner>, Vec<Problem>>,
-    ),
-    Authenticator(
-        fn(
-            &Tree,
-            &[&'static ClassSpec],
-            &mut Config,
-        ) -> Result<Arc<dyn Authenticator>, Vec<Problem>>,
-    ),
+    Spawner(Maker<dyn Spawner>),
+    Authenticator(Maker<dyn Authenticator>),
     /// The hub makes it.
     Own,
     /// There is no such backend yet.
@@ -91,7 +89,7 @@ const BACKENDS: &[Backend] = &[
         role: Role::Authenticator,
         names: &["null"],
         spec: authenticators::NullAuthenticator::SPEC,
-        make: Make::Authenticator(null_authenticator),
+        make: Make::Authenticator(|_, _, _| Ok(Arc::new(Null))),
     },
     Backend {
         role: Role::Base,
@@ -296,7 +294,7 @@ fn simple_spawner(
     tree: &Tree,
     chain: &[&'static ClassSpec],
     config: &mut Config,
-) -> Result<Arc<dyn Spawner>, Vec<Problem>> {
+) -> Made<dyn Spawner> {
     keep_local_environment(tree, chain, config);
     let process = spawners::LocalProcessSpawner::load(tree, chain)?.value;
     let simple = spawners::SimpleLocalProcessSpawner::load(tree, chain)?.value;
@@ -310,7 +308,7 @@ fn dummy_authenticator(
     tree: &Tree,
     chain: &[&'static ClassSpec],
     config: &mut Config,
-) -> Result<Arc<dyn Authenticator>, Vec<Problem>> {
+) -> Made<dyn Authenticator> {
     let options = authenticators::DummyAuthenticator::load(tree, chain)?.value;
     let dummy = Dummy::new(options);
     config.warnings.extend(dummy.warnings());
@@ -321,7 +319,7 @@ fn shared_password_authenticator(
     tree: &Tree,
     chain: &[&'static ClassSpec],
     config: &mut Config,
-) -> Result<Arc<dyn Authenticator>, Vec<Problem>> {
+) -> Made<dyn Authenticator> {
     let options = authenticators::SharedPasswordAuthenticator::load(tree, chain)?.value;
     let common = &config.authenticator;
     let normalizer = Normalizer::new(common.username_map.clone());
@@ -337,14 +335,6 @@ fn shared_password_authenticator(
     let shared = SharedPassword::new(options, people).map_err(|error| invalid(&error))?;
     config.warnings.extend(shared.warnings());
     Ok(Arc::new(shared))
-}
-
-fn null_authenticator(
-    _tree: &Tree,
-    _chain: &[&'static ClassSpec],
-    _config: &mut Config,
-) -> Result<Arc<dyn Authenticator>, Vec<Problem>> {
-    Ok(Arc::new(Null))
 }
 
 fn invalid(sentence: &impl ToString) -> Vec<Problem> {

@@ -10,7 +10,7 @@ use orrery_core::config::{Origin, Setting, Tree, Value};
 use crate::cli::Invocation;
 
 /// How long a Python configuration may run.
-const PYTHON_DEADLINE: Duration = Duration::from_secs(120);
+const PYTHON_DEADLINE: Duration = Duration::from_mins(2);
 
 /// No configuration file is larger; a larger one is something else.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;

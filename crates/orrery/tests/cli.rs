@@ -119,7 +119,7 @@ fn version_under_both_names() {
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_orrery"), &proxy).unwrap();
     let help = folder.finish(&mut folder.command(&proxy, &["--help"])).ok();
     assert!(help.contains("--default-target"), "{help}");
-    assert_eq!(help.contains("--show-config"), false, "{help}");
+    assert!(!help.contains("--show-config"), "{help}");
 }
 
 #[test]
@@ -443,4 +443,23 @@ fn the_pages_of_the_reference_are_fresh() {
         1,
         "orrery: ./options.md is not fresh: run `orrery docs --write`\n",
     );
+}
+
+#[test]
+fn both_examples_say_the_same() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let shown = |name: &str| {
+        let file = examples.join(name);
+        let run = Folder::new().run(&["-f", file.to_str().unwrap(), "--show-config-json"]);
+        let mut json: serde_json::Value = serde_json::from_str(&run.ok()).unwrap();
+        json["JupyterHub"]
+            .as_object_mut()
+            .unwrap()
+            .remove("config_file");
+        if let Some(users) = json["Authenticator"]["allowed_users"].as_array_mut() {
+            users.sort_by_key(ToString::to_string);
+        }
+        json
+    };
+    assert_eq!(shown("jupyterhub_config.py"), shown("orrery.toml"));
 }

@@ -18,8 +18,11 @@ pub struct ClassSpec {
     /// Options that the class itself declares.
     pub options: &'static [OptionSpec],
     /// Options of base classes that have another default here.
-    pub defaults: &'static [(&'static str, fn() -> Value)],
+    pub defaults: &'static [OtherDefault],
 }
+
+/// An option of a base class and the maker of its other default.
+pub type OtherDefault = (&'static str, fn() -> Value);
 
 impl ClassSpec {
     /// The full Python name.
@@ -209,7 +212,7 @@ impl Loader<'_> {
             &sections,
             spec,
             &name,
-            overridden().unwrap_or_else(|| default().to_value()),
+            &overridden().unwrap_or_else(|| default().to_value()),
         ) {
             Ok(value) => value,
             Err(problem) => {
@@ -224,7 +227,7 @@ impl Loader<'_> {
         sections: &[&str],
         spec: &OptionSpec,
         name: &str,
-        default: Value,
+        default: &Value,
     ) -> Result<T, Problem> {
         let lazy = |source| Problem::Lazy {
             option: name.to_owned(),
@@ -258,7 +261,7 @@ impl Loader<'_> {
             },
             origin: entry.origin.clone(),
         })?;
-        if spec.status == Status::NotYet && !read.to_value().same_as(&default) {
+        if spec.status == Status::NotYet && !read.to_value().same_as(default) {
             return Err(Problem::NotSupported {
                 option: name.to_owned(),
                 origin: entry.origin,

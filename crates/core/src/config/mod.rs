@@ -16,7 +16,9 @@ mod types;
 mod value;
 
 pub use catalog::{Catalog, Findings, nearest};
-pub use class::{ClassSpec, ConfigClass, Loaded, Loader, OptionSpec, Problem, Status};
+pub use class::{
+    ClassSpec, ConfigClass, Loaded, Loader, OptionSpec, OtherDefault, Problem, Status,
+};
 pub use kind::Kind;
 pub use lazy::{Lazy, LazyError};
 pub use literal::{LiteralError, parse_literal};

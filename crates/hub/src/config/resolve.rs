@@ -302,7 +302,7 @@ fn spawner(spawner: &mut Spawner, problems: &mut Vec<Problem>) {
 fn proxy(parts: &mut Parts, problems: &mut Vec<Problem>) {
     let hub = &parts.hub.value;
     let chp = &mut parts.chp;
-    if !chp.is_set("api_url") {
+    if chp.value.api_url.is_empty() {
         chp.value.api_url =
             if parts.hub.is_set("proxy_api_ip") || parts.hub.is_set("proxy_api_port") {
                 let host = if hub.proxy_api_ip.is_empty() {

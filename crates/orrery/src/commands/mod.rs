@@ -18,7 +18,7 @@ use crate::output::say;
 use crate::{registry, render, sources};
 
 /// Does what the command line asks for.
-pub(crate) fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<ExitCode> {
     match &invocation.action {
         Action::Version("jupyterhub") => say(&format!("{JUPYTERHUB_VERSION}\n"))?,
         Action::Version(_) => {
@@ -34,11 +34,11 @@ pub(crate) fn run(invocation: Invocation) -> anyhow::Result<ExitCode> {
         }
         Action::Docs(flags) => return docs::run(flags),
         Action::Proxy(options) => {
-            runtime()?.block_on(orrery_proxy::run(options.as_ref().clone()))?
+            runtime()?.block_on(orrery_proxy::run(options.as_ref().clone()))?;
         }
-        Action::Token { name } => runtime()?.block_on(token::run(&invocation, name.as_deref()))?,
-        Action::UpgradeDb => runtime()?.block_on(upgrade_db::run(&invocation))?,
-        Action::Hub(flags) => return hub(&invocation, flags),
+        Action::Token { name } => runtime()?.block_on(token::run(invocation, name.as_deref()))?,
+        Action::UpgradeDb => runtime()?.block_on(upgrade_db::run(invocation))?,
+        Action::Hub(flags) => return hub(invocation, flags),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -62,7 +62,7 @@ fn hub(invocation: &Invocation, flags: &HubFlags) -> anyhow::Result<ExitCode> {
         } else if shown(&loaded.tree, "show_config") {
             show_config::as_text(&loaded)?;
         } else {
-            start::run(loaded, flags.log_json).await?;
+            Box::pin(start::run(loaded, flags.log_json)).await?;
         }
         Ok(ExitCode::SUCCESS)
     })

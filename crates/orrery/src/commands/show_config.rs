@@ -1,5 +1,7 @@
 //! `orrery --show-config` and `--show-config-json`: what all sources together say, secrets hidden.
 
+use std::fmt::Write as _;
+
 use orrery_core::config::{Entry, Setting, Value};
 
 use crate::output::say;
@@ -15,20 +17,28 @@ pub(super) fn as_text(loaded: &Sources) -> anyhow::Result<()> {
     if !loaded.files.is_empty() {
         text.push_str("Loaded config files:\n");
         for file in &loaded.files {
-            text.push_str(&format!("  {}\n", file.display()));
+            add(&mut text, format_args!("  {}\n", file.display()));
         }
         text.push('\n');
     }
     for (class, options) in visible(loaded) {
-        text.push_str(&format!("{class}\n"));
+        add(&mut text, format_args!("{class}\n"));
         for (option, entry) in options {
-            text.push_str(&format!(
-                "  .{option} = {}\n",
-                described(&class, &option, &entry).to_python()
-            ));
+            add(
+                &mut text,
+                format_args!(
+                    "  .{option} = {}\n",
+                    described(&class, &option, &entry).to_python()
+                ),
+            );
         }
     }
     say(&text)
+}
+
+fn add(text: &mut String, more: std::fmt::Arguments<'_>) {
+    text.write_fmt(more)
+        .expect("writing to a String cannot fail");
 }
 
 /// The same as JSON.

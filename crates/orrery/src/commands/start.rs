@@ -35,7 +35,7 @@ pub(super) async fn run(mut loaded: Sources, log_json: bool) -> anyhow::Result<(
     }
     let stop = CancellationToken::new();
     stop_on_signals(&stop)?;
-    orrery_hub::run(setup(chosen)?, stop).await?;
+    Box::pin(orrery_hub::run(setup(chosen)?, stop)).await?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use orrery_store::api_tokens::{self, NewApiToken, Owner};
 use orrery_store::token_hash::{self, Origin};
-use orrery_store::{StoreError, roles, users};
+use orrery_store::{roles, users};
 
 use super::start::setup;
 use super::{checked, refuse};
@@ -53,11 +53,7 @@ pub(super) async fn run(invocation: &Invocation, name: Option<&str>) -> anyhow::
     };
     let new = &new;
     store
-        .write(|transaction| async move {
-            api_tokens::insert(&transaction, new)
-                .await
-                .map_err(StoreError::from)
-        })
+        .write(|transaction| async move { api_tokens::insert(&transaction, new).await })
         .await
         .context("the token was not written")?;
     say(&format!("{}\n", secret.expose()))?;

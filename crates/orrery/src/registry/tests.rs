@@ -1,9 +1,8 @@
 //! The tables against the facts of JupyterHub 6.1.1, and which class a configuration gets.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use orrery_core::config::{Kind, OptionSpec, Origin};
+use orrery_core::config::{Kind, OptionSpec, Origin, Status};
 
 use super::*;
 
@@ -296,4 +295,71 @@ fn what_a_class_says_of_its_options_is_told() {
         refused(&settings)[0]
             .starts_with("SharedPasswordAuthenticator.user_password needs at least 8")
     );
+}
+
+#[test]
+fn every_option_may_be_set_to_its_default() {
+    let mut settings = simple("dummy").to_vec();
+    let catalog = catalog();
+    for class in catalog.classes() {
+        for spec in class
+            .options
+            .iter()
+            .filter(|spec| !matches!(spec.kind, Kind::Class))
+        {
+            settings.push((class.name, spec.name, (spec.default)()));
+        }
+    }
+    let mut tree = tree(&settings);
+    catalog.move_deprecated(&mut tree);
+    assert!(catalog.check(&tree).problems.is_empty());
+    let chosen = choose(&tree).unwrap_or_else(|problems| panic!("{problems:?}"));
+    assert_eq!(chosen.config.hub.port, 8000);
+}
+
+#[test]
+fn every_option_that_does_not_work_yet_is_refused_for_the_class_in_use() {
+    let used = [
+        "Application",
+        "JupyterHub",
+        "Spawner",
+        "LocalProcessSpawner",
+        "Authenticator",
+        "CryptKeeper",
+    ];
+    for class in catalog()
+        .classes()
+        .iter()
+        .filter(|class| used.contains(&class.name))
+    {
+        for spec in class
+            .options
+            .iter()
+            .filter(|spec| spec.status == Status::NotYet)
+        {
+            let mut settings = simple("dummy").to_vec();
+            settings.push((class.name, spec.name, another_value(spec)));
+            let option = format!("{}.{}", class.name, spec.name);
+            let problems = refused(&settings).join("\n");
+            assert!(problems.contains(&option), "{option}: {problems}");
+        }
+    }
+}
+
+/// A value that fits the option and is not its default.
+fn another_value(spec: &OptionSpec) -> Value {
+    let texts = Value::texts(["x"]);
+    let kind = match spec.kind {
+        Kind::Optional(kind) => *kind,
+        kind => kind,
+    };
+    match kind {
+        Kind::Bool => Value::Bool((spec.default)() != Value::Bool(true)),
+        Kind::Int => Value::Int(4242),
+        Kind::Callable => Value::Callable("hook".into()),
+        Kind::OneOf(choices) => choices[choices.len() - 1].into(),
+        Kind::List(_) | Kind::Set(_) | Kind::Command => texts,
+        Kind::Dict(_) => Value::Dict([("x".to_owned(), "y".into())].into()),
+        _ => "x".into(),
+    }
 }
