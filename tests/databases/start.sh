@@ -29,15 +29,15 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# Runs a command as the given user when we are root, and as ourselves otherwise.
-as() {
+# Becomes a command, as the given user when we are root and as ourselves otherwise. In the background
+# this makes the job's process id the server's own, and leaves no shell that holds our output open.
+become() {
     user=$1
     shift
     if [ "$(id -u)" = 0 ]; then
-        setpriv --reuid="$user" --regid="$(id -g "$user")" --clear-groups "$@"
-    else
-        "$@"
+        exec setpriv --reuid="$user" --regid="$(id -g "$user")" --clear-groups "$@"
     fi
+    exec "$@"
 }
 
 # Waits until a command succeeds or the server has ended.
@@ -76,16 +76,15 @@ umask 077
 printf '%s\n' "$password" >"$dir/postgres/password"
 umask 022
 [ "$(id -u)" != 0 ] || chown postgres "$dir/postgres/password"
-as postgres "$initdb" -D "$dir/postgres/data" -U orrery --pwfile="$dir/postgres/password" \
-    -A scram-sha-256 -E UTF8 --locale=C.UTF-8 --no-sync >"$dir/postgres/initdb.log" 2>&1 || {
+(become postgres "$initdb" -D "$dir/postgres/data" -U orrery --pwfile="$dir/postgres/password" \
+    -A scram-sha-256 -E UTF8 --locale=C.UTF-8 --no-sync) >"$dir/postgres/initdb.log" 2>&1 || {
     cat "$dir/postgres/initdb.log" >&2
     exit 1
 }
 attempt=1
 while :; do
     port=$(free_port)
-    # The job's pid is the server's own: setpriv replaces itself by it.
-    as postgres "$postgres" -D "$dir/postgres/data" -p "$port" -c listen_addresses=127.0.0.1 \
+    become postgres "$postgres" -D "$dir/postgres/data" -p "$port" -c listen_addresses=127.0.0.1 \
         -c unix_socket_directories="$dir/postgres" -c fsync=off -c synchronous_commit=off \
         -c full_page_writes=off -c max_connections=300 -c shared_buffers=32MB \
         >"$dir/postgres/server.log" 2>&1 </dev/null &
@@ -101,8 +100,8 @@ done
 postgres_url="postgresql://orrery:$password@127.0.0.1:$port/postgres"
 
 # --- MariaDB
-as mysql "$mariadb_install" --no-defaults --datadir="$dir/mysql/data" --skip-test-db \
-    --auth-root-authentication-method=normal >"$dir/mysql/install.log" 2>&1 || {
+(become mysql "$mariadb_install" --no-defaults --datadir="$dir/mysql/data" --skip-test-db \
+    --auth-root-authentication-method=normal) >"$dir/mysql/install.log" 2>&1 || {
     cat "$dir/mysql/install.log" >&2
     exit 1
 }
@@ -118,7 +117,7 @@ umask 022
 attempt=1
 while :; do
     port=$(free_port)
-    as mysql "$mariadbd" --no-defaults --datadir="$dir/mysql/data" --port="$port" \
+    become mysql "$mariadbd" --no-defaults --datadir="$dir/mysql/data" --port="$port" \
         --bind-address=127.0.0.1 --socket="$dir/mysql/socket" --pid-file="$dir/mysql/pid" \
         --init-file="$dir/mysql/init.sql" --skip-name-resolve --character-set-server=utf8mb4 \
         --innodb-flush-log-at-trx-commit=0 --innodb-buffer-pool-size=64M --skip-log-bin \

@@ -161,7 +161,7 @@ fn classify(error: &sqlx::Error) -> Class {
             {
                 match mysql.number() {
                     1205 | 1213 => Class::Busy,
-                    1040 | 1053 | 1021 | 1114 | 1203 | 1290 | 1836 => {
+                    1040 | 1053 | 1021 | 1114 | 1203 | 1290 | 1317 | 1836 | 1927 => {
                         Class::Away(database.message().to_owned())
                     }
                     _ => Class::Bug,

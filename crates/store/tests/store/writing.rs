@@ -4,7 +4,7 @@ use std::{
 };
 
 use orrery_store::{
-    ConnectionTrait, DbUrl, Store, StoreError, StoreOptions, WriteError, roles, users,
+    ConnectionTrait, DbUrl, Dialect, Store, StoreError, StoreOptions, WriteError, roles, users,
     users::UserChanges,
 };
 use sqlx::{Connection, Executor, SqliteConnection};
@@ -185,6 +185,28 @@ async fn a_busy_database_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_cut_connection_is_unavailable_once_and_then_replaced() {
+    on_each(|store| async move {
+        let suicide = match store.dialect() {
+            Dialect::Sqlite => return,
+            Dialect::Postgres => "SELECT pg_terminate_backend(pg_backend_pid())",
+            Dialect::MySql => "KILL CONNECTION_ID()",
+        };
+        let outcome = store
+            .write(|txn| async move {
+                txn.execute_unprepared(suicide).await?;
+                Ok::<_, StoreError>(())
+            })
+            .await;
+        let error = outcome.unwrap_err();
+        assert!(error.is_unavailable(), "{error:?}");
+        add_user(&store, "ada").await;
+        store.ping().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_reader_of_a_file_cannot_write() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(
@@ -235,7 +257,7 @@ async fn a_leaked_handle_does_not_commit() {
 async fn freshness_changes_with_every_commit_of_anybody() {
     on_each(|store| async move {
         let Some(before) = store.freshness().await.unwrap() else {
-            assert_ne!(store.dialect(), orrery_store::Dialect::Sqlite);
+            assert_ne!(store.dialect(), Dialect::Sqlite);
             return;
         };
         assert_eq!(store.freshness().await.unwrap(), Some(before));
