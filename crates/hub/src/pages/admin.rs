@@ -13,9 +13,15 @@ use crate::error::Result;
 use crate::state::AppState;
 
 /// `GET /hub/admin`.
-pub(super) async fn show(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Html<String>> {
+pub(super) async fn show(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+) -> Result<Html<String>> {
     let frame = frame(&hub, &requester).await?;
-    let frame = Arc::new(Frame { admin_access: true, ..(*frame).clone() });
+    let frame = Arc::new(Frame {
+        admin_access: true,
+        ..(*frame).clone()
+    });
     let html = hub.templates.render(
         "admin.html",
         context! {

@@ -9,9 +9,15 @@ use minijinja::{Environment, Error, ErrorKind, Output};
 pub(super) fn add_to_environment(environment: &mut Environment<'static>) {
     environment.add_filter("escape", escape);
     environment.add_filter("e", escape);
-    environment.add_filter("forceescape", |value: &Value| Value::from_safe_string(escaped(&value.to_string())));
+    environment.add_filter("forceescape", |value: &Value| {
+        Value::from_safe_string(escaped(&value.to_string()))
+    });
     environment.add_filter("center", center);
-    environment.add_filter("wordcount", |text: &str| text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty()).count());
+    environment.add_filter("wordcount", |text: &str| {
+        text.split(|c: char| !(c.is_alphanumeric() || c == '_'))
+            .filter(|word| !word.is_empty())
+            .count()
+    });
     environment.add_filter("wordwrap", wordwrap);
     environment.add_filter("urlize", urlize);
     environment.add_filter("xmlattr", xmlattr);
@@ -52,7 +58,11 @@ pub fn escaped(text: &str) -> String {
 }
 
 fn escape(value: &Value) -> Value {
-    if value.is_safe() { value.clone() } else { Value::from_safe_string(escaped(&value.to_string())) }
+    if value.is_safe() {
+        value.clone()
+    } else {
+        Value::from_safe_string(escaped(&value.to_string()))
+    }
 }
 
 /// Text in the middle of `width` columns (80).
@@ -69,9 +79,17 @@ fn center(text: &str, width: Option<usize>) -> String {
 
 /// Breaks lines at `width` (79) columns, keeping the line breaks that are there.
 fn wordwrap(text: &str, width: Option<usize>, options: Kwargs) -> Result<String, Error> {
-    let width = options.get::<Option<usize>>("width")?.or(width).unwrap_or(79).max(1);
-    let break_long = options.get::<Option<bool>>("break_long_words")?.unwrap_or(true);
-    let separator = options.get::<Option<String>>("wrapstring")?.unwrap_or_else(|| "\n".to_owned());
+    let width = options
+        .get::<Option<usize>>("width")?
+        .or(width)
+        .unwrap_or(79)
+        .max(1);
+    let break_long = options
+        .get::<Option<bool>>("break_long_words")?
+        .unwrap_or(true);
+    let separator = options
+        .get::<Option<String>>("wrapstring")?
+        .unwrap_or_else(|| "\n".to_owned());
     options.assert_all_used()?;
     let mut lines = Vec::new();
     for paragraph in text.lines() {
@@ -101,9 +119,19 @@ fn wordwrap(text: &str, width: Option<usize>, options: Kwargs) -> Result<String,
 }
 
 /// Makes links of the http(s) addresses in a text, and escapes the rest.
-fn urlize(text: &Value, trim_url_limit: Option<usize>, nofollow: Option<bool>, options: Kwargs) -> Result<Value, Error> {
-    let limit = options.get::<Option<usize>>("trim_url_limit")?.or(trim_url_limit);
-    let nofollow = options.get::<Option<bool>>("nofollow")?.or(nofollow).unwrap_or(false);
+fn urlize(
+    text: &Value,
+    trim_url_limit: Option<usize>,
+    nofollow: Option<bool>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let limit = options
+        .get::<Option<usize>>("trim_url_limit")?
+        .or(trim_url_limit);
+    let nofollow = options
+        .get::<Option<bool>>("nofollow")?
+        .or(nofollow)
+        .unwrap_or(false);
     let target: Option<String> = options.get("target")?;
     let rel: Option<String> = options.get("rel")?;
     options.assert_all_used()?;
@@ -116,7 +144,8 @@ fn urlize(text: &Value, trim_url_limit: Option<usize>, nofollow: Option<bool>, o
     rels.dedup();
     let mut attributes = format!(" rel=\"{}\"", escaped(&rels.join(" ")));
     if let Some(target) = target {
-        write!(attributes, " target=\"{}\"", escaped(&target)).expect("writing to a string cannot fail");
+        write!(attributes, " target=\"{}\"", escaped(&target))
+            .expect("writing to a string cannot fail");
     }
 
     let text = text.to_string();
@@ -125,18 +154,31 @@ fn urlize(text: &Value, trim_url_limit: Option<usize>, nofollow: Option<bool>, o
         let word = piece.trim_end();
         let opening = word.len() - word.trim_start_matches(['(', '<', '[']).len();
         let (lead, rest) = word.split_at(opening);
-        let address = rest.trim_end_matches(['.', ',', ';', ':', '!', '?', ')', '>', ']', '"', '\'']);
-        let is_address = ["http://", "https://"].iter().any(|scheme| address.len() > scheme.len() && address.starts_with(scheme));
+        let address =
+            rest.trim_end_matches(['.', ',', ';', ':', '!', '?', ')', '>', ']', '"', '\'']);
+        let is_address = ["http://", "https://"]
+            .iter()
+            .any(|scheme| address.len() > scheme.len() && address.starts_with(scheme));
         if !is_address {
             result.push_str(&escaped(piece));
             continue;
         }
         let shown = match limit {
-            Some(limit) if address.chars().count() > limit => address.chars().take(limit).chain("...".chars()).collect(),
+            Some(limit) if address.chars().count() > limit => {
+                address.chars().take(limit).chain("...".chars()).collect()
+            }
             _ => address.to_owned(),
         };
-        write!(result, "{}<a href=\"{}\"{attributes}>{}</a>{}{}", escaped(lead), escaped(address), escaped(&shown), escaped(&rest[address.len()..]), &piece[word.len()..])
-            .expect("writing to a string cannot fail");
+        write!(
+            result,
+            "{}<a href=\"{}\"{attributes}>{}</a>{}{}",
+            escaped(lead),
+            escaped(address),
+            escaped(&shown),
+            escaped(&rest[address.len()..]),
+            &piece[word.len()..]
+        )
+        .expect("writing to a string cannot fail");
     }
     Ok(Value::from_safe_string(result))
 }
@@ -144,7 +186,10 @@ fn urlize(text: &Value, trim_url_limit: Option<usize>, nofollow: Option<bool>, o
 /// A mapping as attributes of an element; none and undefined values are left out.
 fn xmlattr(attributes: &Value, autospace: Option<bool>) -> Result<Value, Error> {
     if attributes.kind() != ValueKind::Map {
-        return Err(Error::new(ErrorKind::InvalidOperation, "xmlattr needs a mapping"));
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "xmlattr needs a mapping",
+        ));
     }
     let mut pairs = Vec::new();
     for key in attributes.try_iter()? {
@@ -154,10 +199,19 @@ fn xmlattr(attributes: &Value, autospace: Option<bool>) -> Result<Value, Error> 
         }
         let name = key.to_string();
         // A space, or one of these, would let a key begin another attribute or end the element.
-        if name.is_empty() || name.contains(|c: char| c.is_whitespace() || matches!(c, '/' | '>' | '=')) {
-            return Err(Error::new(ErrorKind::InvalidOperation, "an attribute's name cannot hold blanks, '/', '>' or '='"));
+        if name.is_empty()
+            || name.contains(|c: char| c.is_whitespace() || matches!(c, '/' | '>' | '='))
+        {
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                "an attribute's name cannot hold blanks, '/', '>' or '='",
+            ));
         }
-        let value = if value.is_safe() { value.to_string() } else { escaped(&value.to_string()) };
+        let value = if value.is_safe() {
+            value.to_string()
+        } else {
+            escaped(&value.to_string())
+        };
         pairs.push(format!("{}=\"{value}\"", escaped(&name)));
     }
     let mut result = pairs.join(" ");
@@ -174,25 +228,48 @@ mod tests {
 
     #[test]
     fn filters_answer_as_jinja2_does() {
-        let templates = Templates::new(&[], &serde_json::Map::new()).expect("the built-in templates compile");
+        let templates =
+            Templates::new(&[], &serde_json::Map::new()).expect("the built-in templates compile");
         for (template, expected) in [
             ("{{ 'a<b>\"c\\'&/' }}", "a&lt;b&gt;&#34;c&#39;&amp;/"),
             ("{{ '<b>' | safe }}", "<b>"),
             ("{{ ('<b>' | safe) | e }}", "<b>"),
             ("{{ ('<b>' | safe) | forceescape }}", "&lt;b&gt;"),
-            ("{{ none }} {{ true }} {{ 1.5 }} {{ missing }}", "None True 1.5 "),
+            (
+                "{{ none }} {{ true }} {{ 1.5 }} {{ missing }}",
+                "None True 1.5 ",
+            ),
             ("[{{ 'ab' | center(5) }}]", "[  ab ]"),
             ("[{{ 'ab' | center(6) }}]", "[  ab  ]"),
             ("{{ 'one two, three' | wordcount }}", "3"),
             ("{{ 'aaa bbb ccc' | wordwrap(7) }}", "aaa bbb\nccc"),
             ("{{ 'abcdefgh' | wordwrap(3) }}", "abc\ndef\ngh"),
-            ("{{ 'see (https://x.org/a?b=1&c).' | urlize }}", "see (<a href=\"https://x.org/a?b=1&amp;c\" rel=\"noopener\">https://x.org/a?b=1&amp;c</a>)."),
-            ("{{ '<i> javascript:x' | urlize }}", "&lt;i&gt; javascript:x"),
-            ("<a{{ {'id': 'x\"y', 'none': none} | xmlattr }}>", "<a id=\"x&#34;y\">"),
+            (
+                "{{ 'see (https://x.org/a?b=1&c).' | urlize }}",
+                "see (<a href=\"https://x.org/a?b=1&amp;c\" rel=\"noopener\">https://x.org/a?b=1&amp;c</a>).",
+            ),
+            (
+                "{{ '<i> javascript:x' | urlize }}",
+                "&lt;i&gt; javascript:x",
+            ),
+            (
+                "<a{{ {'id': 'x\"y', 'none': none} | xmlattr }}>",
+                "<a id=\"x&#34;y\">",
+            ),
             ("{{ 'Ada' .replace('A', 'a').lower() }}", "ada"),
         ] {
-            assert_eq!(templates.render_text(template, context! {}).expect(template), expected, "{template}");
+            assert_eq!(
+                templates
+                    .render_text(template, context! {})
+                    .expect(template),
+                expected,
+                "{template}"
+            );
         }
-        assert!(templates.render_text("{{ {'a b': 1} | xmlattr }}", context! {}).is_err());
+        assert!(
+            templates
+                .render_text("{{ {'a b': 1} | xmlattr }}", context! {})
+                .is_err()
+        );
     }
 }

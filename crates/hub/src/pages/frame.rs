@@ -57,7 +57,9 @@ impl Object for Frame {
         Some(match key {
             "base_url" => Value::from(&*self.base_url),
             "prefix" => Value::from(&*self.prefix),
-            "user" | "current_user" => self.user.as_ref().map_or(Value::from(()), |user| Value::from_dyn_object(Arc::clone(user))),
+            "user" | "current_user" => self.user.as_ref().map_or(Value::from(()), |user| {
+                Value::from_dyn_object(Arc::clone(user))
+            }),
             "login_url" => Value::from(&*self.login_url),
             "logout_url" => Value::from(&*self.logout_url),
             "login_service" => Value::from(&*self.login_service),
@@ -66,9 +68,12 @@ impl Object for Frame {
             "services" => Value::from(Serde(&self.services)),
             // Upstream's is a mapping of scopes to filters; templates ask it with `in`, by the
             // scope's name without its filter.
-            "parsed_scopes" => Value::from_pairs(
-                self.expanded_scopes.iter().map(|scope| (scope.split_once('!').map_or(&**scope, |(name, _)| name), true)),
-            ),
+            "parsed_scopes" => Value::from_pairs(self.expanded_scopes.iter().map(|scope| {
+                (
+                    scope.split_once('!').map_or(&**scope, |(name, _)| name),
+                    true,
+                )
+            })),
             "expanded_scopes" => Value::from(Serde(&self.expanded_scopes)),
             "custom_logo" => Value::from(self.custom_logo),
             "admin_access" if self.admin_access => Value::from(true),
@@ -102,7 +107,12 @@ impl Object for Frame {
 }
 
 /// The page of an error, for browsers. `message` is a sentence, or empty for the status' own words.
-pub fn error_page(templates: &Templates, frame: &Arc<Frame>, status: StatusCode, message: &str) -> Result<String, Error> {
+pub fn error_page(
+    templates: &Templates,
+    frame: &Arc<Frame>,
+    status: StatusCode,
+    message: &str,
+) -> Result<String, Error> {
     templates.render_status(
         status.as_u16(),
         context! {

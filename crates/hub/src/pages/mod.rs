@@ -25,7 +25,8 @@ use orrery_core::scopes::Scope;
 
 pub use frame::{Frame, ServiceLink, error_page};
 pub use respond::{
-    LoginForm, frame, login, logout, not_found, outside, page_server, page_user, render_errors, root, stranger_frame,
+    LoginForm, frame, login, logout, not_found, outside, page_server, page_user, render_errors,
+    root, stranger_frame,
 };
 pub use templates::Templates;
 pub use values::{PageServer, PageUser, Stamp};
@@ -65,7 +66,11 @@ pub fn routes() -> Routes {
     routes
 }
 
-async fn static_file(Path(path): Path<String>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+async fn static_file(
+    Path(path): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     static_files::static_file(&path, query.as_deref(), &headers)
 }
 
@@ -75,5 +80,9 @@ async fn favicon(headers: HeaderMap) -> Response {
 
 async fn logo(State(hub): State<AppState>, headers: HeaderMap) -> Response {
     let file = &hub.config.hub.logo_file;
-    static_files::logo((!file.is_empty()).then(|| std::path::Path::new(file)), &headers).await
+    static_files::logo(
+        (!file.is_empty()).then(|| std::path::Path::new(file)),
+        &headers,
+    )
+    .await
 }

@@ -38,7 +38,11 @@ pub(super) async fn show(
     let target = ServerTarget::find(&hub, &requester, Some(&user), Some(&server)).await?;
     let view = target.view(&hub).await?;
     if view.is_none() && !target.server.is_default() {
-        return Err(Error::not_found(format!("{} has no such server {}", target.user.name, target.server.as_str())));
+        return Err(Error::not_found(format!(
+            "{} has no such server {}",
+            target.user.name,
+            target.server.as_str()
+        )));
     }
     if view.as_ref().is_some_and(|view| view.ready()) {
         return Ok(found(&next_or(&hub, &requester, &uri, &target.url(&hub))));
@@ -49,7 +53,11 @@ pub(super) async fn show(
     let options_form = !hub.config.spawner.options_form.is_empty();
     let spawn_url = hub.urls.spawn(&target.user_name, &target.server);
     if let Some(view) = view.as_ref().filter(|view| view.pending().is_some()) {
-        let template = if view.pending() == Some("stop") { "stop_pending.html" } else { "spawn_pending.html" };
+        let template = if view.pending() == Some("stop") {
+            "stop_pending.html"
+        } else {
+            "spawn_pending.html"
+        };
         let token = (xsrf::NAME.to_owned(), requester.xsrf_token().to_owned());
         let html = hub.templates.render(
             template,

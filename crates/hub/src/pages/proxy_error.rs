@@ -18,11 +18,17 @@ pub(super) async fn show(
 ) -> Result<Html<String>> {
     // Only digits are a route, as upstream has it.
     let code = status.parse::<u16>().map_err(|_| Error::not_found(""))?;
-    let reason = StatusCode::from_u16(code).ok().and_then(|status| status.canonical_reason());
+    let reason = StatusCode::from_u16(code)
+        .ok()
+        .and_then(|status| status.canonical_reason());
     let home = hub.urls.hub_path("home");
     let message_html = (code == 503)
         .then(|| format!("Your server does not answer. It may have stopped: you can start it again <a href=\"{home}\">at home</a>."));
-    let frame = if requester.user().is_some() { frame(&hub, &requester).await? } else { stranger_frame(&hub, &requester) };
+    let frame = if requester.user().is_some() {
+        frame(&hub, &requester).await?
+    } else {
+        stranger_frame(&hub, &requester)
+    };
     let html = hub.templates.render_status(
         code,
         context! {

@@ -10,9 +10,9 @@ use minijinja::value::Value;
 use serde_json::{Map, Value as Json, json};
 use std::sync::Arc;
 
+use super::PageServer;
 use super::respond::{frame, page_server, page_user};
 use super::target::{ServerTarget, next_or};
-use super::PageServer;
 use crate::auth::{Asking, Requester, login, redirects, xsrf};
 use crate::config::FormReading;
 use crate::error::{Error, Result};
@@ -37,7 +37,9 @@ pub(super) async fn show(
     let target = find(&hub, &requester, names.as_ref()).await?;
     let display_name = login::query(&uri, "display_name").filter(|name| !name.is_empty());
     if !target.server.is_default() {
-        hub.servers.check_named_server(&target.user, &target.server, display_name.as_deref(), true).await?;
+        hub.servers
+            .check_named_server(&target.user, &target.server, display_name.as_deref(), true)
+            .await?;
     }
     let view = target.view(&hub).await?;
     if let Some(view) = view.filter(|view| view.phase.is_active()) {
@@ -78,24 +80,39 @@ pub(super) async fn submit(
 ) -> Result<Response> {
     let target = find(&hub, &requester, names.as_ref()).await?;
     if !target.server.is_default() {
-        hub.servers.check_named_server(&target.user, &target.server, None, true).await?;
+        hub.servers
+            .check_named_server(&target.user, &target.server, None, true)
+            .await?;
     }
-    if let Some(view) = target.view(&hub).await?.filter(|view| view.phase.is_active()) {
+    if let Some(view) = target
+        .view(&hub)
+        .await?
+        .filter(|view| view.phase.is_active())
+    {
         return Err(Error::bad_request(match view.pending() {
             Some(pending) => format!("{} is pending {pending}", view.log_name()),
             None => format!("{} is already running", view.log_name()),
         }));
     }
-    let options = read(hub.config.spawner.options_from_form, options_in_form(&headers, &body)?);
+    let options = read(
+        hub.config.spawner.options_from_form,
+        options_in_form(&headers, &body)?,
+    );
     match start(&hub, &target, &uri, None, Some(options)).await {
         Ok(response) => Ok(response),
         Err(error) => form(&hub, &requester, &target, &uri, Some(error)).await,
     }
 }
 
-async fn find(hub: &AppState, requester: &Requester, names: Option<&Path<Vec<(String, String)>>>) -> Result<ServerTarget> {
+async fn find(
+    hub: &AppState,
+    requester: &Requester,
+    names: Option<&Path<Vec<(String, String)>>>,
+) -> Result<ServerTarget> {
     let named = |kind: &str| {
-        names.and_then(|Path(names)| names.iter().find(|(name, _)| name == kind)).map(|(_, value)| value.as_str())
+        names
+            .and_then(|Path(names)| names.iter().find(|(name, _)| name == kind))
+            .map(|(_, value)| value.as_str())
     };
     ServerTarget::find(hub, requester, named("user"), named("server")).await
 }
@@ -107,12 +124,23 @@ async fn start(
     display_name: Option<String>,
     options: Option<Json>,
 ) -> Result<Response, StartError> {
-    let request = StartRequest { options, display_name: display_name.filter(|_| !target.server.is_default()) };
-    match hub.servers.start(&target.user, &target.server, request).await {
+    let request = StartRequest {
+        options,
+        display_name: display_name.filter(|_| !target.server.is_default()),
+    };
+    match hub
+        .servers
+        .start(&target.user, &target.server, request)
+        .await
+    {
         // Somebody was quicker: the same person in another tab.
-        Ok(_) | Err(StartError::Pending { pending: "spawn", .. } | StartError::AlreadyRunning { .. }) => {
-            Ok(found(&target.pending_url(hub, uri)))
-        }
+        Ok(_)
+        | Err(
+            StartError::Pending {
+                pending: "spawn", ..
+            }
+            | StartError::AlreadyRunning { .. },
+        ) => Ok(found(&target.pending_url(hub, uri))),
         Err(error) => Err(error),
     }
 }
@@ -134,7 +162,12 @@ async fn form(
     let frame = frame(hub, requester).await?;
     let server = match target.view(hub).await? {
         Some(view) => page_server(&view, true),
-        None => PageServer { name: target.server.as_str().to_owned(), url: target.url(hub), options_form: true, ..PageServer::default() },
+        None => PageServer {
+            name: target.server.as_str().to_owned(),
+            url: target.url(hub),
+            options_form: true,
+            ..PageServer::default()
+        },
     };
     let path = redirects::with_query(
         uri.path(),
@@ -172,7 +205,12 @@ fn options_in_query(uri: &Uri) -> Result<Fields> {
             continue;
         }
         match key.strip_prefix("opt-") {
-            Some("") => return Err(Error::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid user-option name opt-")),
+            Some("") => {
+                return Err(Error::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "Invalid user-option name opt-",
+                ));
+            }
             Some(name) => push(&mut new, name, value.into()),
             None => push(&mut old, &key, value.into()),
         }
@@ -182,10 +220,22 @@ fn options_in_query(uri: &Uri) -> Result<Fields> {
 
 /// User options in a form, sent as either kind of form. Files come as `<field>_file`.
 fn options_in_form(headers: &HeaderMap, body: &Bytes) -> Result<Fields> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let mut fields = Fields::new();
-    if let Some((_, rest)) = content_type.starts_with("multipart/form-data").then(|| content_type.split_once("boundary=")).flatten() {
-        let boundary = rest.split(';').next().unwrap_or_default().trim().trim_matches('"');
+    if let Some((_, rest)) = content_type
+        .starts_with("multipart/form-data")
+        .then(|| content_type.split_once("boundary="))
+        .flatten()
+    {
+        let boundary = rest
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .trim_matches('"');
         for field in multipart::fields(body, boundary) {
             if let Some(file_name) = field.file_name {
                 // Bytes in JSON, as upstream keeps them in its database.
@@ -197,8 +247,12 @@ fn options_in_form(headers: &HeaderMap, body: &Bytes) -> Result<Fields> {
                 });
                 push(&mut fields, &format!("{}_file", field.name), file);
             } else {
-                let text = String::from_utf8(field.content.to_vec())
-                    .map_err(|_| Error::bad_request(format!("The field {:?} of the form is not UTF-8.", field.name)))?;
+                let text = String::from_utf8(field.content.to_vec()).map_err(|_| {
+                    Error::bad_request(format!(
+                        "The field {:?} of the form is not UTF-8.",
+                        field.name
+                    ))
+                })?;
                 push(&mut fields, &field.name, text.into());
             }
         }
@@ -258,11 +312,17 @@ mod tests {
         for (query, expected) in [
             ("", json!({})),
             ("next=/x&display_name=y&_xsrf=z", json!({})),
-            ("opt-size=s&opt-size=l&image=old", json!({ "size": ["s", "l"] })),
+            (
+                "opt-size=s&opt-size=l&image=old",
+                json!({ "size": ["s", "l"] }),
+            ),
             ("image=old&next=/x", json!({ "image": ["old"] })),
         ] {
             let uri: Uri = format!("/hub/spawn?{query}").parse().expect("a path");
-            let options = read(FormReading::Passthrough, options_in_query(&uri).expect("options"));
+            let options = read(
+                FormReading::Passthrough,
+                options_in_query(&uri).expect("options"),
+            );
             assert_eq!(options, expected, "{query}");
         }
         let unnamed: Uri = "/hub/spawn?opt-=1".parse().expect("a path");
@@ -272,28 +332,46 @@ mod tests {
     #[test]
     fn both_kinds_of_form_give_the_same_options() {
         let mut headers = HeaderMap::new();
-        let plain = options_in_form(&headers, &Bytes::from_static(b"size=s&gpu=on&_xsrf=t")).expect("a form");
-        headers.insert(header::CONTENT_TYPE, "multipart/form-data; boundary=x".parse().expect("a header"));
+        let plain = options_in_form(&headers, &Bytes::from_static(b"size=s&gpu=on&_xsrf=t"))
+            .expect("a form");
+        headers.insert(
+            header::CONTENT_TYPE,
+            "multipart/form-data; boundary=x".parse().expect("a header"),
+        );
         let parts = Bytes::from_static(
             b"--x\r\nContent-Disposition: form-data; name=\"size\"\r\n\r\ns\r\n\
               --x\r\nContent-Disposition: form-data; name=\"gpu\"\r\n\r\non\r\n\
               --x\r\nContent-Disposition: form-data; name=\"_xsrf\"\r\n\r\nt\r\n--x--",
         );
         assert_eq!(options_in_form(&headers, &parts).expect("a form"), plain);
-        assert_eq!(read(FormReading::Passthrough, plain.clone()), json!({ "size": ["s"], "gpu": ["on"] }));
-        assert_eq!(read(FormReading::Simple, plain), json!({ "size": "s", "gpu": true }));
+        assert_eq!(
+            read(FormReading::Passthrough, plain.clone()),
+            json!({ "size": ["s"], "gpu": ["on"] })
+        );
+        assert_eq!(
+            read(FormReading::Simple, plain),
+            json!({ "size": "s", "gpu": true })
+        );
     }
 
     #[test]
     fn a_file_comes_with_its_bytes_and_bad_text_is_refused() {
         let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, "multipart/form-data; boundary=x".parse().expect("a header"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            "multipart/form-data; boundary=x".parse().expect("a header"),
+        );
         let file = Bytes::from_static(
             b"--x\r\nContent-Disposition: form-data; name=\"key\"; filename=\"a.bin\"\r\n\r\n\xff\x00\r\n--x--",
         );
-        let options = read(FormReading::Simple, options_in_form(&headers, &file).expect("a form"));
+        let options = read(
+            FormReading::Simple,
+            options_in_form(&headers, &file).expect("a form"),
+        );
         assert_eq!(options["key_file"]["body"]["data"], "/wA=");
-        let bad = Bytes::from_static(b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n\xff\r\n--x--");
+        let bad = Bytes::from_static(
+            b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n\xff\r\n--x--",
+        );
         assert!(options_in_form(&headers, &bad).is_err());
         assert!(options_in_form(&HeaderMap::new(), &Bytes::from_static(b"a=\xff")).is_err());
     }

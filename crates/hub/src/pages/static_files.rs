@@ -35,8 +35,16 @@ pub fn static_file(path: &str, query: Option<&str>, headers: &HeaderMap) -> Resp
     };
     let version = version_of(&file);
     // Sources may change under a debug build, so nothing is kept there.
-    let named = query.is_some_and(|query| query.split('&').any(|pair| pair.strip_prefix("v=") == Some(&version)));
-    let cache = if named && !cfg!(debug_assertions) { FOR_EVER } else { "no-cache" };
+    let named = query.is_some_and(|query| {
+        query
+            .split('&')
+            .any(|pair| pair.strip_prefix("v=") == Some(&version))
+    });
+    let cache = if named && !cfg!(debug_assertions) {
+        FOR_EVER
+    } else {
+        "no-cache"
+    };
     respond(file.data, content_type(path), &version, cache, headers)
 }
 
@@ -48,7 +56,13 @@ pub async fn logo(logo_file: Option<&Path>, headers: &HeaderMap) -> Response {
     match tokio::fs::read(path).await {
         Ok(data) => {
             let version = hex(&<sha2::Sha256 as sha2::Digest>::digest(&data));
-            respond(Cow::Owned(data), content_type(&path.to_string_lossy()), &version, "no-cache", headers)
+            respond(
+                Cow::Owned(data),
+                content_type(&path.to_string_lossy()),
+                &version,
+                "no-cache",
+                headers,
+            )
         }
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "JupyterHub.logo_file cannot be read");
@@ -64,8 +78,14 @@ pub(super) fn version(path: &str) -> Option<String> {
 
 fn find(path: &str) -> Option<EmbeddedFile> {
     // JupyterHub's name, which sites' own templates link to.
-    let path = if path == "css/style.min.css" { "css/style.css" } else { path };
-    Built::get(path).or_else(|| Sources::get(path)).or_else(|| Pictures::get(path))
+    let path = if path == "css/style.min.css" {
+        "css/style.css"
+    } else {
+        path
+    };
+    Built::get(path)
+        .or_else(|| Sources::get(path))
+        .or_else(|| Pictures::get(path))
 }
 
 fn version_of(file: &EmbeddedFile) -> String {
@@ -75,10 +95,20 @@ fn version_of(file: &EmbeddedFile) -> String {
 /// The first eight bytes say enough.
 fn hex(hash: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    hash.iter().take(8).flat_map(|byte| [byte >> 4, byte & 15]).map(|nibble| char::from(DIGITS[usize::from(nibble)])).collect()
+    hash.iter()
+        .take(8)
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|nibble| char::from(DIGITS[usize::from(nibble)]))
+        .collect()
 }
 
-fn respond(data: Cow<'static, [u8]>, content_type: &'static str, version: &str, cache: &'static str, request: &HeaderMap) -> Response {
+fn respond(
+    data: Cow<'static, [u8]>,
+    content_type: &'static str,
+    version: &str,
+    cache: &'static str,
+    request: &HeaderMap,
+) -> Response {
     let etag = format!("\"{version}\"");
     let known = request
         .get(header::IF_NONE_MATCH)
@@ -92,22 +122,37 @@ fn respond(data: Cow<'static, [u8]>, content_type: &'static str, version: &str, 
             Cow::Owned(bytes) => Body::from(bytes),
         };
         let mut response = Response::new(body);
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         response
     };
     let headers = response.headers_mut();
-    headers.insert(header::ETAG, HeaderValue::from_str(&etag).expect("hexadecimal digits are a header value"));
+    headers.insert(
+        header::ETAG,
+        HeaderValue::from_str(&etag).expect("hexadecimal digits are a header value"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     // A logo may be an SVG that somebody opens by itself: it runs no script.
     if content_type == "image/svg+xml" {
-        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"));
+        headers.insert(
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"),
+        );
     }
     response
 }
 
 fn content_type(path: &str) -> &'static str {
-    match path.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase()).as_deref() {
+    match path
+        .rsplit_once('.')
+        .map(|(_, extension)| extension.to_ascii_lowercase())
+        .as_deref()
+    {
         Some("css") => "text/css; charset=utf-8",
         Some("js" | "mjs") => "text/javascript; charset=utf-8",
         Some("json" | "map") => "application/json",
@@ -142,18 +187,32 @@ mod tests {
             let response = get(path, None, &HeaderMap::new());
             assert_eq!(response.status(), StatusCode::OK, "{path}");
             assert_eq!(response.headers()[header::CONTENT_TYPE], expected, "{path}");
-            assert_eq!(response.headers()[header::CACHE_CONTROL], "no-cache", "{path}");
+            assert_eq!(
+                response.headers()[header::CACHE_CONTROL],
+                "no-cache",
+                "{path}"
+            );
 
             let mut again = HeaderMap::new();
-            again.insert(header::IF_NONE_MATCH, response.headers()[header::ETAG].clone());
-            assert_eq!(get(path, None, &again).status(), StatusCode::NOT_MODIFIED, "{path}");
+            again.insert(
+                header::IF_NONE_MATCH,
+                response.headers()[header::ETAG].clone(),
+            );
+            assert_eq!(
+                get(path, None, &again).status(),
+                StatusCode::NOT_MODIFIED,
+                "{path}"
+            );
         }
     }
 
     #[test]
     fn only_the_right_version_is_kept_for_ever() {
         let version = version("css/style.css").expect("the style sheet is there");
-        let cache = |query: &str| get("css/style.css", Some(query), &HeaderMap::new()).headers()[header::CACHE_CONTROL].clone();
+        let cache = |query: &str| {
+            get("css/style.css", Some(query), &HeaderMap::new()).headers()[header::CACHE_CONTROL]
+                .clone()
+        };
         assert_eq!(cache("v=0000"), "no-cache");
         if !cfg!(debug_assertions) {
             assert_eq!(cache(&format!("v={version}")), FOR_EVER);
@@ -162,14 +221,28 @@ mod tests {
 
     #[test]
     fn nothing_outside_is_served() {
-        for path in ["", "../package.json", "js/../../package.json", "/etc/passwd", "..%2fpackage.json", "js"] {
-            assert_eq!(get(path, None, &HeaderMap::new()).status(), StatusCode::NOT_FOUND, "{path}");
+        for path in [
+            "",
+            "../package.json",
+            "js/../../package.json",
+            "/etc/passwd",
+            "..%2fpackage.json",
+            "js",
+        ] {
+            assert_eq!(
+                get(path, None, &HeaderMap::new()).status(),
+                StatusCode::NOT_FOUND,
+                "{path}"
+            );
         }
     }
 
     #[tokio::test]
     async fn a_site_shows_its_own_logo() {
-        let file = tempfile::Builder::new().suffix(".png").tempfile().expect("a temporary file");
+        let file = tempfile::Builder::new()
+            .suffix(".png")
+            .tempfile()
+            .expect("a temporary file");
         std::fs::write(file.path(), b"picture").expect("the file is ours");
         let response = logo(Some(file.path()), &HeaderMap::new()).await;
         assert_eq!(response.headers()[header::CONTENT_TYPE], "image/png");

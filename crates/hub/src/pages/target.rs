@@ -27,17 +27,39 @@ pub(super) struct ServerTarget {
 impl ServerTarget {
     /// The server that a path names; the requester's own where it names nobody. The scope `servers`
     /// is asked for here too, for paths without a name.
-    pub(super) async fn find(hub: &AppState, requester: &Requester, user: Option<&str>, server: Option<&str>) -> Result<Self> {
+    pub(super) async fn find(
+        hub: &AppState,
+        requester: &Requester,
+        user: Option<&str>,
+        server: Option<&str>,
+    ) -> Result<Self> {
         let own = requester.logged_in()?;
         let user = match user {
             Some(name) if name != own.name => find_user(hub, name).await?,
             _ => Arc::clone(own),
         };
-        if requester.require(&[Scope::Servers], Some(Target::Server { user: &user.name, server: server.unwrap_or("") })).await?.is_err() {
-            return Err(Error::forbidden("Action is not authorized with current scopes; requires any of [servers]"));
+        if requester
+            .require(
+                &[Scope::Servers],
+                Some(Target::Server {
+                    user: &user.name,
+                    server: server.unwrap_or(""),
+                }),
+            )
+            .await?
+            .is_err()
+        {
+            return Err(Error::forbidden(
+                "Action is not authorized with current scopes; requires any of [servers]",
+            ));
         }
-        let server = ServerName::parse(server.unwrap_or("")).map_err(|error| Error::bad_request(format!("Invalid server name: {error}")))?;
-        Ok(Self { user_name: user_name(&user)?, user, server })
+        let server = ServerName::parse(server.unwrap_or(""))
+            .map_err(|error| Error::bad_request(format!("Invalid server name: {error}")))?;
+        Ok(Self {
+            user_name: user_name(&user)?,
+            user,
+            server,
+        })
     }
 
     /// The server's view, if it has a row.
@@ -59,7 +81,10 @@ impl ServerTarget {
         if let Some(next) = login::query(uri, "next").filter(|next| !next.is_empty()) {
             parameters.push(("next".to_owned(), next));
         }
-        redirects::with_query(&hub.urls.spawn_pending(&self.user_name, &self.server), &parameters)
+        redirects::with_query(
+            &hub.urls.spawn_pending(&self.user_name, &self.server),
+            &parameters,
+        )
     }
 }
 
@@ -74,11 +99,15 @@ pub(super) async fn find_user(hub: &AppState, name: &str) -> Result<Arc<User>> {
 /// `?next=` where it is ours, `default` with the rest of the query otherwise.
 pub(super) fn next_or(hub: &AppState, requester: &Requester, uri: &Uri, default: &str) -> String {
     let (scheme, host) = hub.public_origin(&requester.browser);
-    if let Some(next) = login::query(uri, "next").and_then(|next| redirects::safe_next(&next, &scheme, &host)) {
+    if let Some(next) =
+        login::query(uri, "next").and_then(|next| redirects::safe_next(&next, &scheme, &host))
+    {
         return next;
     }
-    let kept: Vec<_> =
-        redirects::query_pairs(uri).into_iter().filter(|(key, _)| key != "next" && key != xsrf::NAME).collect();
+    let kept: Vec<_> = redirects::query_pairs(uri)
+        .into_iter()
+        .filter(|(key, _)| key != "next" && key != xsrf::NAME)
+        .collect();
     redirects::with_query(default, &kept)
 }
 
@@ -97,14 +126,24 @@ pub(super) async fn ending(hub: &AppState, view: Option<&ServerView>) -> Result<
     let Some(view) = view.filter(|view| view.phase == Phase::Failed) else {
         return Ok(Ending::Stopped);
     };
-    let Some(failure) = view.failure.clone().filter(|failure| failure.cause != Cause::Cancelled) else {
+    let Some(failure) = view
+        .failure
+        .clone()
+        .filter(|failure| failure.cause != Cause::Cancelled)
+    else {
         return Ok(Ending::Stopped);
     };
     let was_ready = match view.run {
-        Some(run) => runs::find(hub.store.read(), run.0).await?.is_some_and(|run| run.ready_at.is_some()),
+        Some(run) => runs::find(hub.store.read(), run.0)
+            .await?
+            .is_some_and(|run| run.ready_at.is_some()),
         None => false,
     };
-    Ok(if was_ready { Ending::Died(failure) } else { Ending::StartFailed(failure) })
+    Ok(if was_ready {
+        Ending::Died(failure)
+    } else {
+        Ending::StartFailed(failure)
+    })
 }
 
 /// A failure's cause in words for its reader.

@@ -32,11 +32,15 @@ impl Templates {
     ///
     /// A site's template that does not compile is reported now, in the log, and again as an error of
     /// the page that needs it; the hub starts all the same, since its API does not depend on it.
-    pub fn new(template_paths: &[PathBuf], template_vars: &Map<String, Json>) -> Result<Self, Error> {
+    pub fn new(
+        template_paths: &[PathBuf],
+        template_vars: &Map<String, Json>,
+    ) -> Result<Self, Error> {
         let mut environment = Environment::new();
         environment.set_auto_escape_callback(|_| AutoEscape::Html);
         environment.set_formatter(format_markup);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         minijinja_contrib::add_to_environment(&mut environment);
         filters::add_to_environment(&mut environment);
         environment.add_function("static_url", static_url);
@@ -63,7 +67,9 @@ impl Templates {
     /// otherwise.
     pub fn render_status(&self, status: u16, context: impl Into<Value>) -> Result<String, Error> {
         let template = match self.environment.get_template(&format!("{status}.html")) {
-            Err(error) if error.kind() == ErrorKind::TemplateNotFound => self.environment.get_template("error.html")?,
+            Err(error) if error.kind() == ErrorKind::TemplateNotFound => {
+                self.environment.get_template("error.html")?
+            }
             other => other?,
         };
         template.render(context)
@@ -80,10 +86,14 @@ impl Templates {
     }
 }
 
-fn loader(paths: Vec<PathBuf>) -> impl Fn(&str) -> Result<Option<TemplateSource>, Error> + Send + Sync + 'static {
+fn loader(
+    paths: Vec<PathBuf>,
+) -> impl Fn(&str) -> Result<Option<TemplateSource>, Error> + Send + Sync + 'static {
     type OneDirectory = Box<dyn Fn(&str) -> Result<Option<TemplateSource>, Error> + Send + Sync>;
-    let directories: Vec<OneDirectory> =
-        paths.iter().map(|path| Box::new(minijinja::path_loader(path)) as OneDirectory).collect();
+    let directories: Vec<OneDirectory> = paths
+        .iter()
+        .map(|path| Box::new(minijinja::path_loader(path)) as OneDirectory)
+        .collect();
     move |name| {
         if let Some(name) = name.strip_prefix(BUILT_IN_PREFIX)
             && let Some(source) = built_in_source(name)
@@ -104,7 +114,9 @@ fn loader(paths: Vec<PathBuf>) -> impl Fn(&str) -> Result<Option<TemplateSource>
         }
         // A file that a site adds later takes over, as a changed one does.
         let (paths, name) = (paths.clone(), name.to_owned());
-        Ok(Some(source.with_uptodate_check(move || !paths.iter().any(|path| path.join(&name).exists()))))
+        Ok(Some(source.with_uptodate_check(move || {
+            !paths.iter().any(|path| path.join(&name).exists())
+        })))
     }
 }
 
@@ -121,7 +133,10 @@ fn report_broken_templates(environment: &Environment<'static>, directory: &std::
             return;
         }
     };
-    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+    for name in entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+    {
         if !name.ends_with(".html") {
             continue;
         }
@@ -132,7 +147,12 @@ fn report_broken_templates(environment: &Environment<'static>, directory: &std::
 }
 
 /// `static_url(path, include_version=True)`: the address of a built-in asset.
-fn static_url(state: &State<'_, '_>, path: &str, include_version: Option<bool>, options: minijinja::value::Kwargs) -> Result<String, Error> {
+fn static_url(
+    state: &State<'_, '_>,
+    path: &str,
+    include_version: Option<bool>,
+    options: minijinja::value::Kwargs,
+) -> Result<String, Error> {
     let named: Option<bool> = options.get("include_version")?;
     options.assert_all_used()?;
     let base = state.lookup("base_url");
@@ -149,12 +169,18 @@ fn static_url(state: &State<'_, '_>, path: &str, include_version: Option<bool>, 
 
 /// Writes a value as Jinja2 does: `None`, `True` and `False` in Python's spelling, everything but
 /// safe strings escaped.
-fn format_markup(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
+fn format_markup(
+    out: &mut Output<'_>,
+    state: &mut State<'_, '_>,
+    value: &Value,
+) -> Result<(), Error> {
     let escape = !matches!(state.auto_escape(), AutoEscape::None) && !value.is_safe();
     match value.kind() {
         ValueKind::Undefined => Ok(()),
         ValueKind::None => out.write_str("None").map_err(Error::from),
-        ValueKind::Bool => out.write_str(if value.is_true() { "True" } else { "False" }).map_err(Error::from),
+        ValueKind::Bool => out
+            .write_str(if value.is_true() { "True" } else { "False" })
+            .map_err(Error::from),
         ValueKind::Number => write!(out, "{value}").map_err(Error::from),
         _ => match (value.as_str(), escape) {
             (Some(text), false) => out.write_str(text).map_err(Error::from),

@@ -30,7 +30,8 @@ fn server(name: &str, pending: Option<&'static str>, ready: bool) -> Arc<PageSer
         ready,
         active: ready || pending.is_some(),
         pending,
-        last_activity: NaiveDate::from_ymd_opt(2026, 11, 21).and_then(|day| day.and_hms_opt(18, 5, 0)),
+        last_activity: NaiveDate::from_ymd_opt(2026, 11, 21)
+            .and_then(|day| day.and_hms_opt(18, 5, 0)),
         options_form: true,
         ..PageServer::default()
     })
@@ -55,10 +56,20 @@ fn frame(user: &str) -> Arc<Frame> {
         user: Some(Arc::new(person)),
         login_url: "/hub/login".to_owned(),
         logout_url: "/hub/logout".to_owned(),
-        xsrf_token: if user == "ada" { "2|abc".to_owned() } else { user.to_owned() },
+        xsrf_token: if user == "ada" {
+            "2|abc".to_owned()
+        } else {
+            user.to_owned()
+        },
         services: vec![
-            ServiceLink { name: user.replace("ada", "Announcements"), href: "/services/announcements/".to_owned() },
-            ServiceLink { name: "Grader".to_owned(), href: "/services/grader/".to_owned() },
+            ServiceLink {
+                name: user.replace("ada", "Announcements"),
+                href: "/services/announcements/".to_owned(),
+            },
+            ServiceLink {
+                name: "Grader".to_owned(),
+                href: "/services/grader/".to_owned(),
+            },
         ],
         expanded_scopes: vec!["admin-ui".to_owned(), format!("access:servers!user={user}")],
         ..Frame::default()
@@ -70,7 +81,10 @@ fn pages(user: &str, text: &str) -> Vec<(&'static str, &'static str, Value)> {
     let frame = frame(user);
     let person = frame.user.clone().expect("the frame has a user");
     let me = Value::from_dyn_object(person.clone());
-    let outside = Arc::new(Frame { user: None, ..(*frame).clone() });
+    let outside = Arc::new(Frame {
+        user: None,
+        ..(*frame).clone()
+    });
     let named = |name: &str| Value::from_dyn_object(server(name, Some("spawn"), false));
     let scopes = json!([
         { "scope": "read:users:name", "description": format!("Read the name of {user}"), "filter": "" },
@@ -79,80 +93,154 @@ fn pages(user: &str, text: &str) -> Vec<(&'static str, &'static str, Value)> {
     let token = |note: &str, scopes: &[&str]| {
         context! { api_id => "a12", note, scopes => Serde(scopes), last_activity => stamp(9), created => stamp(8), expires_at => () }
     };
-    let authenticator = Value::from(Serde(json!({ "request_otp": true, "otp_prompt": "One-time code" })));
+    let authenticator = Value::from(Serde(
+        json!({ "request_otp": true, "otp_prompt": "One-time code" }),
+    ));
     vec![
-        ("login", "login.html", context! { authenticator_login_url => "/hub/login?next=%2Fhub%2Fhome", username => "", authenticator => Serde(json!({})), ..outside.value() }),
-        ("login-error", "login.html", context! { authenticator_login_url => "/hub/login?next=", username => text, login_error => format!("{text}: wrong name or password"), authenticator, login_term_url => "/terms", ..outside.value() }),
-        ("login-service", "login.html", context! { authenticator_login_url => "/hub/oauth_login", login_service => text, ..outside.value() }),
+        (
+            "login",
+            "login.html",
+            context! { authenticator_login_url => "/hub/login?next=%2Fhub%2Fhome", username => "", authenticator => Serde(json!({})), ..outside.value() },
+        ),
+        (
+            "login-error",
+            "login.html",
+            context! { authenticator_login_url => "/hub/login?next=", username => text, login_error => format!("{text}: wrong name or password"), authenticator, login_term_url => "/terms", ..outside.value() },
+        ),
+        (
+            "login-service",
+            "login.html",
+            context! { authenticator_login_url => "/hub/oauth_login", login_service => text, ..outside.value() },
+        ),
         ("logout", "logout.html", outside.value()),
-        ("home", "home.html", context! {
-            url => "/user/ada/",
-            default_server => Value::from_dyn_object(person.default_server.clone()),
-            allow_named_servers => true,
-            named_server_limit_per_user => 5,
-            invalid_server_names => Serde([text]),
-            announcement => "Maintenance on Friday, <a href='/news'>18 to 20 h</a>.",
-            ..frame.value()
-        }),
-        ("home-stopped", "home.html", context! {
-            url => "/hub/spawn/ada",
-            default_server => Value::from_dyn_object(server("", None, false)),
-            allow_named_servers => false,
-            named_server_limit_per_user => 0,
-            ..frame.value()
-        }),
-        ("spawn", "spawn.html", context! {
-            for_user => context! { name => text },
-            spawner_options_form => OPTIONS_FORM,
-            url => "/hub/spawn/ada?_xsrf=2%7Cabc",
-            error_message => format!("No such profile: {text}"),
-            spawner => named(""),
-            ..frame.value()
-        }),
-        ("spawn-pending", "spawn_pending.html", context! { spawner => named(""), progress_url => "/hub/api/users/ada/server/progress?_xsrf=2%7Cabc", ..frame.value() }),
-        ("spawn-pending-named", "spawn_pending.html", context! { spawner => named(text), progress_url => "/hub/api/users/ada/servers/failing/progress", ..frame.value() }),
-        ("stop-pending", "stop_pending.html", context! { spawner => named(text), ..frame.value() }),
-        ("not-running", "not_running.html", context! { server_name => "", spawn_url => "/hub/spawn/ada?next=%2Fhub%2Fuser%2Fada%2Flab", implicit_spawn_seconds => 0, ..frame.value() }),
-        ("not-running-died", "not_running.html", context! {
-            server_name => text,
-            spawn_url => "/hub/spawn/ada/course",
-            failure => context! { cause => "out of memory", message => format!("{text} was killed for memory"), exit_code => 137, log => text },
-            ..frame.value()
-        }),
-        ("not-running-failed", "not_running.html", context! {
-            server_name => text,
-            spawn_url => "/hub/spawn/ada",
-            failed => true,
-            failed_message => format!("The server ended before it answered: {text}"),
-            failure => context! { cause => "it ended by itself", message => text, exit_code => 1, log => format!("Traceback (most recent call last):\n  File \"/usr/bin/jupyterhub-singleuser\", line 5\nModuleNotFoundError: No module named '{text}'") },
-            ..frame.value()
-        }),
-        ("oauth", "oauth.html", context! {
-            oauth_client => Serde(json!({ "description": format!("Server at /user/{text}/"), "identifier": "x", "redirect_uri": format!("https://hub.example.org/user/{text}/oauth_callback") })),
-            allowed_scopes => Serde(["access:servers!server=ada/", text]),
-            scope_descriptions => Value::from(Serde(&scopes)),
-            ..frame.value()
-        }),
-        ("token", "token.html", context! {
-            user => me,
-            api_tokens => vec![token(&format!("Backup of {text}"), &["read:users!user=ada", text]), token("Server at /user/ada/", &["users:activity!user=ada"])],
-            oauth_clients => vec![context! { token_id => "o7", description => format!("Server at /user/{text}/"), tokens => vec![token("", &["read:users:name", text]), token("", &["read:users:name"])], created => stamp(7), last_activity => () }],
-            token_expires_in_options_html => "<option value=\"3600\">1 Hour</option><option value=\"\" selected=\"selected\">Never</option>",
-            ..frame.value()
-        }),
-        ("accept-share", "accept-share.html", context! {
-            code => text,
-            owner => Serde(json!({ "name": text })),
-            spawner => named(text),
-            spawner_ready => false,
-            spawner_url => "/user/bob/gpu/",
-            scope_descriptions => Value::from(Serde(&scopes)),
-            next_url => "/user/bob/gpu/",
-            ..frame.value()
-        }),
-        ("admin", "admin.html", context! { api_page_limit => 50, server_version => text, admin_access => true, ..frame.value() }),
-        ("error", "error.html", context! { status_code => 403, status_message => "Forbidden", message => format!("{text} may not see this."), ..frame.value() }),
-        ("404", "404.html", context! { status_code => 404, status_message => "Not Found", message => text, ..outside.value() }),
+        (
+            "home",
+            "home.html",
+            context! {
+                url => "/user/ada/",
+                default_server => Value::from_dyn_object(person.default_server.clone()),
+                allow_named_servers => true,
+                named_server_limit_per_user => 5,
+                invalid_server_names => Serde([text]),
+                announcement => "Maintenance on Friday, <a href='/news'>18 to 20 h</a>.",
+                ..frame.value()
+            },
+        ),
+        (
+            "home-stopped",
+            "home.html",
+            context! {
+                url => "/hub/spawn/ada",
+                default_server => Value::from_dyn_object(server("", None, false)),
+                allow_named_servers => false,
+                named_server_limit_per_user => 0,
+                ..frame.value()
+            },
+        ),
+        (
+            "spawn",
+            "spawn.html",
+            context! {
+                for_user => context! { name => text },
+                spawner_options_form => OPTIONS_FORM,
+                url => "/hub/spawn/ada?_xsrf=2%7Cabc",
+                error_message => format!("No such profile: {text}"),
+                spawner => named(""),
+                ..frame.value()
+            },
+        ),
+        (
+            "spawn-pending",
+            "spawn_pending.html",
+            context! { spawner => named(""), progress_url => "/hub/api/users/ada/server/progress?_xsrf=2%7Cabc", ..frame.value() },
+        ),
+        (
+            "spawn-pending-named",
+            "spawn_pending.html",
+            context! { spawner => named(text), progress_url => "/hub/api/users/ada/servers/failing/progress", ..frame.value() },
+        ),
+        (
+            "stop-pending",
+            "stop_pending.html",
+            context! { spawner => named(text), ..frame.value() },
+        ),
+        (
+            "not-running",
+            "not_running.html",
+            context! { server_name => "", spawn_url => "/hub/spawn/ada?next=%2Fhub%2Fuser%2Fada%2Flab", implicit_spawn_seconds => 0, ..frame.value() },
+        ),
+        (
+            "not-running-died",
+            "not_running.html",
+            context! {
+                server_name => text,
+                spawn_url => "/hub/spawn/ada/course",
+                failure => context! { cause => "out of memory", message => format!("{text} was killed for memory"), exit_code => 137, log => text },
+                ..frame.value()
+            },
+        ),
+        (
+            "not-running-failed",
+            "not_running.html",
+            context! {
+                server_name => text,
+                spawn_url => "/hub/spawn/ada",
+                failed => true,
+                failed_message => format!("The server ended before it answered: {text}"),
+                failure => context! { cause => "it ended by itself", message => text, exit_code => 1, log => format!("Traceback (most recent call last):\n  File \"/usr/bin/jupyterhub-singleuser\", line 5\nModuleNotFoundError: No module named '{text}'") },
+                ..frame.value()
+            },
+        ),
+        (
+            "oauth",
+            "oauth.html",
+            context! {
+                oauth_client => Serde(json!({ "description": format!("Server at /user/{text}/"), "identifier": "x", "redirect_uri": format!("https://hub.example.org/user/{text}/oauth_callback") })),
+                allowed_scopes => Serde(["access:servers!server=ada/", text]),
+                scope_descriptions => Value::from(Serde(&scopes)),
+                ..frame.value()
+            },
+        ),
+        (
+            "token",
+            "token.html",
+            context! {
+                user => me,
+                api_tokens => vec![token(&format!("Backup of {text}"), &["read:users!user=ada", text]), token("Server at /user/ada/", &["users:activity!user=ada"])],
+                oauth_clients => vec![context! { token_id => "o7", description => format!("Server at /user/{text}/"), tokens => vec![token("", &["read:users:name", text]), token("", &["read:users:name"])], created => stamp(7), last_activity => () }],
+                token_expires_in_options_html => "<option value=\"3600\">1 Hour</option><option value=\"\" selected=\"selected\">Never</option>",
+                ..frame.value()
+            },
+        ),
+        (
+            "accept-share",
+            "accept-share.html",
+            context! {
+                code => text,
+                owner => Serde(json!({ "name": text })),
+                spawner => named(text),
+                spawner_ready => false,
+                spawner_url => "/user/bob/gpu/",
+                scope_descriptions => Value::from(Serde(&scopes)),
+                next_url => "/user/bob/gpu/",
+                ..frame.value()
+            },
+        ),
+        (
+            "admin",
+            "admin.html",
+            context! { api_page_limit => 50, server_version => text, admin_access => true, ..frame.value() },
+        ),
+        (
+            "error",
+            "error.html",
+            context! { status_code => 403, status_message => "Forbidden", message => format!("{text} may not see this."), ..frame.value() },
+        ),
+        (
+            "404",
+            "404.html",
+            context! { status_code => 404, status_message => "Not Found", message => text, ..outside.value() },
+        ),
     ]
 }
 
@@ -166,13 +254,26 @@ const OPTIONS_FORM: &str = r#"
 #[test]
 fn every_template_is_rendered_and_escapes_what_it_shows() {
     let templates = templates();
-    let mut left: Vec<String> = Templates::built_in().filter(|name| name != "page.html").collect();
+    let mut left: Vec<String> = Templates::built_in()
+        .filter(|name| name != "page.html")
+        .collect();
     for (page, template, context) in pages(HOSTILE, HOSTILE) {
-        let html = templates.render(template, context).unwrap_or_else(|error| panic!("{page}: {error:#}"));
+        let html = templates
+            .render(template, context)
+            .unwrap_or_else(|error| panic!("{page}: {error:#}"));
         left.retain(|name| name != template);
-        assert!(!html.contains("<script>alert"), "{page} lets a script through:\n{html}");
-        assert!(!html.contains("\"><b>"), "{page} lets an attribute be left:\n{html}");
-        assert!(html.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&#34;&gt;&lt;b&gt;&amp;"), "{page} does not show the text");
+        assert!(
+            !html.contains("<script>alert"),
+            "{page} lets a script through:\n{html}"
+        );
+        assert!(
+            !html.contains("\"><b>"),
+            "{page} lets an attribute be left:\n{html}"
+        );
+        assert!(
+            html.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&#34;&gt;&lt;b&gt;&amp;"),
+            "{page} does not show the text"
+        );
         assert!(html.trim_end().ends_with("</html>"), "{page} is whole");
     }
     assert!(left.is_empty(), "templates without a test: {left:?}");
@@ -184,24 +285,69 @@ fn pages_hold_what_scripts_and_tests_look_for() {
     for (page, template, context) in pages("ada", "course") {
         let html = templates.render(template, context).expect(page);
         if let Some(directory) = std::env::var_os("ORRERY_PREVIEW_DIR") {
-            std::fs::write(std::path::Path::new(&directory).join(format!("{page}.html")), &html).expect("the directory can be written");
+            std::fs::write(
+                std::path::Path::new(&directory).join(format!("{page}.html")),
+                &html,
+            )
+            .expect("the directory can be written");
         }
         let expected: &[&str] = match page {
-            "login" => &["id=\"username_input\"", "id=\"password_input\"", "id=\"login_submit\"", "name=\"_xsrf\" value=\"2|abc\"", "action=\"/hub/login?next=%2Fhub%2Fhome\"", "method=\"post\""],
-            "home" => &["id=\"start\"", "id=\"stop\"", "href=\"/user/ada/\"", "new-server-name", "id=\"stop-course-2026\"", "href=\"/hub/spawn/ada/thesis\"", "id=\"logout\"", "/services/announcements/", "href=\"/hub/admin\""],
+            "login" => &[
+                "id=\"username_input\"",
+                "id=\"password_input\"",
+                "id=\"login_submit\"",
+                "name=\"_xsrf\" value=\"2|abc\"",
+                "action=\"/hub/login?next=%2Fhub%2Fhome\"",
+                "method=\"post\"",
+            ],
+            "home" => &[
+                "id=\"start\"",
+                "id=\"stop\"",
+                "href=\"/user/ada/\"",
+                "new-server-name",
+                "id=\"stop-course-2026\"",
+                "href=\"/hub/spawn/ada/thesis\"",
+                "id=\"logout\"",
+                "/services/announcements/",
+                "href=\"/hub/admin\"",
+            ],
             "home-stopped" => &["Start My Server", "href=\"/hub/spawn/ada\""],
-            "spawn" => &["id=\"spawn_form\"", "enctype=\"multipart/form-data\"", "name=\"_xsrf\"", "<select name=\"size\""],
-            "spawn-pending" => &["id=\"progress-bar\"", "id=\"progress-message\"", "id=\"progress-log\"", "data-progress-url=\"/hub/api/users/ada/server/progress?_xsrf=2%7Cabc\""],
+            "spawn" => &[
+                "id=\"spawn_form\"",
+                "enctype=\"multipart/form-data\"",
+                "name=\"_xsrf\"",
+                "<select name=\"size\"",
+            ],
+            "spawn-pending" => &[
+                "id=\"progress-bar\"",
+                "id=\"progress-message\"",
+                "id=\"progress-log\"",
+                "data-progress-url=\"/hub/api/users/ada/server/progress?_xsrf=2%7Cabc\"",
+            ],
             "not-running-failed" => &["ModuleNotFoundError", "Exit code"],
-            "oauth" => &["name=\"scopes\" value=\"access:servers!server=ada/\"", "name=\"_xsrf\""],
-            "token" => &["id=\"request-token-form\"", "id=\"api-tokens-table\"", "data-token-id=\"a12\"", "datetime=\"2026-11-21T09:05:00Z\""],
+            "oauth" => &[
+                "name=\"scopes\" value=\"access:servers!server=ada/\"",
+                "name=\"_xsrf\"",
+            ],
+            "token" => &[
+                "id=\"request-token-form\"",
+                "id=\"api-tokens-table\"",
+                "data-token-id=\"a12\"",
+                "datetime=\"2026-11-21T09:05:00Z\"",
+            ],
             _ => &[],
         };
         for text in expected {
             assert!(html.contains(text), "{page} lacks {text}:\n{html}");
         }
-        assert!(html.contains("\"xsrf_token\": \"2|abc\""), "{page} gives scripts the token");
-        assert!(!html.contains("http://") && !html.contains("src=\"//"), "{page} reaches for another host");
+        assert!(
+            html.contains("\"xsrf_token\": \"2|abc\""),
+            "{page} gives scripts the token"
+        );
+        assert!(
+            !html.contains("http://") && !html.contains("src=\"//"),
+            "{page} reaches for another host"
+        );
         assert!(!html.contains(" onclick="), "{page} has an inline handler");
     }
 }
@@ -209,19 +355,31 @@ fn pages_hold_what_scripts_and_tests_look_for() {
 #[test]
 fn static_urls_stand_under_the_base_url_with_their_version() {
     let templates = templates();
-    let render = |text: &str| templates.render_text(text, context! { base_url => "/jhub/hub/" }).expect(text);
+    let render = |text: &str| {
+        templates
+            .render_text(text, context! { base_url => "/jhub/hub/" })
+            .expect(text)
+    };
     let versioned = render("{{ static_url('css/style.css') }}");
     let (path, version) = versioned.split_once("?v=").expect("a version");
     assert_eq!(path, "/jhub/hub/static/css/style.css");
     assert_eq!(version.len(), 16);
-    assert_eq!(render("{{ static_url('css/style.css', include_version=False) }}"), "/jhub/hub/static/css/style.css");
-    assert_eq!(render("{{ static_url('mine.css') }}"), "/jhub/hub/static/mine.css");
+    assert_eq!(
+        render("{{ static_url('css/style.css', include_version=False) }}"),
+        "/jhub/hub/static/css/style.css"
+    );
+    assert_eq!(
+        render("{{ static_url('mine.css') }}"),
+        "/jhub/hub/static/mine.css"
+    );
 }
 
 #[test]
 fn a_site_extends_the_templates_it_replaces() {
     let site = tempfile::tempdir().expect("a temporary directory");
-    let write = |name: &str, text: &str| std::fs::write(site.path().join(name), text).expect("the directory is ours");
+    let write = |name: &str, text: &str| {
+        std::fs::write(site.path().join(name), text).expect("the directory is ours")
+    };
     write(
         "page.html",
         r#"{% extends "templates/page.html" %}
@@ -232,47 +390,113 @@ fn a_site_extends_the_templates_it_replaces() {
 {% block login_widget %}<i>{{ user.name if user else "nobody" }}</i>{% endblock %}
 {% block footer %}<footer>Ours</footer>{% endblock %}"#,
     );
-    write("home.html", r#"{% extends "templates/home.html" %}{% block main %}<h1>Hello {{ user.name }}</h1>{{ super() }}{% endblock %}{% block script %}{{ super() }}<script>hello()</script>{% endblock %}"#);
-    write("login.html", r#"{% extends "templates/login.html" %}{% block login_container %}<p>Before</p>{{ super() }}{% endblock %}{% block login_terms %}agreed{% endblock %}"#);
-    write("404.html", r#"{% extends "templates/404.html" %}{% block error_detail %}Lost at {{ lab }}{% endblock %}"#);
+    write(
+        "home.html",
+        r#"{% extends "templates/home.html" %}{% block main %}<h1>Hello {{ user.name }}</h1>{{ super() }}{% endblock %}{% block script %}{{ super() }}<script>hello()</script>{% endblock %}"#,
+    );
+    write(
+        "login.html",
+        r#"{% extends "templates/login.html" %}{% block login_container %}<p>Before</p>{{ super() }}{% endblock %}{% block login_terms %}agreed{% endblock %}"#,
+    );
+    write(
+        "404.html",
+        r#"{% extends "templates/404.html" %}{% block error_detail %}Lost at {{ lab }}{% endblock %}"#,
+    );
     write("broken.html", "{% if %}");
 
     let vars = json!({ "lab": "Moon & Lab", "announcement_home": "<b>home only</b>" });
-    let templates = Templates::new(&[site.path().to_owned()], vars.as_object().expect("an object")).expect("a broken page of the site does not stop the hub");
+    let templates = Templates::new(
+        &[site.path().to_owned()],
+        vars.as_object().expect("an object"),
+    )
+    .expect("a broken page of the site does not stop the hub");
     let render = |page: &str| {
-        let (_, template, context) = pages("ada", "x").into_iter().find(|(name, ..)| *name == page).expect("such a page");
-        templates.render(template, context).unwrap_or_else(|error| panic!("{page}: {error:#}"))
+        let (_, template, context) = pages("ada", "x")
+            .into_iter()
+            .find(|(name, ..)| *name == page)
+            .expect("such a page");
+        templates
+            .render(template, context)
+            .unwrap_or_else(|error| panic!("{page}: {error:#}"))
     };
 
     let home = render("home-stopped");
-    for text in ["<h1>Hello ada</h1>", "id=\"start\"", "Moon &amp; Lab", "<i>ada</i>", "<footer>Ours</footer>", "<script>hello()</script>", "js/home.js", "/hub/help", "/hub/token", "css/style.min.css?v="] {
+    for text in [
+        "<h1>Hello ada</h1>",
+        "id=\"start\"",
+        "Moon &amp; Lab",
+        "<i>ada</i>",
+        "<footer>Ours</footer>",
+        "<script>hello()</script>",
+        "js/home.js",
+        "/hub/help",
+        "/hub/token",
+        "css/style.min.css?v=",
+    ] {
         assert!(home.contains(text), "home lacks {text}:\n{home}");
     }
     let login = render("login");
-    assert!(login.contains("<p>Before</p>") && login.contains("id=\"login_submit\"") && login.contains("agreed"), "{login}");
-    let lost = error_page(&templates, &frame("ada"), StatusCode::NOT_FOUND, "gone").expect("the site's 404 page");
-    assert!(lost.contains("Lost at Moon &amp; Lab") && lost.contains("Not Found") && !lost.contains("gone"), "{lost}");
+    assert!(
+        login.contains("<p>Before</p>")
+            && login.contains("id=\"login_submit\"")
+            && login.contains("agreed"),
+        "{login}"
+    );
+    let lost = error_page(&templates, &frame("ada"), StatusCode::NOT_FOUND, "gone")
+        .expect("the site's 404 page");
+    assert!(
+        lost.contains("Lost at Moon &amp; Lab")
+            && lost.contains("Not Found")
+            && !lost.contains("gone"),
+        "{lost}"
+    );
     assert!(templates.render("broken.html", context! {}).is_err());
-    let teapot = error_page(&templates, &frame("ada"), StatusCode::IM_A_TEAPOT, "short and stout").expect("the general error page");
-    assert!(teapot.contains("short and stout") && teapot.contains("418"), "{teapot}");
+    let teapot = error_page(
+        &templates,
+        &frame("ada"),
+        StatusCode::IM_A_TEAPOT,
+        "short and stout",
+    )
+    .expect("the general error page");
+    assert!(
+        teapot.contains("short and stout") && teapot.contains("418"),
+        "{teapot}"
+    );
 }
 
 #[test]
 fn announcements_of_one_page_stand_in_for_the_general_one() {
-    let vars = json!({ "announcement": "<b>everywhere</b>", "announcement_login": "<b>at the door</b>" });
-    let templates = Templates::new(&[], vars.as_object().expect("an object")).expect("the built-in templates compile");
+    let vars =
+        json!({ "announcement": "<b>everywhere</b>", "announcement_login": "<b>at the door</b>" });
+    let templates = Templates::new(&[], vars.as_object().expect("an object"))
+        .expect("the built-in templates compile");
     let frame = frame("ada");
-    let login = templates.render("login.html", context! { authenticator_login_url => "/hub/login", ..frame.value() }).expect("login");
-    assert!(login.contains("<b>at the door</b>") && !login.contains("everywhere"), "{login}");
-    let logout = templates.render("logout.html", frame.value()).expect("logout");
+    let login = templates
+        .render(
+            "login.html",
+            context! { authenticator_login_url => "/hub/login", ..frame.value() },
+        )
+        .expect("login");
+    assert!(
+        login.contains("<b>at the door</b>") && !login.contains("everywhere"),
+        "{login}"
+    );
+    let logout = templates
+        .render("logout.html", frame.value())
+        .expect("logout");
     assert!(logout.contains("<b>everywhere</b>"), "{logout}");
 }
 
 #[test]
 fn a_changed_or_new_template_is_seen_without_a_restart() {
     let site = tempfile::tempdir().expect("a temporary directory");
-    let templates = Templates::new(&[site.path().to_owned()], &Map::new()).expect("the built-in templates compile");
-    let render = || templates.render("logout.html", frame("ada").value()).expect("logout");
+    let templates = Templates::new(&[site.path().to_owned()], &Map::new())
+        .expect("the built-in templates compile");
+    let render = || {
+        templates
+            .render("logout.html", frame("ada").value())
+            .expect("logout")
+    };
     assert!(render().contains("id=\"logout-main\""));
     std::fs::write(site.path().join("logout.html"), "Bye").expect("the directory is ours");
     assert_eq!(render(), "Bye");

@@ -20,11 +20,19 @@ use crate::state::AppState;
 const HUB_CLIENT: &str = "jupyterhub";
 
 /// What the form offers, in seconds.
-const EXPIRY: [(i64, &str); 5] =
-    [(3600, "1 Hour"), (86_400, "1 Day"), (604_800, "1 Week"), (2_592_000, "1 Month"), (31_536_000, "1 Year")];
+const EXPIRY: [(i64, &str); 5] = [
+    (3600, "1 Hour"),
+    (86_400, "1 Day"),
+    (604_800, "1 Week"),
+    (2_592_000, "1 Month"),
+    (31_536_000, "1 Year"),
+];
 
 /// `GET /hub/token`.
-pub(super) async fn show(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Html<String>> {
+pub(super) async fn show(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+) -> Result<Html<String>> {
     let user = requester.logged_in()?;
     let now = hub.clock.now();
     let mut tokens: Vec<ApiToken> = api_tokens::list(hub.store.read(), Owner::User(user.id))
@@ -39,7 +47,12 @@ pub(super) async fn show(State(hub): State<AppState>, Asking(requester): Asking)
             by_client.entry(client).or_default().push(token);
         }
     }
-    let own: Vec<Value> = by_client.remove(HUB_CLIENT).unwrap_or_default().iter().map(token_value).collect();
+    let own: Vec<Value> = by_client
+        .remove(HUB_CLIENT)
+        .unwrap_or_default()
+        .iter()
+        .map(token_value)
+        .collect();
     let mut clients = Vec::new();
     for (identifier, tokens) in by_client {
         let description = oauth_clients::find(hub.store.read(), &identifier)
@@ -85,7 +98,11 @@ impl Application {
             token_id => tokens.first().map(api_id),
             token_count => tokens.len(),
         };
-        Self { last_activity, created, value }
+        Self {
+            last_activity,
+            created,
+            value,
+        }
     }
 }
 
@@ -116,7 +133,11 @@ fn expiry_options(longest: i64) -> String {
     if longest == 0 {
         options.push((String::new(), "Never".to_owned()));
     } else if EXPIRY.iter().all(|(seconds, _)| *seconds != longest) {
-        let (count, unit) = if longest < 3 * 86_400 { (longest / 3600, "hours") } else { (longest / 86_400, "days") };
+        let (count, unit) = if longest < 3 * 86_400 {
+            (longest / 3600, "hours")
+        } else {
+            (longest / 86_400, "days")
+        };
         options.push((String::new(), format!("Max ({count} {unit})")));
     }
     let last = options.len().saturating_sub(1);
@@ -124,7 +145,11 @@ fn expiry_options(longest: i64) -> String {
         .iter()
         .enumerate()
         .map(|(place, (value, label))| {
-            let selected = if place == last { " selected=\"selected\"" } else { "" };
+            let selected = if place == last {
+                " selected=\"selected\""
+            } else {
+                ""
+            };
             format!("<option{selected} value=\"{value}\">{label}</option>")
         })
         .collect()
@@ -137,9 +162,17 @@ mod tests {
     #[test]
     fn no_token_is_offered_that_lives_longer_than_allowed() {
         let free = expiry_options(0);
-        assert!(free.ends_with("<option selected=\"selected\" value=\"\">Never</option>"), "{free}");
+        assert!(
+            free.ends_with("<option selected=\"selected\" value=\"\">Never</option>"),
+            "{free}"
+        );
         let week = expiry_options(604_800);
-        assert!(week.contains("selected=\"selected\" value=\"604800\"") && !week.contains("Never") && !week.contains("Month"), "{week}");
+        assert!(
+            week.contains("selected=\"selected\" value=\"604800\"")
+                && !week.contains("Never")
+                && !week.contains("Month"),
+            "{week}"
+        );
         let odd = expiry_options(7200);
         assert!(odd.ends_with("value=\"\">Max (2 hours)</option>"), "{odd}");
     }

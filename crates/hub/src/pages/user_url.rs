@@ -42,35 +42,63 @@ pub(super) async fn show(
         return if matches!(known.identity, Identity::User(_)) {
             Ok(not_running_json(&hub, &requester.browser, &uri, name, ""))
         } else {
-            Err(Error::not_found("No access to resources or resources not found"))
+            Err(Error::not_found(
+                "No access to resources or resources not found",
+            ))
         };
     }
     let Some(own) = requester.user() else {
-        return Ok(crate::error::redirect(&hub.urls.login(path_and_query(&uri))));
+        return Ok(crate::error::redirect(
+            &hub.urls.login(path_and_query(&uri)),
+        ));
     };
     // The first part of the path may be a server's name, when there is more after it.
     let first = path.split_once('/').map(|(first, _)| first);
-    let mut allowed = requester.may(Scope::AccessServers, Target::Server { user: name, server: "" }).await?;
+    let mut allowed = requester
+        .may(
+            Scope::AccessServers,
+            Target::Server {
+                user: name,
+                server: "",
+            },
+        )
+        .await?;
     if let Some(server) = first.filter(|_| !allowed) {
-        allowed = requester.may(Scope::AccessServers, Target::Server { user: name, server }).await?;
+        allowed = requester
+            .may(Scope::AccessServers, Target::Server { user: name, server })
+            .await?;
     }
     if !allowed {
-        return Err(Error::not_found("No access to resources or resources not found"));
+        return Err(Error::not_found(
+            "No access to resources or resources not found",
+        ));
     }
-    let user = if own.name == name { own.clone() } else { find_user(&hub, name).await? };
+    let user = if own.name == name {
+        own.clone()
+    } else {
+        find_user(&hub, name).await?
+    };
     let server = server_in(&hub, &user, path).await?;
     let view = hub.servers.view(&user, &server).await?;
     if view.as_ref().is_some_and(|view| view.ready()) {
         return back_to_server(&hub, &uri).await;
     }
     if wants_json(&headers) || path.split('/').any(|part| part == "api") {
-        return Ok(not_running_json(&hub, &requester.browser, &uri, name, server.as_str()));
+        return Ok(not_running_json(
+            &hub,
+            &requester.browser,
+            &uri,
+            name,
+            server.as_str(),
+        ));
     }
 
     let user_name = auth::user_name(&user)?;
     let next = ("next".to_owned(), path_and_query(&uri).to_owned());
     let ending = ending(&hub, view.as_ref()).await?;
-    if matches!(ending, Ending::StartFailed(_)) || view.as_ref().is_some_and(|view| view.pending().is_some()) {
+    if matches!(ending, Ending::StartFailed(_))
+        || view.as_ref().is_some_and(|view| view.pending().is_some())
+    {
         let pending = redirects::with_query(&hub.urls.spawn_pending(&user_name, &server), &[next]);
         return Ok(crate::error::redirect(&pending));
     }
@@ -104,7 +132,13 @@ pub(super) async fn other(
         Some(user) if user.name == name => server_in(&hub, user, path).await?,
         _ => ServerName::default_server(),
     };
-    Ok(not_running_json(&hub, &requester.browser, &uri, name, server.as_str()))
+    Ok(not_running_json(
+        &hub,
+        &requester.browser,
+        &uri,
+        name,
+        server.as_str(),
+    ))
 }
 
 /// `GET /hub/user-redirect/<path>`: the same path on the requester's own server, started if need be.
@@ -117,15 +151,30 @@ pub(super) async fn redirect(
     let name = auth::user_name(user)?;
     let prefix = hub.urls.hub_path("user-redirect/");
     // The path stays as it is escaped.
-    let path = uri.path().strip_prefix(prefix.as_str()).unwrap_or_default().trim_start_matches('/');
+    let path = uri
+        .path()
+        .strip_prefix(prefix.as_str())
+        .unwrap_or_default()
+        .trim_start_matches('/');
     let server = ServerName::parse(&hub.config.hub.default_server_name)
         .map_err(|error| Error::Internal(format!("JupyterHub.default_server_name: {error}")))?;
-    let target = redirects::with_query(&format!("{}{path}", hub.urls.server(&name, &server)), &redirects::query_pairs(&uri));
-    Ok(found(&redirects::with_query(&hub.urls.spawn(&name, &server), &[("next".to_owned(), target)])))
+    let target = redirects::with_query(
+        &format!("{}{path}", hub.urls.server(&name, &server)),
+        &redirects::query_pairs(&uri),
+    );
+    Ok(found(&redirects::with_query(
+        &hub.urls.spawn(&name, &server),
+        &[("next".to_owned(), target)],
+    )))
 }
 
 fn names(parameters: &[(String, String)]) -> (&str, &str) {
-    let named = |kind: &str| parameters.iter().find(|(name, _)| name == kind).map_or("", |(_, value)| value.as_str());
+    let named = |kind: &str| {
+        parameters
+            .iter()
+            .find(|(name, _)| name == kind)
+            .map_or("", |(_, value)| value.as_str())
+    };
     (named("user"), named("path"))
 }
 
@@ -144,7 +193,9 @@ async fn server_in(hub: &AppState, user: &User, path: &str) -> Result<ServerName
 /// From `/hub/user/ada/…` to `/user/ada/…`, whose route should be there by now. The proxy may lag
 /// behind, so each further try waits longer.
 async fn back_to_server(hub: &AppState, uri: &Uri) -> Result<Response> {
-    let redirects = login::query(uri, "redirects").and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
+    let redirects = login::query(uri, "redirects")
+        .and_then(|text| text.parse::<u32>().ok())
+        .unwrap_or(0);
     if redirects >= MAX_REDIRECTS {
         return Err(Error::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -152,7 +203,11 @@ async fn back_to_server(hub: &AppState, uri: &Uri) -> Result<Response> {
         ));
     }
     if redirects > 0 {
-        tracing::warn!(path = uri.path(), redirects, "a ready server was not reached through the proxy");
+        tracing::warn!(
+            path = uri.path(),
+            redirects,
+            "a ready server was not reached through the proxy"
+        );
         hub.routes.wake();
         tokio::time::sleep(Duration::from_secs(1 << redirects.min(3))).await;
     }
@@ -161,21 +216,46 @@ async fn back_to_server(hub: &AppState, uri: &Uri) -> Result<Response> {
         .filter(|(key, _)| key != "redirects")
         .chain([("redirects".to_owned(), (redirects + 1).to_string())])
         .collect();
-    let path = uri.path().strip_prefix(hub.urls.hub.as_str()).unwrap_or_default();
-    Ok(found(&redirects::with_query(&format!("{}{path}", hub.urls.base), &kept)))
+    let path = uri
+        .path()
+        .strip_prefix(hub.urls.hub.as_str())
+        .unwrap_or_default();
+    Ok(found(&redirects::with_query(
+        &format!("{}{path}", hub.urls.base),
+        &kept,
+    )))
 }
 
-fn not_running_json(hub: &AppState, browser: &auth::Browser, uri: &Uri, user: &str, server: &str) -> Response {
-    let path = uri.path().strip_prefix(hub.urls.hub.trim_end_matches('/')).unwrap_or(uri.path());
+fn not_running_json(
+    hub: &AppState,
+    browser: &auth::Browser,
+    uri: &Uri,
+    user: &str,
+    server: &str,
+) -> Response {
+    let path = uri
+        .path()
+        .strip_prefix(hub.urls.hub.trim_end_matches('/'))
+        .unwrap_or(uri.path());
     let (scheme, host) = hub.public_origin(browser);
-    let mut spawn = format!("{scheme}://{host}{}spawn/{}", hub.urls.hub, path_segment(user));
+    let mut spawn = format!(
+        "{scheme}://{host}{}spawn/{}",
+        hub.urls.hub,
+        path_segment(user)
+    );
     if !server.is_empty() {
         spawn.push('/');
         spawn.push_str(&path_segment(server));
     }
-    let message = format!("JupyterHub server no longer running at {path}. Restart the server at {spawn}");
+    let message =
+        format!("JupyterHub server no longer running at {path}. Restart the server at {spawn}");
     let body = serde_json::json!({ "message": message }).to_string();
-    (stopped_status(hub), [(header::CONTENT_TYPE, "application/json")], body).into_response()
+    (
+        stopped_status(hub),
+        [(header::CONTENT_TYPE, "application/json")],
+        body,
+    )
+        .into_response()
 }
 
 /// 424 tells a stopped server from a missing page; older JupyterLabs know 503.
@@ -203,8 +283,11 @@ fn wants_json(headers: &HeaderMap) -> bool {
             .filter_map(|(place, item)| {
                 let mut parts = item.split(';').map(str::trim);
                 let name = parts.next()?;
-                let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok()).unwrap_or(1.0);
-                name.eq_ignore_ascii_case(wanted).then_some((quality, std::cmp::Reverse(place)))
+                let quality = parts
+                    .find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok())
+                    .unwrap_or(1.0);
+                name.eq_ignore_ascii_case(wanted)
+                    .then_some((quality, std::cmp::Reverse(place)))
             })
             .max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
     };
@@ -223,7 +306,10 @@ mod tests {
         for (accept, expected) in [
             ("", false),
             ("*/*", false),
-            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", false),
+            (
+                "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+                false,
+            ),
             ("application/json", true),
             ("application/json, text/plain, */*", true),
             ("text/html, application/json", false),

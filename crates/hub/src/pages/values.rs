@@ -48,21 +48,34 @@ impl Object for Stamp {
         })
     }
 
-    fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, method: &str, args: &[Value]) -> Result<Value, Error> {
+    fn call_method(
+        self: &Arc<Self>,
+        _: &mut State<'_, '_>,
+        method: &str,
+        args: &[Value],
+    ) -> Result<Value, Error> {
         match method {
             "isoformat" => {
                 let (separator,): (Option<&str>,) = from_args(args)?;
                 let text = self.isoformat();
-                Ok(Value::from(separator.map_or_else(|| text.clone(), |separator| text.replacen('T', separator, 1))))
+                Ok(Value::from(separator.map_or_else(
+                    || text.clone(),
+                    |separator| text.replacen('T', separator, 1),
+                )))
             }
             "timestamp" => Ok(Value::from(self.0.and_utc().timestamp())),
             "strftime" => {
                 let (format,): (&str,) = from_args(args)?;
                 let items: Vec<Item<'_>> = StrftimeItems::new(format).collect();
                 if items.contains(&Item::Error) {
-                    return Err(Error::new(ErrorKind::InvalidOperation, format!("{format:?} is not a format of a time")));
+                    return Err(Error::new(
+                        ErrorKind::InvalidOperation,
+                        format!("{format:?} is not a format of a time"),
+                    ));
                 }
-                Ok(Value::from(self.0.format_with_items(items.into_iter()).to_string()))
+                Ok(Value::from(
+                    self.0.format_with_items(items.into_iter()).to_string(),
+                ))
             }
             _ => Err(Error::from(ErrorKind::UnknownMethod)),
         }
@@ -145,7 +158,11 @@ pub struct PageUser {
 
 impl PageUser {
     fn server_url(&self, server: &str) -> String {
-        if server.is_empty() { self.url.clone() } else { format!("{}{}/", self.url, escape::path_segment(server)) }
+        if server.is_empty() {
+            self.url.clone()
+        } else {
+            format!("{}{}/", self.url, escape::path_segment(server))
+        }
     }
 
     fn servers(&self) -> impl Iterator<Item = &Arc<PageServer>> {
@@ -170,16 +187,24 @@ impl Object for PageUser {
             "groups" => Value::from(Serde(&self.groups)),
             "url" | "base_url" => Value::from(&*self.url),
             "spawner" => Value::from_dyn_object(Arc::clone(&self.default_server)),
-            "spawners" => Value::from_pairs(
-                self.servers().map(|server| (server.name.as_str(), Value::from_dyn_object(Arc::clone(server)))),
-            ),
+            "spawners" => Value::from_pairs(self.servers().map(|server| {
+                (
+                    server.name.as_str(),
+                    Value::from_dyn_object(Arc::clone(server)),
+                )
+            })),
             "running" => Value::from(self.default_server.ready),
             "active" => Value::from(self.servers().any(|server| server.active)),
             _ => return None,
         })
     }
 
-    fn call_method(self: &Arc<Self>, _: &mut State<'_, '_>, method: &str, args: &[Value]) -> Result<Value, Error> {
+    fn call_method(
+        self: &Arc<Self>,
+        _: &mut State<'_, '_>,
+        method: &str,
+        args: &[Value],
+    ) -> Result<Value, Error> {
         match method {
             "server_url" => {
                 let (server,): (Option<&str>,) = from_args(args)?;
@@ -190,12 +215,19 @@ impl Object for PageUser {
                 let user = escape::path_segment(&self.name);
                 Ok(Value::from(match server.unwrap_or("") {
                     "" => format!("{}api/users/{user}/server/progress", self.hub_url),
-                    server => format!("{}api/users/{user}/servers/{}/progress", self.hub_url, escape::path_segment(server)),
+                    server => format!(
+                        "{}api/users/{user}/servers/{}/progress",
+                        self.hub_url,
+                        escape::path_segment(server)
+                    ),
                 }))
             }
             "all_spawners" => {
                 let (first, options): (Option<bool>, Kwargs) = from_args(args)?;
-                let include_default = options.get::<Option<bool>>("include_default")?.or(first).unwrap_or(true);
+                let include_default = options
+                    .get::<Option<bool>>("include_default")?
+                    .or(first)
+                    .unwrap_or(true);
                 options.assert_all_used()?;
                 Ok(self
                     .servers()
