@@ -100,14 +100,14 @@ impl Arguments {
         if !self.accepts_pagination {
             return items;
         }
-        self.framed(requester, items, page, total)
+        self.framed(requester, &items, page, total)
     }
 
     /// One page of a list that always has its frame.
     pub(super) fn framed(
         &self,
         requester: &Requester,
-        items: Value,
+        items: &Value,
         page: Page,
         total: u64,
     ) -> Value {

@@ -1,5 +1,7 @@
 //! Values as Python writes them: upstream's error sentences quote what was sent in that way.
 
+use std::fmt::Write as _;
+
 use serde_json::Value;
 
 /// Characters of a value that are repeated at most.
@@ -8,7 +10,7 @@ const SHOWN: usize = 500;
 /// Python's `repr`, cut to a length that an error may have.
 pub(super) fn repr(value: &Value) -> String {
     let mut text = String::new();
-    write(value, &mut text);
+    write_value(value, &mut text);
     if text.chars().count() > SHOWN {
         text = text.chars().take(SHOWN).chain(['…']).collect();
     }
@@ -40,7 +42,7 @@ pub(super) fn is_truthy(value: &Value) -> bool {
     }
 }
 
-fn write(value: &Value, text: &mut String) {
+fn write_value(value: &Value, text: &mut String) {
     if text.len() > 4 * SHOWN {
         return;
     }
@@ -56,7 +58,7 @@ fn write(value: &Value, text: &mut String) {
                 if index > 0 {
                     text.push_str(", ");
                 }
-                write(item, text);
+                write_value(item, text);
             }
             text.push(']');
         }
@@ -68,7 +70,7 @@ fn write(value: &Value, text: &mut String) {
                 }
                 write_string(key, text);
                 text.push_str(": ");
-                write(field, text);
+                write_value(field, text);
             }
             text.push('}');
         }
@@ -92,7 +94,9 @@ fn write_string(string: &str, text: &mut String) {
                 text.push('\\');
                 text.push(c);
             }
-            c if c.is_control() => text.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if c.is_control() => {
+                let _ = write!(text, "\\x{:02x}", u32::from(c));
+            }
             c => text.push(c),
         }
     }

@@ -289,24 +289,25 @@ struct Edit {
 }
 
 impl Edit {
+    const FIELDS: [&str; 3] = ["name", "display_name", "user_options"];
+
     fn read(body: &Map<String, Value>) -> Result<Self> {
         if body.is_empty() {
             return Err(Error::bad_request(
                 "Must specify at least one field to modify.",
             ));
         }
-        const SUPPORTED: [&str; 3] = ["name", "display_name", "user_options"];
         let unexpected: Vec<&str> = body
             .keys()
             .map(String::as_str)
-            .filter(|key| !SUPPORTED.contains(key))
+            .filter(|key| !Self::FIELDS.contains(key))
             .take(5)
             .collect();
         if !unexpected.is_empty() {
             let unexpected: String = unexpected.join(",").chars().take(200).collect();
             return Err(Error::bad_request(format!(
                 "Unexpected fields: {unexpected}, supported fields: {}",
-                SUPPORTED.join(",")
+                Self::FIELDS.join(",")
             )));
         }
         let name = match body.get("name") {
@@ -318,6 +319,15 @@ impl Edit {
         };
         let display_name = match body.get("display_name") {
             None | Some(Value::Null) => None,
+            // Upstream takes any text for a server that exists; the column does not.
+            Some(Value::String(name))
+                if name.chars().count() > 255 || name.chars().any(char::is_control) =>
+            {
+                return Err(Error::bad_request(format!(
+                    "Invalid display_name: {}",
+                    for_log(name, 64)
+                )));
+            }
             Some(Value::String(name)) => Some(name.clone()).filter(|name| !name.is_empty()),
             Some(_) => return Err(Error::bad_request("display_name must be a string")),
         };

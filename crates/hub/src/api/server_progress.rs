@@ -23,7 +23,7 @@ use crate::state::AppState;
 /// dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(8);
 /// How long one request is served at most. Browsers ask again, and are told everything again.
-const LONGEST: Duration = Duration::from_secs(2 * 3600);
+const LONGEST: Duration = Duration::from_hours(2);
 
 pub(super) fn routes() -> Routes {
     let needs = Needs::ServerScopes(&[Scope::ReadServers]);
@@ -117,7 +117,7 @@ mod tests {
     #[tokio::test]
     async fn the_stream_ends_with_its_events() {
         let events: Encoded = Box::pin(stream::empty());
-        let end = Instant::now() + Duration::from_secs(60);
-        assert_eq!(lines(events, Duration::from_secs(60), end).count().await, 1);
+        let end = Instant::now() + Duration::from_mins(1);
+        assert_eq!(lines(events, Duration::from_mins(1), end).count().await, 1);
     }
 }

@@ -241,7 +241,7 @@ async fn share_list(
     }
     Ok(Json(arguments.framed(
         requester,
-        json!(models),
+        &json!(models),
         page,
         total,
     )))
@@ -275,7 +275,7 @@ async fn code_list(
     }
     Ok(Json(arguments.framed(
         requester,
-        json!(models),
+        &json!(models),
         page,
         total,
     )))

@@ -1,0 +1,12 @@
+//! The hub's tests, in one binary. The folders mirror the sources and the URLs.
+
+#[path = "hub/api.rs"]
+mod api;
+#[path = "hub/pages.rs"]
+mod pages;
+#[path = "hub/routes.rs"]
+mod routes;
+#[path = "hub/servers.rs"]
+mod servers;
+#[path = "hub/test_hub.rs"]
+pub(crate) mod test_hub;

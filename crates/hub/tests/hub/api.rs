@@ -1,0 +1,20 @@
+//! `/hub/api`, driven through the real router, database and engine.
+
+#[path = "api/activity.rs"]
+mod activity;
+#[path = "api/authorizations.rs"]
+mod authorizations;
+#[path = "api/groups.rs"]
+mod groups;
+#[path = "api/info.rs"]
+mod info;
+#[path = "api/servers.rs"]
+mod servers;
+#[path = "api/services.rs"]
+mod services;
+#[path = "api/tokens.rs"]
+mod tokens;
+#[path = "api/user.rs"]
+mod user;
+#[path = "api/users.rs"]
+mod users;
