@@ -29,11 +29,11 @@ config_class! {
         /// Begin the login at once instead of showing a button for it.
         auto_login: bool = false, Works;
         /// Send people who come from another application's OAuth login on to our login page.
-        auto_login_oauth2_authorize: bool = false, Works;
+        auto_login_oauth2_authorize: bool = false, NotYet;
         /// Names of people who may not come in, whatever else says so.
         blocked_users: BTreeSet<String> = BTreeSet::new(), Works;
         /// Delete users from the database at start whose names the authenticator does not take.
-        delete_invalid_users: bool = false, Works;
+        delete_invalid_users: bool = false, NotYet;
         /// Keep what the authenticator learned of people, encrypted, in the database.
         enable_auth_state: bool = false, NotYet;
         /// Let the authenticator say which groups people are in.

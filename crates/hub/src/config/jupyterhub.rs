@@ -100,7 +100,7 @@ config_class! {
         extra_user_scopes: BTreeSet<String> = BTreeSet::new(), Works;
         /// The header that tells the public host behind a proxy that changes `Host`, for instance
         /// `X-Forwarded-Host`. It is used to tell requests of other sites from our own.
-        forwarded_host_header: String = String::new(), Works;
+        forwarded_host_header: String = String::new(), NotYet;
         /// Make the certificates for `internal_ssl` and end.
         generate_certs: bool = false, NotYet;
         /// Write a configuration file with every option, then end.
@@ -130,7 +130,7 @@ config_class! {
         implicit_spawn_seconds: f64 = 0.0, Works;
         /// Seconds that the start waits for the check of servers that ran before; the rest is checked
         /// in the background. -1 waits until all are checked.
-        init_spawners_timeout: i64 = 10, Works;
+        init_spawners_timeout: i64 = 10, NotYet;
         /// The folder of the certificates for `internal_ssl`.
         internal_certs_location: String = "internal-ssl".to_owned(), NotYet;
         /// Encrypt all traffic between the hub, the proxy and servers.
@@ -180,7 +180,7 @@ config_class! {
         /// After login, go to one's server if it runs rather than to the home page.
         redirect_to_server: bool = true, Works;
         /// Empty the database at start. Everything in it is lost.
-        reset_db: bool = false, Works;
+        reset_db: bool = false, NotYet;
         /// Seconds between two checks of services that have a URL.
         service_check_interval: i64 = 60, NotYet;
         /// API tokens to put into the database at start, each with the name of the service it acts for.

@@ -1,6 +1,7 @@
 //! The tables against the facts of JupyterHub 6.1.1, and which class a configuration gets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use orrery_core::config::{Kind, OptionSpec, Origin, Status};
 
@@ -361,5 +362,75 @@ fn another_value(spec: &OptionSpec) -> Value {
         Kind::List(_) | Kind::Set(_) | Kind::Command => texts,
         Kind::Dict(_) => Value::Dict([("x".to_owned(), "y".into())].into()),
         _ => "x".into(),
+    }
+}
+
+/// Options that work although no code reads them, and why.
+const READ_NOWHERE: &[(&str, &str)] = &[
+    (
+        "auth_refresh_age",
+        "no authenticator here has anything to refresh, and then upstream does nothing either",
+    ),
+    ("auth_refresh_strict", "the same"),
+    ("refresh_pre_spawn", "the same"),
+    ("refresh_pre_stop", "the same"),
+    (
+        "upgrade_db",
+        "a database of another version is refused when it is opened",
+    ),
+    ("config_file", "it is looked at before anything is loaded"),
+    ("generate_config", "the same"),
+    ("answer_yes", "the same"),
+    ("show_config", "the same"),
+    ("show_config_json", "the same"),
+    (
+        "authenticator_class",
+        "the registry looks at it before anything is loaded",
+    ),
+    ("spawner_class", "the same"),
+    ("proxy_class", "the same"),
+];
+
+#[test]
+fn no_option_that_works_is_silently_ignored() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut sources = String::new();
+    for name in ["hub", "orrery", "spawners", "authenticators"] {
+        read_sources(&crates.join(name).join("src"), &mut sources);
+    }
+    let is_read = |name: &str| {
+        let needle = format!(".{name}");
+        sources.match_indices(&needle).any(|(place, _)| {
+            let rest = &sources[place + needle.len()..];
+            !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_')
+        })
+    };
+    for class in catalog().classes() {
+        for spec in class
+            .options
+            .iter()
+            .filter(|spec| spec.status == Status::Works && spec.moved_to.is_none())
+        {
+            let known = READ_NOWHERE.iter().any(|(name, _)| *name == spec.name);
+            assert!(
+                known || is_read(spec.name),
+                "{}.{} works by its table, but no code reads it",
+                class.name,
+                spec.name
+            );
+        }
+    }
+}
+
+/// Appends the code of a folder, but for the tables themselves and for tests.
+fn read_sources(folder: &Path, sources: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            read_sources(&path, sources);
+        } else if name.ends_with(".rs") && name != "tests.rs" {
+            *sources += &std::fs::read_to_string(&path).unwrap();
+        }
     }
 }
