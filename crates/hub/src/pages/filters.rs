@@ -23,7 +23,7 @@ pub(super) fn add_to_environment(environment: &mut Environment<'static>) {
     environment.add_filter("xmlattr", xmlattr);
 }
 
-/// Writes `text` with the five characters that matter in HTML replaced, in MarkupSafe's spelling.
+/// Writes `text` with the five characters that matter in HTML replaced, in `MarkupSafe`'s spelling.
 pub(super) fn write_escaped(out: &mut Output<'_>, text: &str) -> std::fmt::Result {
     let mut rest = text;
     while let Some(at) = rest.find(['&', '<', '>', '\'', '"']) {
@@ -78,6 +78,10 @@ fn center(text: &str, width: Option<usize>) -> String {
 }
 
 /// Breaks lines at `width` (79) columns, keeping the line breaks that are there.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the engine hands its arguments over so"
+)]
 fn wordwrap(text: &str, width: Option<usize>, options: Kwargs) -> Result<String, Error> {
     let width = options
         .get::<Option<usize>>("width")?
@@ -119,6 +123,10 @@ fn wordwrap(text: &str, width: Option<usize>, options: Kwargs) -> Result<String,
 }
 
 /// Makes links of the http(s) addresses in a text, and escapes the rest.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the engine hands its arguments over so"
+)]
 fn urlize(
     text: &Value,
     trim_url_limit: Option<usize>,

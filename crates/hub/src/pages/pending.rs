@@ -16,6 +16,7 @@ use super::spawn::found;
 use super::target::{Ending, ServerTarget, cause_in_words, ending, next_or};
 use crate::auth::{Asking, redirects, xsrf};
 use crate::error::{Error, Result};
+use crate::servers::ServerView;
 use crate::state::AppState;
 
 /// `GET /hub/spawn-pending/:user`.
@@ -44,7 +45,7 @@ pub(super) async fn show(
             target.server.as_str()
         )));
     }
-    if view.as_ref().is_some_and(|view| view.ready()) {
+    if view.as_ref().is_some_and(ServerView::ready) {
         return Ok(found(&next_or(&hub, &requester, &uri, &target.url(&hub))));
     }
 

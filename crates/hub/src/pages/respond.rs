@@ -202,16 +202,12 @@ fn error_html(hub: &AppState, requester: Option<&Requester>, error: &ErrorBody) 
 
 /// `GET /hub/`: home for people, the login page for strangers.
 pub async fn root(State(hub): State<AppState>, Asking(requester): Asking, OriginalUri(uri): OriginalUri) -> Result<Response> {
-    let target = match requester.user() {
-        Some(user) => auth::login::next_url(&hub, &requester, &uri, Some(user)).await?,
-        None => {
-            let path = uri.path_and_query().map_or("/", |path| path.as_str());
-            if auth::login::query(&uri, "next").is_some() {
-                redirects::with_query(&hub.urls.hub_path("login"), &redirects::query_pairs(&uri))
-            } else {
-                hub.urls.login(path)
-            }
-        }
+    let target = if let Some(user) = requester.user() {
+        auth::login::next_url(&hub, &requester, &uri, Some(user)).await?
+    } else if auth::login::query(&uri, "next").is_some() {
+        redirects::with_query(&hub.urls.hub_path("login"), &redirects::query_pairs(&uri))
+    } else {
+        hub.urls.login(uri.path_and_query().map_or("/", |path| path.as_str()))
     };
     Ok(crate::error::redirect(&target))
 }

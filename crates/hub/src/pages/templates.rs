@@ -1,10 +1,10 @@
 //! The template engine: a site's own directories first, then the templates in the binary.
 //!
 //! As in JupyterHub, `templates/x.html` always means the built-in `x.html`, so that a site's
-//! `home.html` can extend the one it replaces. Values are escaped as Jinja2 with MarkupSafe
+//! `home.html` can extend the one it replaces. Values are escaped as Jinja2 with `MarkupSafe`
 //! escapes them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use minijinja::value::{Serde, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, TemplateSource};
@@ -125,7 +125,7 @@ fn built_in_source(name: &str) -> Option<String> {
     Some(String::from_utf8(file.data.into_owned()).expect("our own templates are UTF-8"))
 }
 
-fn report_broken_templates(environment: &Environment<'static>, directory: &std::path::Path) {
+fn report_broken_templates(environment: &Environment<'static>, directory: &Path) {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => {
@@ -137,7 +137,10 @@ fn report_broken_templates(environment: &Environment<'static>, directory: &std::
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
     {
-        if !name.ends_with(".html") {
+        if Path::new(&name)
+            .extension()
+            .is_none_or(|extension| extension != "html")
+        {
             continue;
         }
         if let Err(error) = environment.get_template(&name) {
@@ -147,6 +150,10 @@ fn report_broken_templates(environment: &Environment<'static>, directory: &std::
 }
 
 /// `static_url(path, include_version=True)`: the address of a built-in asset.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the engine hands its arguments over so"
+)]
 fn static_url(
     state: &State<'_, '_>,
     path: &str,

@@ -378,7 +378,7 @@ fn static_urls_stand_under_the_base_url_with_their_version() {
 fn a_site_extends_the_templates_it_replaces() {
     let site = tempfile::tempdir().expect("a temporary directory");
     let write = |name: &str, text: &str| {
-        std::fs::write(site.path().join(name), text).expect("the directory is ours")
+        std::fs::write(site.path().join(name), text).expect("the directory is ours");
     };
     write(
         "page.html",

@@ -1,6 +1,7 @@
 //! `/hub/token`: a person's tokens, and the applications they let know who they are.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use axum::extract::State;
 use axum::response::Html;
@@ -141,18 +142,17 @@ fn expiry_options(longest: i64) -> String {
         options.push((String::new(), format!("Max ({count} {unit})")));
     }
     let last = options.len().saturating_sub(1);
-    options
-        .iter()
-        .enumerate()
-        .map(|(place, (value, label))| {
-            let selected = if place == last {
-                " selected=\"selected\""
-            } else {
-                ""
-            };
-            format!("<option{selected} value=\"{value}\">{label}</option>")
-        })
-        .collect()
+    let mut html = String::new();
+    for (place, (value, label)) in options.iter().enumerate() {
+        let selected = if place == last {
+            " selected=\"selected\""
+        } else {
+            ""
+        };
+        write!(html, "<option{selected} value=\"{value}\">{label}</option>")
+            .expect("writing to a string cannot fail");
+    }
+    html
 }
 
 #[cfg(test)]

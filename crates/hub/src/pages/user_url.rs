@@ -18,6 +18,7 @@ use super::spawn::found;
 use super::target::{Ending, ending, find_user};
 use crate::auth::{self, Asking, Identity, login, redirects};
 use crate::error::{Error, Result};
+use crate::servers::ServerView;
 use crate::state::AppState;
 
 /// Redirects to a server that is ready before something must be wrong.
@@ -80,7 +81,7 @@ pub(super) async fn show(
     };
     let server = server_in(&hub, &user, path).await?;
     let view = hub.servers.view(&user, &server).await?;
-    if view.as_ref().is_some_and(|view| view.ready()) {
+    if view.as_ref().is_some_and(ServerView::ready) {
         return back_to_server(&hub, &uri).await;
     }
     if wants_json(&headers) || path.split('/').any(|part| part == "api") {
@@ -258,7 +259,7 @@ fn not_running_json(
         .into_response()
 }
 
-/// 424 tells a stopped server from a missing page; older JupyterLabs know 503.
+/// 424 tells a stopped server from a missing page; older versions of the lab know 503.
 fn stopped_status(hub: &AppState) -> StatusCode {
     if hub.config.hub.use_legacy_stopped_server_status_code {
         StatusCode::SERVICE_UNAVAILABLE
