@@ -463,3 +463,57 @@ fn both_examples_say_the_same() {
     };
     assert_eq!(shown("jupyterhub_config.py"), shown("orrery.toml"));
 }
+
+#[test]
+fn tokens_for_users_who_exist() {
+    let folder = Folder::new().with(
+        "jupyterhub_config.py",
+        &format!("{SIMPLE}c.Authenticator.admin_users.add('ada')\n"),
+    );
+    let token = folder.run(&["token", "ada"]).ok();
+    assert!(
+        token.len() == 33
+            && token
+                .trim_end()
+                .chars()
+                .all(|digit| digit.is_ascii_hexdigit()),
+        "{token}"
+    );
+    assert_ne!(folder.run(&["token", "ada"]).ok(), token);
+    folder.run(&["token", "eve"]).refused(
+        1,
+        "orrery: there is no user named \"eve\": users exist once they have logged in or an administrator has added them\n",
+    );
+    let lost = folder.run(&["token", "ada", "--db", "nowhere/hub.sqlite"]);
+    assert_eq!(lost.code, Some(1));
+    assert_eq!(
+        lost.stderr.matches("cannot open the database").count(),
+        1,
+        "{}",
+        lost.stderr
+    );
+}
+
+#[test]
+fn a_database_of_another_version_is_refused() {
+    let folder = Folder::new().with("jupyterhub_config.py", SIMPLE);
+    assert_eq!(
+        folder.run(&["upgrade-db"]).ok(),
+        "The database is up to date.\n"
+    );
+    assert_eq!(
+        folder.run(&["upgrade-db"]).ok(),
+        "The database is up to date.\n"
+    );
+    let script = "import sqlite3; c = sqlite3.connect('jupyterhub.sqlite'); \
+                  c.execute(\"update alembic_version set version_num = '4621fec11365'\"); c.commit()";
+    let mut python = folder.command(PathBuf::from(python()), &["-c", script]);
+    folder.finish(&mut python).ok();
+    let run = folder.run(&["upgrade-db"]);
+    assert_eq!(run.code, Some(1), "{}", run.stdout);
+    assert!(
+        run.stderr.contains("4621fec11365") && run.stderr.contains("not supported yet"),
+        "{}",
+        run.stderr
+    );
+}

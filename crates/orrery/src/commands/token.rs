@@ -16,8 +16,10 @@ use crate::{registry, sources};
 pub(super) async fn run(invocation: &Invocation, name: Option<&str>) -> anyhow::Result<()> {
     let name = match name {
         Some(name) => name.to_owned(),
-        None => std::env::var("USER")
-            .context("name the user whose token it will be: orrery token NAME")?,
+        None => match std::env::var("USER") {
+            Ok(name) => name,
+            Err(_) => bail!("name the user whose token it will be: orrery token NAME"),
+        },
     };
     let mut loaded = sources::load(invocation).await?;
     checked(&mut loaded.tree)?;
