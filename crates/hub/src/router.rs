@@ -1,7 +1,8 @@
 //! The one list of the hub's routes, each with what its requester needs.
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequestParts as _, RawPathParams, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts as _, OriginalUri, RawPathParams, Request, State};
+use axum::http::{Method, StatusCode, header};
 use axum::handler::Handler;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
@@ -115,7 +116,7 @@ pub fn router(hub: AppState) -> Router {
         .merge(pages::routes());
     let prefix = hub.urls.hub.trim_end_matches('/').to_owned();
     Router::new()
-        .nest(&prefix, hub_routes.0.fallback(pages::not_found))
+        .nest(&prefix, hub_routes.0.method_not_allowed_fallback(other_method).fallback(pages::not_found))
         // `nest` does not match the prefix with its slash.
         .route(&format!("{prefix}/"), axum::routing::get(pages::root))
         .fallback(pages::outside)
@@ -126,6 +127,15 @@ pub fn router(hub: AppState) -> Router {
         .layer(from_fn_with_state(hub.clone(), pages::render_errors))
         .layer(from_fn_with_state(hub.clone(), crate::metrics::measure))
         .with_state(hub)
+}
+
+/// A method that a route does not have. The API answers every `OPTIONS`, as browsers send it before
+/// requests from other sites.
+async fn other_method(State(hub): State<AppState>, method: Method, OriginalUri(uri): OriginalUri) -> Response {
+    if method == Method::OPTIONS && auth::is_api(&hub, uri.path()) {
+        return ([(header::CONTENT_TYPE, "application/json")], "").into_response();
+    }
+    Error::new(StatusCode::METHOD_NOT_ALLOWED, "").into_response()
 }
 
 /// Lets a request through to its handler if its requester has what the route needs.

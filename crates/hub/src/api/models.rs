@@ -137,7 +137,7 @@ pub(super) async fn group(hub: &AppState, scopes: &ScopeSet, group: &Group) -> R
 pub(super) enum ServiceDetail {
     /// Everything.
     Full,
-    /// Its row alone, where upstream keeps what the API was told, but not what the configuration says.
+    /// Its row alone, where upstream keeps of a configured service only what the configuration says.
     Row,
 }
 
@@ -170,23 +170,35 @@ pub(super) async fn service(
             )
         })
     });
-    let is_bare = detail == ServiceDetail::Row && fields.from_config;
-    let info = if fields.info.is_null() {
+    let mut url = json!(fields.url.as_deref().unwrap_or_default());
+    let mut info = if fields.info.is_null() {
         json!({})
     } else {
         fields.info.clone()
     };
+    let mut display = json!(fields.display.unwrap_or(true));
+    if detail == ServiceDetail::Row && fields.from_config {
+        for (value, default) in [
+            (&mut url, json!("")),
+            (&mut info, json!({})),
+            (&mut display, json!(true)),
+        ] {
+            if *value == default {
+                *value = Value::Null;
+            }
+        }
+    }
     let model = json!({
         "kind": "service",
         "name": fields.name,
         "roles": roles.into_iter().map(|role| role.name).collect::<Vec<_>>(),
         "admin": fields.admin,
-        "url": if is_bare { Value::Null } else { json!(fields.url.as_deref().unwrap_or_default()) },
+        "url": url,
         "prefix": prefix.unwrap_or_default(),
         "command": fields.command.as_deref().unwrap_or_default(),
         "pid": fields.pid.filter(|_| detail == ServiceDetail::Full).unwrap_or(0),
-        "info": if is_bare { Value::Null } else { info },
-        "display": if is_bare { Value::Null } else { json!(fields.display.unwrap_or(true)) },
+        "info": info,
+        "display": display,
     });
     Ok(keep(model, shown))
 }

@@ -37,8 +37,8 @@ pub(super) fn routes() -> Routes {
         )
 }
 
-/// `GET`: server-sent events. Those so far come at once; the stream ends with the one that says `ready` or
-/// `failed`, or when the client goes away.
+/// `GET`: server-sent events. Those so far come at once; the stream ends with the one that says
+/// `ready` or `failed`, or when the client goes away.
 async fn progress(State(hub): State<AppState>, path: PathServer) -> Result<Response> {
     let view = hub
         .servers
@@ -50,11 +50,12 @@ async fn progress(State(hub): State<AppState>, path: PathServer) -> Result<Respo
         .events(&path.user, &path.server)
         .await?
         .ok_or_else(|| Error::bad_request(format!("{} is not starting...", view.log_name())))?;
-    let lines = lines(
-        Box::pin(events.map(|event| encode(&event))),
-        KEEP_ALIVE,
-        Instant::now() + LONGEST,
-    );
+    // Whoever comes when all is over is told how it ended, and no more.
+    let is_over = view.pending().is_none();
+    let events = events
+        .filter(move |event| std::future::ready(!is_over || event.ready || event.failed))
+        .map(|event| encode(&event));
+    let lines = lines(Box::pin(events), KEEP_ALIVE, Instant::now() + LONGEST);
     let headers = [
         (
             header::CONTENT_TYPE,

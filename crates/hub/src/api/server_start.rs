@@ -78,5 +78,8 @@ async fn start(
 
 /// An answer without a body, as upstream gives it to requests about servers.
 pub(super) fn plain(status: StatusCode) -> Response {
+    if status == StatusCode::NO_CONTENT {
+        return status.into_response();
+    }
     (status, [(header::CONTENT_TYPE, "text/plain")], "").into_response()
 }

@@ -8,7 +8,7 @@ use orrery_store::groups;
 use orrery_store::share_codes::{self, ShareCode};
 use orrery_store::shares::{self, Share};
 use orrery_store::spawners::{self, Spawner};
-use orrery_store::users::{self, User};
+use orrery_store::users;
 use serde_json::{Value, json};
 
 use super::arguments::{Arguments, Page};
@@ -96,8 +96,10 @@ async fn of_server(
     path: PathServer,
     arguments: Arguments,
 ) -> Result<Json<Value>> {
-    let spawner = spawner(&hub, &path.user, path.server.as_str()).await?;
-    let found = shares::by_spawner(hub.store.read(), spawner.id).await?;
+    let found = match spawner(&hub, &path).await? {
+        Some(spawner) => shares::by_spawner(hub.store.read(), spawner.id).await?,
+        None => Vec::new(),
+    };
     share_list(&hub, &requester, &arguments, found).await
 }
 
@@ -119,8 +121,10 @@ async fn codes_of_server(
     path: PathServer,
     arguments: Arguments,
 ) -> Result<Json<Value>> {
-    let spawner = spawner(&hub, &path.user, path.server.as_str()).await?;
-    let found = share_codes::by_spawner(hub.store.read(), spawner.id).await?;
+    let found = match spawner(&hub, &path).await? {
+        Some(spawner) => share_codes::by_spawner(hub.store.read(), spawner.id).await?,
+        None => Vec::new(),
+    };
     code_list(&hub, &requester, &arguments, found).await
 }
 
@@ -197,10 +201,17 @@ fn named<'a>(path: &'a [(String, String)], name: &str) -> &'a str {
         .map_or("", |(_, value)| value)
 }
 
-async fn spawner(hub: &AppState, user: &User, server: &str) -> Result<Spawner> {
-    spawners::find(hub.store.read(), user.id, server)
-        .await?
-        .ok_or_else(|| Error::not_found(format!("No such server: {}/{server}", user.name)))
+/// The row of a server that shall be looked at; `None` for a default server that was never started.
+async fn spawner(hub: &AppState, path: &PathServer) -> Result<Option<Spawner>> {
+    let (user, server) = (&path.user, &path.server);
+    let found = spawners::find(hub.store.read(), user.id, server.as_str()).await?;
+    if found.is_none() && !server.is_default() {
+        return Err(Error::not_found(format!(
+            "No such server: {}/{server}",
+            user.name
+        )));
+    }
+    Ok(found)
 }
 
 async fn one(

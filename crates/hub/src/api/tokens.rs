@@ -18,14 +18,17 @@ use orrery_store::{StoreError, roles};
 use serde_json::{Map, Value, json};
 
 use super::body::JsonBody;
+use super::path::PathUser;
 use super::{models, python};
-use crate::auth::{self, AUTHENTICATE_TIMEOUT, Asking, Identity, Requester};
+use crate::auth::{self, AUTHENTICATE_TIMEOUT, Asking, Identity, Requester, throttle};
 use crate::error::{Error, Result};
 use crate::router::{Needs, Routes};
 use crate::state::AppState;
 
 /// The longest note that is kept, in characters.
 const MAX_NOTE: usize = 1023;
+/// Names and passwords that are longer are not looked at.
+const MAX_FIELD: usize = 4096;
 /// The longest life of a token, in seconds: a thousand years.
 const LONGEST: i64 = 1000 * 366 * 86_400;
 
@@ -40,6 +43,16 @@ pub(super) fn routes() -> Routes {
         .post(list, Needs::Nothing, create)
         .get(one, Needs::Scopes(&[Scope::ReadTokens]), show)
         .delete(one, Needs::Scopes(&[Scope::Tokens]), delete)
+        .get(
+            "/api/users/{user}/tokens/",
+            Needs::Scopes(&[Scope::ReadTokens]),
+            no_id,
+        )
+        .delete(
+            "/api/users/{user}/tokens/",
+            Needs::Scopes(&[Scope::Tokens]),
+            no_id,
+        )
 }
 
 /// `GET …/tokens`: those that have not expired, the one used longest ago first.
@@ -77,7 +90,7 @@ async fn delete(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     Path((name, id)): Path<(String, String)>,
-) -> Result<Response> {
+) -> Result<StatusCode> {
     let user = find_user(&hub, &name).await?;
     let token = find_token(&hub, &user, &id).await?;
     let (token, user_id) = (&token, user.id);
@@ -96,11 +109,12 @@ async fn delete(
         })
         .await?;
     tracing::info!(user = %user.name, token = token.id, by = requester.name(), "token deleted");
-    Ok((
-        StatusCode::NO_CONTENT,
-        [(header::CONTENT_TYPE, "text/plain")],
-    )
-        .into_response())
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `…/tokens/` without an id.
+async fn no_id(PathUser(user): PathUser) -> Error {
+    Error::not_found(format!("No such token  for user {}", user.name))
 }
 
 /// `POST …/tokens`: a new token, which the answer shows this once.
@@ -294,6 +308,14 @@ fn bad_scopes(error: &ScopeError, user: &User) -> Error {
             let scope: String = scope.chars().take(100).collect();
             format!("Scope '{scope}' for token does not exist")
         }
+        ScopeError::Filter { scope, filter, .. } => {
+            let short = |text: &str| text.chars().take(100).collect::<String>();
+            format!(
+                "Scope filter '!{}' in scope '{}' for token does not exist",
+                short(filter),
+                short(scope)
+            )
+        }
         ScopeError::Excess { excess, .. } => {
             format!(
                 "Not assigning requested scopes {} not held by User {}",
@@ -366,10 +388,10 @@ async fn by_password(
         return Ok(None);
     };
     let address = &asking.browser.address;
-    let keys = [
-        format!("user:{}", hub.rules.normalizer().normalize(username)),
-        format!("address:{address}"),
-    ];
+    if username.len() + password.len() > MAX_FIELD {
+        return Ok(None);
+    }
+    let keys = throttle::keys(&hub.rules.normalizer().normalize(username), address);
     if let Some(wait) = hub.throttle.wait(&keys, hub.clock.now()) {
         let seconds = wait.max(Duration::from_secs(1)).as_secs();
         let error = Error::new(
@@ -411,7 +433,7 @@ async fn by_password(
         None => None,
     };
     if user.is_some() {
-        hub.throttle.succeeded(&keys[0]);
+        hub.throttle.succeeded(&keys);
     } else {
         hub.throttle.failed(&keys, hub.clock.now());
         tracing::warn!(

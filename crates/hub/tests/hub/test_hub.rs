@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use axum::response::IntoResponse as _;
+use futures_util::StreamExt as _;
 use orrery_core::authenticator::{Authenticator, AuthenticatorError, Credentials, Identity};
 use orrery_core::phase::{Cause, Failure};
 use orrery_core::spawner::{Events, ServerSpec, Spawner, Started, Status};
@@ -209,6 +210,24 @@ impl TestHub {
             .expect("an answer in time")
     }
 
+    /// Begins to read a stream of events.
+    pub(crate) async fn open(&self, path: &str, token: &str) -> Open {
+        let request = Request::get(format!("/hub/api{path}"))
+            .header(header::AUTHORIZATION, format!("token {token}"));
+        let request = request.body(Body::empty()).expect("a request");
+        let response = self
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("a router never fails");
+        assert_eq!(response.status(), StatusCode::OK);
+        Open {
+            pieces: response.into_body().into_data_stream(),
+            text: String::new(),
+        }
+    }
+
     pub(crate) async fn get(&self, path: &str, token: &str) -> Answer {
         self.send("GET", path, token, None).await
     }
@@ -223,6 +242,40 @@ impl TestHub {
 
     pub(crate) async fn delete(&self, path: &str, token: &str) -> Answer {
         self.send("DELETE", path, token, None).await
+    }
+}
+
+/// An answer that comes piece by piece.
+pub(crate) struct Open {
+    pieces: BodyDataStream,
+    text: String,
+}
+
+impl Open {
+    /// Waits for `part` to come.
+    pub(crate) async fn until(&mut self, part: &str) {
+        while !self.text.contains(part) {
+            assert!(
+                self.piece().await,
+                "{part:?} never came after {:?}",
+                self.text
+            );
+        }
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn end(&mut self) {
+        while self.piece().await {}
+    }
+
+    async fn piece(&mut self) -> bool {
+        let piece = tokio::time::timeout(PATIENCE, self.pieces.next())
+            .await
+            .expect("a piece or an end in time");
+        let Some(piece) = piece else { return false };
+        self.text
+            .push_str(&String::from_utf8_lossy(&piece.expect("a piece")));
+        true
     }
 }
 

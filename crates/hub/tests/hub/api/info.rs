@@ -52,6 +52,7 @@ async fn unknown_paths_and_methods_are_told_in_json() {
         hub.send("PUT", "/users", "", None).await.refused(405),
         "Method Not Allowed"
     );
+    hub.send("OPTIONS", "/users", "", None).await.empty(200);
 }
 
 #[tokio::test]

@@ -60,10 +60,14 @@ async fn the_default_server_starts_and_stops() {
     assert_eq!(message, "ada is already running");
 
     let told = events(&hub.get("/users/ada/server/progress", &ada).await);
-    let last = told.last().expect("an event");
-    assert_eq!(last["ready"], true);
-    assert_eq!(last["message"], "Server ready at /user/ada/");
-    assert_eq!(last["url"], "/user/ada/");
+    let expected = json!([{
+        "progress": 100,
+        "ready": true,
+        "message": "Server ready at /user/ada/",
+        "html_message": "Server ready at <a href=\"/user/ada/\">/user/ada/</a>",
+        "url": "/user/ada/"
+    }]);
+    assert_eq!(json!(told), expected);
 
     hub.delete("/users/ada/server", &ada).await.empty(204);
     hub.delete("/users/ada/server", &ada).await.empty(204);
@@ -390,11 +394,15 @@ async fn a_start_that_hangs_is_cancelled_by_a_stop() {
         tokio::time::timeout(PATIENCE, pending)
             .await
             .expect("the server is starting");
+        let mut progress = hub.open("/users/ada/server/progress", &ada).await;
+        progress.until("Thinking about it").await;
         // A second request does not mind that the first one is under way.
         hub.send("POST", "/users/ada/server", &ada, None)
             .await
             .empty(202);
         hub.delete("/users/ada/server", &ada).await.empty(204);
+        progress.until("Spawn cancelled").await;
+        progress.end().await;
     };
     let (answer, ()) = tokio::join!(starting, cancelling);
     answer.refused(500);

@@ -1,5 +1,7 @@
 //! `/hub/api/user`: who asks.
 
+use axum::body::Body;
+use axum::http::{Request, header};
 use serde_json::json;
 
 use crate::test_hub::TestHub;
@@ -128,4 +130,32 @@ async fn the_kept_answer_follows_the_database() {
     assert_eq!(with_stopped["servers"][""]["stopped"], true);
     hub.delete("/users/ada", &root).await.empty(204);
     hub.get("/user", &ada).await.refused(403);
+}
+
+#[tokio::test]
+async fn a_login_cookie_is_good_for_reading_but_scripts_must_show_the_xsrf_token() {
+    let hub = TestHub::new().await.with_user("ada").await;
+    let name = orrery_hub::auth::LOGIN_COOKIE;
+    let cookie = hub
+        .state
+        .signer
+        .sign(name, b"cookie of ada", hub.state.unix_time());
+    let ask = async |mode: Option<&str>| {
+        let mut request =
+            Request::get("/hub/api/user").header(header::COOKIE, format!("{name}={cookie}"));
+        if let Some(mode) = mode {
+            request = request.header("sec-fetch-mode", mode);
+        }
+        hub.raw(request.body(Body::empty()).expect("a request"))
+            .await
+    };
+    let model = ask(None).await.ok(200);
+    assert_eq!(
+        (&model["name"], &model["token_id"]),
+        (&json!("ada"), &json!(null))
+    );
+    assert_eq!(
+        ask(Some("cors")).await.refused(403),
+        "'_xsrf' argument missing from GET"
+    );
 }
