@@ -323,7 +323,7 @@ fn bad_scopes(error: &ScopeError, user: &User) -> Error {
                 user.name
             )
         }
-        other => other.to_string(),
+        ScopeError::Custom { .. } => error.to_string(),
     };
     Error::bad_request(sentence)
 }

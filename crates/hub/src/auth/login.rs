@@ -11,7 +11,7 @@ use orrery_core::escape::for_log;
 use orrery_core::{Secret, ServerName};
 use orrery_store::users::User;
 
-use super::{AUTHENTICATE_TIMEOUT, Asking, LOGIN_COOKIE, Requester, people, redirects, user_name};
+use super::{AUTHENTICATE_TIMEOUT, Asking, LOGIN_COOKIE, Requester, people, redirects, throttle, user_name};
 use crate::error::{Error, Result};
 use crate::pages;
 use crate::state::AppState;
@@ -62,10 +62,10 @@ pub async fn submit(
         Ok((status, pages::login(&hub, &requester, &form)?).into_response())
     };
 
-    let keys = [
-        format!("user:{}", hub.rules.normalizer().normalize(&credentials.username)),
-        format!("address:{}", requester.browser.address),
-    ];
+    let keys = throttle::keys(
+        &hub.rules.normalizer().normalize(&credentials.username),
+        &requester.browser.address,
+    );
     if let Some(wait) = hub.throttle.wait(&keys, hub.clock.now()) {
         let seconds = wait.as_secs().max(1);
         let mut response = refuse(
@@ -77,7 +77,7 @@ pub async fn submit(
     }
     match authenticate(&hub, &credentials).await? {
         Some(user) => {
-            hub.throttle.succeeded(&keys[0]);
+            hub.throttle.succeeded(&keys);
             log_in(&hub, &requester, &user);
             tracing::info!(user = %user.name, address = %requester.browser.address, "user logged in");
             hub.metrics.login(true, began.elapsed());

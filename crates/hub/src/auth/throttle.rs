@@ -6,19 +6,47 @@ use std::time::Duration;
 
 use chrono::NaiveDateTime;
 
-/// Failures before the first wait.
-const FREE: u32 = 5;
-/// The longest wait.
-const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Failures are forgotten after this long without a further one.
 const MEMORY: Duration = Duration::from_secs(15 * 60);
 /// Keys remembered at most; beyond it the oldest half is forgotten.
 const MAX_KEYS: usize = 20_000;
 
+/// Whose failures are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// One name from one address: somebody guesses, or has forgotten.
+    UserAt(String, String),
+    /// One address, whatever the names. Many people may share it.
+    Address(String),
+    /// One name, from wherever. Its waits stay short: whoever guesses from many places must not be
+    /// able to keep the name's owner out.
+    User(String),
+}
+
+impl Key {
+    /// Failures before the first wait, and the longest wait.
+    fn limits(&self) -> (u32, Duration) {
+        match self {
+            Self::UserAt(..) => (5, Duration::from_secs(60)),
+            Self::Address(_) => (30, Duration::from_secs(60)),
+            Self::User(_) => (30, Duration::from_secs(2)),
+        }
+    }
+}
+
+/// The keys of a login.
+pub fn keys(user: &str, address: &str) -> [Key; 3] {
+    [
+        Key::UserAt(user.to_owned(), address.to_owned()),
+        Key::Address(address.to_owned()),
+        Key::User(user.to_owned()),
+    ]
+}
+
 /// Counts failed logins by key.
 #[derive(Default)]
 pub struct Throttle {
-    failures: Mutex<HashMap<String, Failures>>,
+    failures: Mutex<HashMap<Key, Failures>>,
 }
 
 #[derive(Clone, Copy)]
@@ -29,13 +57,13 @@ struct Failures {
 
 impl Throttle {
     /// How long a login under any of `keys` has to wait, if at all.
-    pub fn wait(&self, keys: &[String], now: NaiveDateTime) -> Option<Duration> {
+    pub fn wait(&self, keys: &[Key], now: NaiveDateTime) -> Option<Duration> {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.iter().filter_map(|key| failures.get(key)?.wait(now)).max()
+        keys.iter().filter_map(|key| failures.get(key)?.wait(key.limits(), now)).max()
     }
 
     /// Counts a failure under all of `keys`.
-    pub fn failed(&self, keys: &[String], now: NaiveDateTime) {
+    pub fn failed(&self, keys: &[Key], now: NaiveDateTime) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() >= MAX_KEYS {
             forget(&mut failures, now);
@@ -50,22 +78,26 @@ impl Throttle {
         }
     }
 
-    /// Forgets a key after a good login.
-    pub fn succeeded(&self, key: &str) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    /// Forgets what was counted for this name after a good login. The address' count stays: one's
+    /// own good login must not buy further guesses at others.
+    pub fn succeeded(&self, keys: &[Key]) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in keys.iter().filter(|key| !matches!(key, Key::Address(_))) {
+            failures.remove(key);
+        }
     }
 }
 
 impl Failures {
-    fn wait(self, now: NaiveDateTime) -> Option<Duration> {
-        let beyond = self.count.checked_sub(FREE)?;
-        let wait = Duration::from_secs(1 << beyond.min(6)).min(MAX_WAIT);
+    fn wait(self, (free, longest): (u32, Duration), now: NaiveDateTime) -> Option<Duration> {
+        let beyond = self.count.checked_sub(free)?;
+        let wait = Duration::from_secs(1 << beyond.min(6)).min(longest);
         let passed = (now - self.last).to_std().unwrap_or_default();
         wait.checked_sub(passed).filter(|left| !left.is_zero())
     }
 }
 
-fn forget(failures: &mut HashMap<String, Failures>, now: NaiveDateTime) {
+fn forget(failures: &mut HashMap<Key, Failures>, now: NaiveDateTime) {
     failures.retain(|_, entry| (now - entry.last).to_std().is_ok_and(|age| age <= MEMORY));
     if failures.len() >= MAX_KEYS {
         let mut times: Vec<_> = failures.values().map(|entry| entry.last).collect();
@@ -84,9 +116,9 @@ mod tests {
     }
 
     #[test]
-    fn the_sixth_failure_in_a_row_waits_and_a_success_forgets() {
+    fn after_five_failures_there_are_waits_and_a_success_forgets() {
         let throttle = Throttle::default();
-        let keys = ["user:ada".to_owned(), "address:127.0.0.1".to_owned()];
+        let keys = keys("ada", "192.0.2.1");
         for _ in 0..4 {
             throttle.failed(&keys, at(0));
             assert_eq!(throttle.wait(&keys, at(0)), None);
@@ -96,19 +128,29 @@ mod tests {
         throttle.failed(&keys, at(0));
         assert_eq!(throttle.wait(&keys, at(0)), Some(Duration::from_secs(2)));
         assert_eq!(throttle.wait(&keys, at(3)), None);
-        for _ in 0..100 {
+        for _ in 0..20 {
             throttle.failed(&keys, at(5));
         }
         assert_eq!(throttle.wait(&keys, at(5)), Some(Duration::from_secs(60)));
-        throttle.succeeded("user:ada");
-        assert_eq!(throttle.wait(&keys[..1], at(5)), None);
+        throttle.succeeded(&keys);
+        assert_eq!(throttle.wait(&keys, at(5)), None);
+    }
+
+    #[test]
+    fn guessing_from_elsewhere_keeps_nobody_out_for_long() {
+        let throttle = Throttle::default();
+        for number in 0..200 {
+            throttle.failed(&keys("ada", &format!("198.51.100.{number}")), at(0));
+        }
+        assert_eq!(throttle.wait(&keys("ada", "192.0.2.1"), at(0)), Some(Duration::from_secs(2)));
+        assert_eq!(throttle.wait(&keys("bob", "192.0.2.1"), at(0)), None);
     }
 
     #[test]
     fn memory_is_bounded() {
         let throttle = Throttle::default();
         for number in 0..(MAX_KEYS as i64 + 10) {
-            throttle.failed(&[format!("address:{number}")], at(number / 1000));
+            throttle.failed(&[Key::Address(number.to_string())], at(number / 1000));
         }
         assert!(throttle.failures.lock().expect("not poisoned").len() <= MAX_KEYS);
     }

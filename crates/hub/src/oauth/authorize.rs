@@ -182,7 +182,6 @@ async fn authorization(
     if !resolve(hub, user, &behind, &scopes, &may_ask).await?.disallowed.is_empty() {
         return Ok(Err(tell("invalid_scope", "The application may not ask for all of these scopes.")));
     }
-    drop(tell);
     Ok(Ok(Authorization { client, behind, redirect_uri, state, scopes, challenge }))
 }
 
