@@ -79,7 +79,7 @@ struct Common {
     /// The configuration file: .py, .json or .toml [default: `jupyterhub_config.py` if it exists]
     #[arg(short = 'f', long = "config", value_name = "FILE")]
     config: Option<String>,
-    /// The database's URL, such as postgresql://host/name, or a file for `SQLite`
+    /// The database's URL, such as `postgresql://host/name`, or a file for `SQLite`
     #[arg(long, value_name = "URL")]
     db: Option<String>,
     /// How much to log: DEBUG, INFO, WARN, ERROR, CRITICAL

@@ -39,7 +39,7 @@ config_class! {
         /// Services are the better way.
         api_tokens: TokenMap = TokenMap::default(), Works;
         /// Whether `/hub/metrics` asks for a token with the scope `read:metrics`.
-        authenticate_prometheus: bool = true, NotYet;
+        authenticate_prometheus: bool = true, Works;
         /// How people log in: a short name (`dummy`, `shared-password`, `null`, `pam`) or the full
         /// Python name of a class.
         authenticator_class: ClassRef = ClassRef("jupyterhub.auth.PAMAuthenticator".to_owned()), Works;

@@ -110,23 +110,23 @@ impl Config {
     /// The URL, ending in `/hub/`, under which servers, services and the proxy reach the hub.
     /// `hostname` is this machine's name, used when the hub listens everywhere.
     pub fn hub_connect_url(&self, hostname: &str) -> String {
-        let mut address = match HttpAddress::parse(&self.hub.hub_connect_url) {
-            Some(address) => address,
-            None => {
-                let mut address = self.hub_address();
-                if !self.hub.hub_connect_ip.is_empty() {
-                    address.host.clone_from(&self.hub.hub_connect_ip);
-                } else if address.is_everywhere() {
-                    hostname.clone_into(&mut address.host);
-                }
-                if let Ok(port @ 1..) = u16::try_from(self.hub.hub_connect_port) {
-                    address.port = port;
-                }
-                address
-            }
-        };
+        let mut address = HttpAddress::parse(&self.hub.hub_connect_url)
+            .unwrap_or_else(|| self.connect_address_by_parts(hostname));
         address.path = self.hub_prefix();
         address.url()
+    }
+
+    fn connect_address_by_parts(&self, hostname: &str) -> HttpAddress {
+        let mut address = self.hub_address();
+        if !self.hub.hub_connect_ip.is_empty() {
+            address.host.clone_from(&self.hub.hub_connect_ip);
+        } else if address.is_everywhere() {
+            hostname.clone_into(&mut address.host);
+        }
+        if let Ok(port @ 1..) = u16::try_from(self.hub.hub_connect_port) {
+            address.port = port;
+        }
+        address
     }
 }
 

@@ -9,6 +9,10 @@ type Json = serde_json::Value;
 
 /// An entry of `JupyterHub.services`.
 #[derive(Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of upstream's service dictionary"
+)]
 pub struct ServiceSpec {
     /// The service's name, part of its URL `/services/NAME/`.
     pub name: String,

@@ -1,6 +1,5 @@
 //! Defaults that follow from other options, compared with what JupyterHub 6.1.1 makes of the same
 //! settings, and the inner forms of services, roles and groups.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 

@@ -429,7 +429,8 @@ fn read_sources(folder: &Path, sources: &mut String) {
         let name = path.file_name().unwrap().to_str().unwrap();
         if path.is_dir() {
             read_sources(&path, sources);
-        } else if name.ends_with(".rs") && name != "tests.rs" {
+        } else if path.extension().is_some_and(|extension| extension == "rs") && name != "tests.rs"
+        {
             *sources += &std::fs::read_to_string(&path).unwrap();
         }
     }
