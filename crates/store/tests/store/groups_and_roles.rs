@@ -35,6 +35,10 @@ async fn groups_and_their_members() {
             groups::find(read, "crew").await.unwrap(),
             Some(crew.clone())
         );
+        assert_eq!(
+            groups::find_by_id(read, team.id).await.unwrap(),
+            Some(team.clone())
+        );
         assert_eq!(groups::find(read, "none").await.unwrap(), None);
         assert_eq!(groups::count(read).await.unwrap(), 2);
         assert_eq!(groups::list(read, 1, 10).await.unwrap(), vec![team.clone()]);

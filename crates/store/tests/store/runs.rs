@@ -327,3 +327,63 @@ async fn the_queue_is_fair() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn statistics_see_each_change_once() {
+    on_each(|store| async move {
+        let ada = &add_user(&store, "ada").await;
+        let mut ids = Vec::new();
+        for (name, seconds) in [("one", 0), ("two", 1), ("three", 2)] {
+            let spawner = &add_spawner(&store, ada, name).await;
+            let inserted = store
+                .write(
+                    |txn| async move { runs::insert(&txn, &new_run(ada, spawner, seconds)).await },
+                )
+                .await;
+            ids.push(inserted.unwrap());
+        }
+        let (one, two, three) = (ids[0], ids[1], ids[2]);
+        let failure = &Failure::new(Cause::Timeout, "It did not answer.");
+        store
+            .write(|txn| async move {
+                runs::transition(&txn, one, Queued, Starting, at(10), None).await?;
+                runs::transition(&txn, one, Starting, Ready, at(20), None).await?;
+                runs::fail(&txn, two, Queued, failure, at(30)).await
+            })
+            .await
+            .unwrap();
+        let changed = async |first: i64, after: i64, until: i64| {
+            let runs = runs::changed_between(store.read(), first, at(after), at(until)).await;
+            runs.unwrap()
+                .into_iter()
+                .map(|run| run.id)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(changed(0, 0, 20).await, [one]);
+        assert_eq!(changed(0, 20, 30).await, [two]);
+        assert_eq!(changed(0, 0, 40).await, [one, two]);
+        assert_eq!(changed(two, 0, 40).await, [two]);
+        assert_eq!(changed(0, 30, 40).await, Vec::<i64>::new());
+
+        let first_open = async |first: i64, until: i64| {
+            runs::first_open(store.read(), first, at(until))
+                .await
+                .unwrap()
+        };
+        assert_eq!(first_open(0, 40).await, one);
+        assert_eq!(first_open(two, 29).await, two);
+        assert_eq!(first_open(two, 30).await, three);
+        store
+            .write(|txn| async move {
+                for (id, phase) in [(one, Ready), (three, Queued)] {
+                    runs::fail(&txn, id, phase, failure, at(50)).await?;
+                }
+                Ok::<_, StoreError>(())
+            })
+            .await
+            .unwrap();
+        assert_eq!(first_open(0, 60).await, three + 1);
+        assert_eq!(first_open(three + 1, 60).await, three + 1);
+    })
+    .await;
+}

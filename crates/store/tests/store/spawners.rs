@@ -102,6 +102,12 @@ async fn a_server_starts_is_listed_and_stops() {
             None
         );
 
+        let renamed = store
+            .write(|txn| async move { spawners::rename(&txn, gpu.id, "den").await })
+            .await;
+        assert!(renamed.unwrap());
+        let den = spawners::find(read, ada.id, "den").await.unwrap();
+        assert_eq!(den.map(|row| row.id), Some(gpu.id));
         assert!(
             store
                 .write(|txn| async move { spawners::delete(&txn, gpu.id).await })
