@@ -221,7 +221,7 @@ impl NewService {
         let failed = || {
             Error::bad_request(format!(
                 "Failed to create service {}",
-                escape::for_log(name, 64)
+                super::users::shown_name(name)
             ))
         };
         if given
@@ -266,10 +266,15 @@ impl NewService {
             Some(token) => Some(hashed(token, name).await?),
             None => None,
         };
-        let is_client = url.is_some()
-            || ["oauth_client_id", "oauth_redirect_uri"]
-                .iter()
-                .any(|key| text(key).is_some());
+        let redirect_uri = text("oauth_redirect_uri");
+        let wants_oauth = text("oauth_client_id").is_some()
+            || redirect_uri.is_some()
+            || truth("oauth_no_confirm") == Some(true);
+        // Logins must come back to somewhere.
+        if wants_oauth && url.is_none() && redirect_uri.is_none() {
+            return Err(failed());
+        }
+        let is_client = url.is_some() || wants_oauth;
         let client = is_client.then(|| NewOauthClient {
             identifier: client_id.clone(),
             description: format!("Service {name}"),
@@ -277,7 +282,7 @@ impl NewService {
                 .as_ref()
                 .map(|(_, hash)| hash.clone())
                 .unwrap_or_default(),
-            redirect_uri: text("oauth_redirect_uri").map_or_else(
+            redirect_uri: redirect_uri.map_or_else(
                 || {
                     format!(
                         "{}services/{}/oauth_callback",

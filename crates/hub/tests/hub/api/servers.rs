@@ -409,3 +409,44 @@ async fn a_start_that_hangs_is_cancelled_by_a_stop() {
     let told = events(&hub.get("/users/ada/server/progress", &ada).await);
     assert_eq!(told.last().expect("an event")["message"], "Spawn cancelled");
 }
+
+#[tokio::test]
+async fn a_start_beyond_the_limit_waits_for_its_turn() {
+    let hub = TestHub::configured(|config| config.hub.concurrent_spawn_limit = 1).await;
+    let hub = hub.with_user("ada").await.with_user("bob").await;
+    let (ada, bob) = (hub.token("ada").await, hub.token("bob").await);
+    let pending = async |name: &str, token: &str| {
+        let waiting = async {
+            while hub
+                .get(&format!("/users/{name}/server"), token)
+                .await
+                .ok(200)["pending"]
+                != "spawn"
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting)
+            .await
+            .expect("the server is pending");
+    };
+    let hanging = hub.post(
+        "/users/ada/server",
+        &ada,
+        json!({"user_options": {"behave": "hang"}}),
+    );
+    let queueing = async {
+        pending("ada", &ada).await;
+        hub.send("POST", "/users/bob/server", &bob, None).await
+    };
+    let freeing = async {
+        pending("bob", &bob).await;
+        let mut progress = hub.open("/users/bob/server/progress", &bob).await;
+        progress.until("yours is next").await;
+        hub.delete("/users/ada/server", &ada).await.empty(204);
+        progress.until("\"ready\":true").await;
+    };
+    let (cancelled, queued, ()) = tokio::join!(hanging, queueing, freeing);
+    cancelled.refused(500);
+    queued.empty(201);
+}

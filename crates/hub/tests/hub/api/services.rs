@@ -83,6 +83,11 @@ async fn services_get_no_more_than_their_maker_has() {
     hub.post("/services/x", &maker, json!({"url": "file:///etc"}))
         .await
         .refused(400);
+    let message = hub
+        .post("/services/x", &maker, json!({"oauth_no_confirm": true}))
+        .await
+        .refused(400);
+    assert_eq!(message, "Failed to create service x");
     let message = hub.delete("/services/maker", &maker).await.refused(405);
     assert_eq!(message, "Service maker is not modifiable at runtime");
 }
