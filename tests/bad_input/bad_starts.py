@@ -177,7 +177,7 @@ def port_taken(kind, folder):
             taken.listen()
             number = taken.getsockname()[1]
             (folder / "jupyterhub_config.py").write_text(base(folder, **{role: number}))
-            refused(kind, folder, "-f", "jupyterhub_config.py", says=[str(number), r"in use|taken|answers"], seconds=40)
+            refused(kind, folder, "-f", "jupyterhub_config.py", says=[str(number), r"in use|taken|answers|another program"], seconds=40)
 
 
 def open_cookie_secret(kind, folder):

@@ -23,7 +23,7 @@ await scene("token", "ada", (page) => page.goto(`${origin}/hub/token`));
 await scene("token-made", "ada", async (page) => {
   await page.goto(`${origin}/hub/token`, { waitUntil: "networkidle" });
   await page.locator("#token-note").fill("for the gallery");
-  await page.getByRole("button", { name: "Request new API token" }).click();
+  await page.locator('#request-token-form button[type="submit"]').click();
   await page.locator("#token-result").waitFor();
   require_(/^[0-9A-Za-z_-]{20,}$/.test((await page.locator("#token-result").textContent()).trim()), "no token shown");
 });
@@ -36,7 +36,7 @@ await scene("oauth-confirm", "ada", async (page) => {
   const redirect = encodeURIComponent("/services/reports/oauth_callback");
   const answer = await page.goto(`${origin}/hub/api/oauth2/authorize?client_id=service-reports&redirect_uri=${redirect}&response_type=code&state=gallery`);
   same(answer.status(), 200, "status");
-  await page.getByRole("button", { name: "Authorize" }).waitFor();
+  await page.locator('form button[type="submit"].btn-jupyter').waitFor();
 });
 await scene("spawn-pending", "slow", async (page) => {
   await start(page);

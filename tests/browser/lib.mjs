@@ -38,7 +38,7 @@ export async function step(name, body) {
   } catch (error) {
     failures += 1;
     console.log(`FAIL  ${name}  (${seconds()} s)`);
-    console.log("      " + String(error.stack ?? error).split("\n").slice(0, 12).join("\n      "));
+    console.log("      " + String(error.stack ?? error).split("\n").slice(0, 24).join("\n      "));
     return undefined;
   }
 }
