@@ -19,6 +19,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::StreamExt as _;
 use subtle::ConstantTimeEq as _;
 
 pub use requester::{
@@ -36,6 +37,10 @@ pub const LOGIN_COOKIE: &str = "jupyterhub-hub-login";
 
 /// The largest form whose `_xsrf` field is looked for.
 const MAX_FORM: usize = MAX_BODY;
+
+/// How much of a refused body is read away, in bytes, and how long at most.
+const MAX_DISCARDED: usize = 128 * 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The routes of this module.
 pub fn routes() -> Routes {
@@ -57,7 +62,7 @@ pub async fn bound(State(_): State<AppState>, request: Request, next: Next) -> R
             format!("The request is larger than {} MB.", MAX_BODY / 1024 / 1024),
         )
         .into_response();
-        // What the client goes on sending is not read.
+        discard(request.into_body()).await;
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         return response;
     }
@@ -69,6 +74,23 @@ pub async fn bound(State(_): State<AppState>, request: Request, next: Next) -> R
         return Error::new(StatusCode::METHOD_NOT_ALLOWED, "").into_response();
     }
     next.run(request).await
+}
+
+/// Reads away what is refused, up to a limit: a client that is still sending when the connection
+/// closes sees only that it broke, and never the answer.
+async fn discard(body: Body) {
+    let reading = async {
+        let mut chunks = body.into_data_stream();
+        let mut left = MAX_DISCARDED;
+        while let Some(Ok(chunk)) = chunks.next().await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                return;
+            }
+        }
+    };
+    // Whether it ended or took too long, the answer is the same.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, reading).await;
 }
 
 /// Finds out who asks, checks for cross-site request forgery, and hands the [`Requester`] to the
