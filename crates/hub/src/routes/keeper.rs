@@ -173,7 +173,11 @@ impl Keeper {
         let missing: Vec<(&String, &Route)> = wanted
             .routes
             .iter()
-            .filter(|(spec, route)| present.get(*spec).is_none_or(|there| there.target != route.target))
+            .filter(|(spec, route)| {
+                present
+                    .get(*spec)
+                    .is_none_or(|there| there.target != route.target)
+            })
             .collect();
         let stale: Vec<&String> = present
             .keys()
@@ -187,8 +191,11 @@ impl Keeper {
         // A server that stopped while its route was being added must not keep it.
         if !changes.added.is_empty() {
             let now = self.wanted().await?;
-            let gone: Vec<&String> =
-                changes.added.iter().filter(|spec| !now.routes.contains_key(*spec)).collect();
+            let gone: Vec<&String> = changes
+                .added
+                .iter()
+                .filter(|spec| !now.routes.contains_key(*spec))
+                .collect();
             self.apply(&[], &gone).await?;
             let gone: BTreeSet<String> = gone.into_iter().cloned().collect();
             changes.added.retain(|spec| !gone.contains(spec));
@@ -198,10 +205,19 @@ impl Keeper {
 
     async fn apply(&self, add: &[(&String, &Route)], delete: &[&String]) -> Result<(), RouteError> {
         let table = &self.parts.table;
-        let adding: Vec<_> = add.iter().map(|(spec, route)| table.add(spec, route)).collect();
-        let added: Vec<_> = stream::iter(adding).buffer_unordered(AT_ONCE).collect().await;
+        let adding: Vec<_> = add
+            .iter()
+            .map(|(spec, route)| table.add(spec, route))
+            .collect();
+        let added: Vec<_> = stream::iter(adding)
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
         let deleting: Vec<_> = delete.iter().map(|spec| table.delete(spec)).collect();
-        let deleted: Vec<_> = stream::iter(deleting).buffer_unordered(AT_ONCE).collect().await;
+        let deleted: Vec<_> = stream::iter(deleting)
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
         // All are tried, then the first that failed is told.
         self.noting(added.into_iter().chain(deleted).collect())
     }
@@ -209,10 +225,16 @@ impl Keeper {
     async fn wanted(&self) -> Result<Wanted, StoreError> {
         let mut wanted = wanted::of_database(self.parts.store.read(), &self.urls).await?;
         for (spec, target) in &self.parts.extra_routes {
-            let route = Route { target: target.clone(), data: json!({ "extra": true }) };
+            let route = Route {
+                target: target.clone(),
+                data: json!({ "extra": true }),
+            };
             wanted.routes.insert(spec.clone(), route);
         }
-        let hub = Route { target: self.parts.hub_target.clone(), data: json!({ "hub": true }) };
+        let hub = Route {
+            target: self.parts.hub_target.clone(),
+            data: json!({ "hub": true }),
+        };
         wanted.routes.insert(self.parts.hub_routespec.clone(), hub);
         Ok(wanted)
     }
@@ -226,11 +248,20 @@ impl Keeper {
     ) -> Result<(), RouteError> {
         let spec = self.urls.server(user, server);
         let target = target.trim_end_matches('/');
-        self.noting(self.parts.table.add(&spec, &wanted::server_route(user, server, target)).await)
+        self.noting(
+            self.parts
+                .table
+                .add(&spec, &wanted::server_route(user, server, target))
+                .await,
+        )
     }
 
     /// Takes a server's route away.
-    pub(crate) async fn remove_server(&self, user: &UserName, server: &ServerName) -> Result<(), RouteError> {
+    pub(crate) async fn remove_server(
+        &self,
+        user: &UserName,
+        server: &ServerName,
+    ) -> Result<(), RouteError> {
         let spec = self.urls.server(user, server);
         self.noting(self.parts.table.delete(&spec).await)
     }

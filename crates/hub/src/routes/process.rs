@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ const TOKEN_VARIABLE: &str = "CONFIGPROXY_AUTH_TOKEN";
 const UP: Duration = Duration::from_secs(15);
 /// How long a proxy may take to end after SIGTERM.
 const DOWN: Duration = Duration::from_secs(5);
+/// How long the ports of a proxy that has ended may stay taken.
+const LET_GO: Duration = Duration::from_secs(1);
 /// The pause between two looks while waiting for either.
 const LOOK: Duration = Duration::from_millis(20);
 /// The pause between two looks whether a proxy that is not our child still lives.
@@ -82,13 +85,19 @@ impl ProxySettings {
         } else {
             ProxyCommand::Ours(program.to_owned())
         };
-        let log_level = if config.chp.debug { "debug" } else { config.chp.log_level.as_str() };
+        let log_level = if config.chp.debug {
+            "debug"
+        } else {
+            config.chp.log_level.as_str()
+        };
         Self {
             should_start: config.proxy.should_start,
             command,
             ip: public.host,
             port: public.port,
-            api_ip: api.as_ref().map_or_else(|| "127.0.0.1".to_owned(), |api| api.host.clone()),
+            api_ip: api
+                .as_ref()
+                .map_or_else(|| "127.0.0.1".to_owned(), |api| api.host.clone()),
             api_port: api.map_or(8001, |api| api.port),
             // The proxy is on this machine: a hub on all addresses is reached on this one.
             error_target: format!("{}error", config.hub_connect_url("127.0.0.1")),
@@ -132,7 +141,11 @@ impl ProxySettings {
     }
 
     fn public_address(&self) -> String {
-        format!("{}:{}", if self.ip.is_empty() { "*" } else { &self.ip }, self.port)
+        format!(
+            "{}:{}",
+            if self.ip.is_empty() { "*" } else { &self.ip },
+            self.port
+        )
     }
 
     fn api_address(&self) -> String {
@@ -192,6 +205,8 @@ struct Inner {
     settings: ProxySettings,
     table: Arc<HttpRouteTable>,
     running: Mutex<Option<Running>>,
+    /// Its process, also while `running` is lent to whoever waits for its end; 0 for none.
+    pid: AtomicI32,
     closing: CancellationToken,
 }
 
@@ -204,13 +219,6 @@ enum Running {
 }
 
 impl Running {
-    fn pid(&self) -> Option<Pid> {
-        match self {
-            Self::Child(child) => child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw),
-            Self::Found(pid) => Some(*pid),
-        }
-    }
-
     /// Returns when it has ended.
     async fn ended(&mut self) -> String {
         match self {
@@ -231,16 +239,21 @@ impl Running {
 impl ProxyProcess {
     /// Finds the proxy that an earlier life of this hub left, or starts one, and waits until its API
     /// answers. Where something else looks after the proxy, nothing is done.
-    pub async fn start(settings: ProxySettings, table: Arc<HttpRouteTable>) -> Result<Self, ProxyError> {
+    pub async fn start(
+        settings: ProxySettings,
+        table: Arc<HttpRouteTable>,
+    ) -> Result<Self, ProxyError> {
         let inner = Inner {
             settings,
             table,
             running: Mutex::new(None),
+            pid: AtomicI32::new(0),
             closing: CancellationToken::new(),
         };
         if inner.settings.should_start {
             let running = match inner.find().await {
                 Some(pid) => {
+                    inner.pid.store(pid.as_raw(), Ordering::Relaxed);
                     tracing::info!(pid = pid.as_raw(), "found the proxy running");
                     Running::Found(pid)
                 }
@@ -267,8 +280,7 @@ impl ProxyProcess {
 
     /// The proxy's process id.
     pub fn pid(&self) -> Option<i32> {
-        let running = self.0.running.lock().expect("nothing panics under this lock");
-        running.as_ref().and_then(Running::pid).or_else(|| self.0.pid_from_file()).map(Pid::as_raw)
+        Some(self.0.pid.load(Ordering::Relaxed)).filter(|pid| *pid > 0)
     }
 
     /// Ends the supervision, and the proxy too when `cleanup_proxy` says so.
@@ -280,7 +292,12 @@ impl ProxyProcess {
         let Some(pid) = self.pid().map(Pid::from_raw) else {
             return;
         };
-        let running = self.0.running.lock().expect("nothing panics under this lock").take();
+        let running = self
+            .0
+            .running
+            .lock()
+            .expect("nothing panics under this lock")
+            .take();
         end(pid, running).await;
         self.0.forget();
     }
@@ -294,17 +311,25 @@ impl Inner {
     async fn supervise(&self, keeper: &Keeper) {
         let mut pause = BACKOFF.0;
         loop {
-            let running = self.running.lock().expect("nothing panics under this lock").take();
+            let running = self
+                .running
+                .lock()
+                .expect("nothing panics under this lock")
+                .take();
             let Some(running) = running else { return };
             let since = Instant::now();
             // It must be there again for whoever stops it, also when this future is dropped.
-            let mut lent = Lent { inner: self, running: Some(running) };
+            let mut lent = Lent {
+                inner: self,
+                running: Some(running),
+            };
             let how = match &mut lent.running {
                 Some(running) => running.ended().await,
                 None => return,
             };
             lent.running = None;
             drop(lent);
+            self.pid.store(0, Ordering::Relaxed);
             tracing::error!(status = how, "the proxy has died; starting it again");
             if since.elapsed() > HEALTHY {
                 pause = BACKOFF.0;
@@ -317,7 +342,9 @@ impl Inner {
                         self.set(Some(running));
                         break;
                     }
-                    Err(error) => tracing::error!(%error, "the proxy could not be started again; trying on"),
+                    Err(error) => {
+                        tracing::error!(%error, "the proxy could not be started again; trying on");
+                    }
                 }
             }
             keeper.wake();
@@ -331,7 +358,10 @@ impl Inner {
         if !is_alive(pid) || !is_called(pid, &expected) {
             // Another program has the number now, or a proxy with other options.
             if is_alive(pid) && is_called(pid, &expected[..program_words(&self.settings.command)]) {
-                tracing::warn!(pid = pid.as_raw(), "stopping a proxy that was started with other options");
+                tracing::warn!(
+                    pid = pid.as_raw(),
+                    "stopping a proxy that was started with other options"
+                );
                 end(pid, None).await;
             }
             self.forget();
@@ -350,6 +380,14 @@ impl Inner {
 
     async fn spawn(&self) -> Result<Running, ProxyError> {
         let settings = &self.settings;
+        // A proxy that has just ended may hold its ports for a moment longer.
+        let patience = Instant::now() + LET_GO;
+        while let Err(error) = self.addresses_are_free().await {
+            if Instant::now() > patience {
+                return Err(error);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
         let words = settings.arguments();
         let mut command = match &settings.command {
             ProxyCommand::Ours(program) => {
@@ -362,7 +400,10 @@ impl Inner {
                 find_program(&program)?;
                 // The shell sets the umask and becomes the proxy.
                 let mut command = Command::new("/bin/sh");
-                command.arg("-c").arg(format!("umask {:03o}; exec \"$0\" \"$@\"", settings.umask)).args(&words);
+                command
+                    .arg("-c")
+                    .arg(format!("umask {:03o}; exec \"$0\" \"$@\"", settings.umask))
+                    .args(&words);
                 command
             }
         };
@@ -374,23 +415,28 @@ impl Inner {
             .process_group(0)
             .kill_on_drop(false);
         let mut child = command.spawn().map_err(|error| ProxyError::Program {
-            program: words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default(),
+            program: words
+                .first()
+                .map(|word| word.to_string_lossy().into_owned())
+                .unwrap_or_default(),
             why: error.to_string(),
         })?;
-        match self.until_up(&mut child).await {
-            Ok(()) => {}
-            Err(error) => {
-                // Should it still run, it is of no use.
-                let _ = child.start_kill();
-                let _ = tokio::time::timeout(DOWN, child.wait()).await;
-                return Err(error);
-            }
+        // Known at once: whoever stops the hub meanwhile must be able to end it.
+        let pid = child.id().and_then(|id| i32::try_from(id).ok());
+        self.pid.store(pid.unwrap_or_default(), Ordering::Relaxed);
+        if let Err(error) = self.until_up(&mut child).await {
+            // Should it still run, it is of no use.
+            let _ = child.start_kill();
+            let _ = tokio::time::timeout(DOWN, child.wait()).await;
+            self.pid.store(0, Ordering::Relaxed);
+            return Err(error);
         }
-        if let Some(pid) = child.id() {
+        if let Some(pid) = pid {
             tracing::info!(pid, address = settings.public_address(), "the proxy runs");
             let file = &settings.pid_file;
             if !file.as_os_str().is_empty() {
-                std::fs::write(file, pid.to_string()).map_err(|error| ProxyError::PidFile(file.clone(), error))?;
+                std::fs::write(file, pid.to_string())
+                    .map_err(|error| ProxyError::PidFile(file.clone(), error))?;
             }
         }
         Ok(Running::Child(child))
@@ -415,36 +461,47 @@ impl Inner {
                 Ok(status) => self.why_it_ended(status).await,
                 Err(error) => ProxyError::Program { program: "the proxy".to_owned(), why: error.to_string() },
             }),
-            answered = tokio::time::timeout(UP, asking) => {
-                if answered.is_err() {
-                    return Err(ProxyError::Silent(api));
-                }
-                // An older proxy that answers to the same token hides that ours is about to fail.
-                match tokio::time::timeout(LOOK * 5, child.wait()).await {
-                    Ok(Ok(status)) => Err(self.why_it_ended(status).await),
-                    _ => Ok(()),
-                }
-            }
+            answered = tokio::time::timeout(UP, asking) => answered.map_err(|_| ProxyError::Silent(api)),
         }
     }
 
     async fn why_it_ended(&self, status: ExitStatus) -> ProxyError {
+        self.addresses_are_free()
+            .await
+            .err()
+            .unwrap_or(ProxyError::Ended(status))
+    }
+
+    /// Looked at before the start too: the original proxy goes on without its public port.
+    async fn addresses_are_free(&self) -> Result<(), ProxyError> {
         let settings = &self.settings;
         if is_taken(&settings.api_ip, settings.api_port).await {
-            return match self.table.routes().await {
-                Err(error) if error.why.contains("token") => ProxyError::Stranger(settings.api_address()),
-                _ => ProxyError::Taken { address: settings.api_address(), option: "ConfigurableHTTPProxy.api_url" },
-            };
+            return Err(match self.table.routes().await {
+                Err(error) if error.why.contains("token") => {
+                    ProxyError::Stranger(settings.api_address())
+                }
+                _ => ProxyError::Taken {
+                    address: settings.api_address(),
+                    option: "ConfigurableHTTPProxy.api_url",
+                },
+            });
         }
         if is_taken(&settings.ip, settings.port).await {
-            return ProxyError::Taken { address: settings.public_address(), option: "JupyterHub.bind_url (or --port)" };
+            return Err(ProxyError::Taken {
+                address: settings.public_address(),
+                option: "JupyterHub.bind_url (or --port)",
+            });
         }
-        ProxyError::Ended(status)
+        Ok(())
     }
 
     fn pid_from_file(&self) -> Option<Pid> {
         let text = std::fs::read_to_string(&self.settings.pid_file).ok()?;
-        text.trim().parse().ok().filter(|pid| *pid > 1).map(Pid::from_raw)
+        text.trim()
+            .parse()
+            .ok()
+            .filter(|pid| *pid > 1)
+            .map(Pid::from_raw)
     }
 
     fn forget(&self) {
@@ -505,7 +562,9 @@ fn is_alive(pid: Pid) -> bool {
     // A zombie answers signals but serves nobody.
     let status = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     match status {
-        Ok(line) => line.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X'])),
+        Ok(line) => line
+            .rsplit_once(')')
+            .is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X'])),
         Err(_) if Path::new("/proc/self/stat").exists() => false,
         Err(_) => !matches!(kill(pid, None), Err(Errno::ESRCH)),
     }
@@ -526,7 +585,10 @@ fn is_called(pid: Pid, words: &[OsString]) -> bool {
     (0..called.len().min(3)).any(|start| {
         name(called[start]) == name(program.as_bytes())
             && called.len() > start + rest.len()
-            && rest.iter().zip(&called[start + 1..]).all(|(word, there)| word.as_bytes() == *there)
+            && rest
+                .iter()
+                .zip(&called[start + 1..])
+                .all(|(word, there)| word.as_bytes() == *there)
     })
 }
 
@@ -538,13 +600,24 @@ fn program_words(command: &ProxyCommand) -> usize {
 }
 
 fn find_program(program: &str) -> Result<(), ProxyError> {
-    let problem = |why: &str| ProxyError::Program { program: program.to_owned(), why: why.to_owned() };
+    let problem = |why: &str| ProxyError::Program {
+        program: program.to_owned(),
+        why: why.to_owned(),
+    };
     if program.contains('/') {
-        return if Path::new(program).is_file() { Ok(()) } else { Err(problem("there is no such file")) };
+        return if Path::new(program).is_file() {
+            Ok(())
+        } else {
+            Err(problem("there is no such file"))
+        };
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    if found { Ok(()) } else { Err(problem("it is in no folder of PATH")) }
+    if found {
+        Ok(())
+    } else {
+        Err(problem("it is in no folder of PATH"))
+    }
 }
 
 async fn is_taken(ip: &str, port: u16) -> bool {

@@ -31,21 +31,35 @@ pub struct HttpRouteTable {
 }
 
 impl HttpRouteTable {
-    #[expect(clippy::needless_pass_by_value, reason = "the token belongs to the table from here on")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the token belongs to the table from here on"
+    )]
     /// The table of the proxy whose API is at `api_url`. At most `concurrency` requests are under way
     /// at once.
-    pub fn new(api_url: &str, token: Secret, host_routing: bool, concurrency: usize) -> Result<Self, RouteError> {
+    pub fn new(
+        api_url: &str,
+        token: Secret,
+        host_routing: bool,
+        concurrency: usize,
+    ) -> Result<Self, RouteError> {
         let problem = |why: &str| RouteError {
             what: "cannot be asked".to_owned(),
             why: why.to_owned(),
         };
         let api = format!("{}/api/routes", api_url.trim_end_matches('/'));
-        let uri: Uri = api.parse().map_err(|_| problem("ConfigurableHTTPProxy.api_url is not a URL"))?;
+        let uri: Uri = api
+            .parse()
+            .map_err(|_| problem("ConfigurableHTTPProxy.api_url is not a URL"))?;
         if uri.scheme_str() != Some("http") || uri.authority().is_none() {
-            return Err(problem("ConfigurableHTTPProxy.api_url does not begin with http://"));
+            return Err(problem(
+                "ConfigurableHTTPProxy.api_url does not begin with http://",
+            ));
         }
         let mut authorization = HeaderValue::from_str(&format!("token {}", token.expose()))
-            .map_err(|_| problem("ConfigurableHTTPProxy.auth_token has characters that no header may have"))?;
+            .map_err(|_| {
+                problem("ConfigurableHTTPProxy.auth_token has characters that no header may have")
+            })?;
         authorization.set_sensitive(true);
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(DEADLINE));
@@ -66,12 +80,20 @@ impl HttpRouteTable {
     /// The API's path of a route. Where routing is by host, the host is the first segment.
     fn path(&self, spec: &str) -> String {
         let trimmed = spec.trim_matches('/');
-        if trimmed.is_empty() { self.api.clone() + "/" } else { format!("{}/{trimmed}", self.api) }
+        if trimmed.is_empty() {
+            self.api.clone() + "/"
+        } else {
+            format!("{}/{trimmed}", self.api)
+        }
     }
 
     /// The specification of a route from its key in the API's answer, where it stands unescaped.
     fn spec(&self, path: &str) -> String {
-        let mut spec: String = path.split('/').map(escape::path_segment).collect::<Vec<_>>().join("/");
+        let mut spec: String = path
+            .split('/')
+            .map(escape::path_segment)
+            .collect::<Vec<_>>()
+            .join("/");
         if self.host_routing {
             spec = spec.trim_start_matches('/').to_owned();
         }
@@ -81,10 +103,21 @@ impl HttpRouteTable {
         spec
     }
 
-    async fn ask(&self, method: Method, url: &str, body: Option<Value>) -> Result<(StatusCode, Bytes), String> {
+    async fn ask(
+        &self,
+        method: Method,
+        url: &str,
+        body: Option<Value>,
+    ) -> Result<(StatusCode, Bytes), String> {
         let asking = async {
-            let _turn = self.at_once.acquire().await.map_err(|error| error.to_string())?;
-            let body = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+            let _turn = self
+                .at_once
+                .acquire()
+                .await
+                .map_err(|error| error.to_string())?;
+            let body = body
+                .map(|body| Bytes::from(body.to_string()))
+                .unwrap_or_default();
             let request = Request::builder()
                 .method(method)
                 .uri(url)
@@ -94,7 +127,9 @@ impl HttpRouteTable {
                 .map_err(|error| error.to_string())?;
             let response = self.client.request(request).await.map_err(|error| {
                 use std::error::Error as _;
-                error.source().map_or_else(|| error.to_string(), ToString::to_string)
+                error
+                    .source()
+                    .map_or_else(|| error.to_string(), ToString::to_string)
             })?;
             let status = response.status();
             let body = Limited::new(response.into_body(), LARGEST_ANSWER)
@@ -117,15 +152,20 @@ impl RouteTable for HttpRouteTable {
             what: "did not tell its routes".to_owned(),
             why,
         };
-        let (status, body) = self.ask(Method::GET, &self.api, None).await.map_err(failed)?;
+        let (status, body) = self
+            .ask(Method::GET, &self.api, None)
+            .await
+            .map_err(failed)?;
         if status == StatusCode::FORBIDDEN || status == StatusCode::UNAUTHORIZED {
-            return Err(failed("it does not accept our token (CONFIGPROXY_AUTH_TOKEN)".to_owned()));
+            return Err(failed(
+                "it does not accept our token (CONFIGPROXY_AUTH_TOKEN)".to_owned(),
+            ));
         }
         if status != StatusCode::OK {
             return Err(failed(format!("it answered {status}")));
         }
-        let table: BTreeMap<String, Map<String, Value>> =
-            serde_json::from_slice(&body).map_err(|error| failed(format!("its answer is not understood: {error}")))?;
+        let table: BTreeMap<String, Map<String, Value>> = serde_json::from_slice(&body)
+            .map_err(|error| failed(format!("its answer is not understood: {error}")))?;
         Ok(table
             .into_iter()
             .filter_map(|(path, mut data)| {
@@ -146,9 +186,15 @@ impl RouteTable for HttpRouteTable {
         let mut body = route.data.as_object().cloned().unwrap_or_default();
         body.insert("target".to_owned(), Value::from(route.target.as_str()));
         body.insert("jupyterhub".to_owned(), Value::from(true));
-        let (status, _) =
-            self.ask(Method::POST, &self.path(spec), Some(Value::Object(body))).await.map_err(failed)?;
-        if status.is_success() { Ok(()) } else { Err(failed(format!("it answered {status}"))) }
+        let (status, _) = self
+            .ask(Method::POST, &self.path(spec), Some(Value::Object(body)))
+            .await
+            .map_err(failed)?;
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(failed(format!("it answered {status}")))
+        }
     }
 
     async fn delete(&self, spec: &str) -> Result<(), RouteError> {
@@ -156,7 +202,10 @@ impl RouteTable for HttpRouteTable {
             what: format!("did not delete the route {spec}"),
             why,
         };
-        let (status, _) = self.ask(Method::DELETE, &self.path(spec), None).await.map_err(failed)?;
+        let (status, _) = self
+            .ask(Method::DELETE, &self.path(spec), None)
+            .await
+            .map_err(failed)?;
         if status.is_success() || status == StatusCode::NOT_FOUND {
             Ok(())
         } else {
@@ -170,7 +219,8 @@ mod tests {
     use super::*;
 
     fn table(host_routing: bool) -> HttpRouteTable {
-        HttpRouteTable::new("http://127.0.0.1:8001", Secret::new("t"), host_routing, 10).expect("a table")
+        HttpRouteTable::new("http://127.0.0.1:8001", Secret::new("t"), host_routing, 10)
+            .expect("a table")
     }
 
     #[tokio::test]
@@ -179,19 +229,37 @@ mod tests {
         for (spec, url, key) in [
             ("/", "/", "/"),
             ("/user/ada/", "/user/ada", "/user/ada"),
-            ("/user/ada@x.org/a%20b/", "/user/ada@x.org/a%20b", "/user/ada@x.org/a b"),
+            (
+                "/user/ada@x.org/a%20b/",
+                "/user/ada@x.org/a%20b",
+                "/user/ada@x.org/a b",
+            ),
             ("/user/%C3%BC/", "/user/%C3%BC", "/user/ü"),
         ] {
-            assert_eq!(table(false).path(spec), format!("http://127.0.0.1:8001/api/routes{url}"));
+            assert_eq!(
+                table(false).path(spec),
+                format!("http://127.0.0.1:8001/api/routes{url}")
+            );
             assert_eq!(table(false).spec(key), spec);
         }
-        assert_eq!(table(true).spec("/ada.hub.example/user/ada"), "ada.hub.example/user/ada/");
+        assert_eq!(
+            table(true).spec("/ada.hub.example/user/ada"),
+            "ada.hub.example/user/ada/"
+        );
     }
 
     #[tokio::test]
     async fn an_address_that_cannot_be_asked_is_refused() {
-        for bad in ["", "127.0.0.1:8001", "https://127.0.0.1:8001", "http+unix://x"] {
-            assert!(HttpRouteTable::new(bad, Secret::new("t"), false, 1).is_err(), "{bad:?}");
+        for bad in [
+            "",
+            "127.0.0.1:8001",
+            "https://127.0.0.1:8001",
+            "http+unix://x",
+        ] {
+            assert!(
+                HttpRouteTable::new(bad, Secret::new("t"), false, 1).is_err(),
+                "{bad:?}"
+            );
         }
         assert!(HttpRouteTable::new("http://h:1", Secret::new("a\nb"), false, 1).is_err());
     }

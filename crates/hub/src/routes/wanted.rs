@@ -29,12 +29,23 @@ pub(super) fn server_route(user: &UserName, server: &ServerName, target: &str) -
 }
 
 /// Reads what is wanted beside the hub's own and the configured routes.
-pub(super) async fn of_database(connection: &impl ConnectionTrait, urls: &Urls) -> Result<Wanted, StoreError> {
+pub(super) async fn of_database(
+    connection: &impl ConnectionTrait,
+    urls: &Urls,
+) -> Result<Wanted, StoreError> {
     let mut wanted = Wanted::default();
-    let all = [Phase::Queued, Phase::Starting, Phase::Ready, Phase::Stopping];
+    let all = [
+        Phase::Queued,
+        Phase::Starting,
+        Phase::Ready,
+        Phase::Stopping,
+    ];
     let mut ready = HashMap::new();
     for run in runs::list(connection, &all).await? {
-        let (Ok(user), Ok(server)) = (UserName::parse(&run.user_name), ServerName::parse(&run.server_name)) else {
+        let (Ok(user), Ok(server)) = (
+            UserName::parse(&run.user_name),
+            ServerName::parse(&run.server_name),
+        ) else {
             continue;
         };
         if run.phase == Phase::Ready {

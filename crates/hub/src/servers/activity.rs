@@ -34,22 +34,31 @@ fn later<K: std::hash::Hash + Eq>(seen: &mut HashMap<K, NaiveDateTime>, key: K, 
 impl Engine {
     /// A user was active.
     pub fn record_user_activity(&self, user_id: i32, at: NaiveDateTime) {
-        self.activity.with(|seen| later(&mut seen.users, user_id, at));
+        self.activity
+            .with(|seen| later(&mut seen.users, user_id, at));
     }
 
     /// A server was used. Its user's activity is recorded apart.
     pub fn record_server_activity(&self, user_id: i32, server: &ServerName, at: NaiveDateTime) {
-        self.activity.with(|seen| later(&mut seen.servers, (user_id, server.clone()), at));
+        self.activity
+            .with(|seen| later(&mut seen.servers, (user_id, server.clone()), at));
     }
 
     /// An API token was used.
     pub fn record_token_activity(&self, token_id: i32, at: NaiveDateTime) {
-        self.activity.with(|seen| later(&mut seen.tokens, token_id, at));
+        self.activity
+            .with(|seen| later(&mut seen.tokens, token_id, at));
     }
 
     /// When a user was last active: what the database knows, or what is still to be written.
-    pub fn user_activity(&self, user_id: i32, known: Option<NaiveDateTime>) -> Option<NaiveDateTime> {
-        self.activity.with(|seen| seen.users.get(&user_id).copied()).max(known)
+    pub fn user_activity(
+        &self,
+        user_id: i32,
+        known: Option<NaiveDateTime>,
+    ) -> Option<NaiveDateTime> {
+        self.activity
+            .with(|seen| seen.users.get(&user_id).copied())
+            .max(known)
     }
 
     /// When a server was last used: what the database knows, or what is still to be written.
@@ -59,13 +68,19 @@ impl Engine {
         server: &ServerName,
         known: Option<NaiveDateTime>,
     ) -> Option<NaiveDateTime> {
-        self.activity.with(|seen| seen.servers.get(&(user_id, server.clone())).copied()).max(known)
+        self.activity
+            .with(|seen| seen.servers.get(&(user_id, server.clone())).copied())
+            .max(known)
     }
 
     /// Writes what was recorded, in one transaction. What is older than the database knows changes
     /// nothing. On an error it is kept for the next time.
     pub async fn flush_activity(&self) -> Result<(), StoreError> {
-        let Seen { users: of_users, servers, tokens } = self.activity.with(std::mem::take);
+        let Seen {
+            users: of_users,
+            servers,
+            tokens,
+        } = self.activity.with(std::mem::take);
         if of_users.is_empty() && servers.is_empty() && tokens.is_empty() {
             return Ok(());
         }
@@ -81,7 +96,9 @@ impl Engine {
                 owners.sort_unstable();
                 owners.dedup();
                 for spawner in spawners::list_of_users(&transaction, &owners).await? {
-                    let (Some(user), Ok(name)) = (spawner.user_id, ServerName::parse(&spawner.name)) else {
+                    let (Some(user), Ok(name)) =
+                        (spawner.user_id, ServerName::parse(&spawner.name))
+                    else {
                         continue;
                     };
                     if let Some(at) = servers_seen.get(&(user, name)) {
@@ -126,7 +143,12 @@ impl Engine {
         let known: HashMap<(String, String), i32> = spawners::list_active(self.store.read())
             .await?
             .into_iter()
-            .filter_map(|active| Some(((active.user_name, active.spawner.name), active.spawner.user_id?)))
+            .filter_map(|active| {
+                Some((
+                    (active.user_name, active.spawner.name),
+                    active.spawner.user_id?,
+                ))
+            })
             .collect();
         for seen in used {
             let Ok(server) = ServerName::parse(&seen.server) else {

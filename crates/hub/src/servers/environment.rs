@@ -49,14 +49,23 @@ pub(super) fn spec(
     }
     set("JUPYTERHUB_CLIENT_ID", Urls::oauth_client_id(user, server));
     if !is_empty(&settings.cookie_options) {
-        set("JUPYTERHUB_COOKIE_OPTIONS", json::to_text(&settings.cookie_options));
+        set(
+            "JUPYTERHUB_COOKIE_OPTIONS",
+            json::to_text(&settings.cookie_options),
+        );
     }
     set(
         "JUPYTERHUB_COOKIE_HOST_PREFIX_ENABLED",
         u8::from(settings.cookie_host_prefix_enabled).to_string(),
     );
-    set("JUPYTERHUB_HOST", settings.public_host.clone().unwrap_or_default());
-    set("JUPYTERHUB_OAUTH_CALLBACK_URL", callback_url(urls, user, server));
+    set(
+        "JUPYTERHUB_HOST",
+        settings.public_host.clone().unwrap_or_default(),
+    );
+    set(
+        "JUPYTERHUB_OAUTH_CALLBACK_URL",
+        callback_url(urls, user, server),
+    );
     let access_scopes = json::to_text(&[
         format!("access:servers!server={user}/{server}"),
         format!("access:servers!user={user}"),
@@ -72,7 +81,10 @@ pub(super) fn spec(
     set("JUPYTERHUB_SERVER_NAME", server.to_string());
     let api = settings.hub_api_url.trim_end_matches('/');
     set("JUPYTERHUB_API_URL", api.to_owned());
-    set("JUPYTERHUB_ACTIVITY_URL", format!("{api}/users/{}/activity", user.escaped()));
+    set(
+        "JUPYTERHUB_ACTIVITY_URL",
+        format!("{api}/users/{}/activity", user.escaped()),
+    );
     set("JUPYTERHUB_BASE_URL", urls.base.clone());
     set("JUPYTERHUB_SERVICE_PREFIX", base_url.clone());
     // Empty where the site has no `public_url`, as upstream.
@@ -84,8 +96,14 @@ pub(super) fn spec(
     set("JUPYTERHUB_PUBLIC_HUB_URL", public(&urls.hub));
     let resources = settings.resources;
     let limits = [
-        ("MEM_LIMIT", resources.mem_limit.map(|bytes| bytes.to_string())),
-        ("MEM_GUARANTEE", resources.mem_guarantee.map(|bytes| bytes.to_string())),
+        (
+            "MEM_LIMIT",
+            resources.mem_limit.map(|bytes| bytes.to_string()),
+        ),
+        (
+            "MEM_GUARANTEE",
+            resources.mem_guarantee.map(|bytes| bytes.to_string()),
+        ),
         ("CPU_LIMIT", resources.cpu_limit.map(python_float)),
         ("CPU_GUARANTEE", resources.cpu_guarantee.map(python_float)),
     ];
@@ -127,11 +145,7 @@ pub(super) fn spec(
 
 /// Where the server's OAuth login comes back to; also the client's registered redirect URI. By path
 /// alone unless servers have hosts of their own.
-pub(super) fn callback_url(
-    urls: &Urls,
-    user: &UserName,
-    server: &ServerName,
-) -> String {
+pub(super) fn callback_url(urls: &Urls, user: &UserName, server: &ServerName) -> String {
     format!("{}oauth_callback", urls.server(user, server))
 }
 
@@ -194,8 +208,16 @@ mod tests {
     fn environment_of(settings: &Settings) -> BTreeMap<String, String> {
         let (user, server) = names();
         let token = Secret::new("0123");
-        let spec = spec(settings, &Urls::new("/"), RunId(7), &user, &server, Value::Null, &token)
-            .unwrap_or_else(|failure| panic!("{failure:?}"));
+        let spec = spec(
+            settings,
+            &Urls::new("/"),
+            RunId(7),
+            &user,
+            &server,
+            Value::Null,
+            &token,
+        )
+        .unwrap_or_else(|failure| panic!("{failure:?}"));
         spec.environment("127.0.0.1", 4567)
             .into_iter()
             .map(|(name, value)| (name, value.expose().to_owned()))
@@ -208,26 +230,42 @@ mod tests {
         let environment = environment_of(&Settings::default());
         let expected = [
             ("JPY_API_TOKEN", "0123"),
-            ("JUPYTERHUB_ACTIVITY_URL", "http://127.0.0.1:8081/hub/api/users/ada@x.org/activity"),
+            (
+                "JUPYTERHUB_ACTIVITY_URL",
+                "http://127.0.0.1:8081/hub/api/users/ada@x.org/activity",
+            ),
             ("JUPYTERHUB_API_TOKEN", "0123"),
             ("JUPYTERHUB_API_URL", "http://127.0.0.1:8081/hub/api"),
             ("JUPYTERHUB_BASE_URL", "/"),
             ("JUPYTERHUB_CLIENT_ID", "jupyterhub-user-ada%40x.org-lab"),
             ("JUPYTERHUB_COOKIE_HOST_PREFIX_ENABLED", "0"),
             ("JUPYTERHUB_HOST", ""),
-            ("JUPYTERHUB_OAUTH_ACCESS_SCOPES", r#"["access:servers!server=ada@x.org/lab", "access:servers!user=ada@x.org"]"#),
-            ("JUPYTERHUB_OAUTH_CALLBACK_URL", "/user/ada@x.org/lab/oauth_callback"),
+            (
+                "JUPYTERHUB_OAUTH_ACCESS_SCOPES",
+                r#"["access:servers!server=ada@x.org/lab", "access:servers!user=ada@x.org"]"#,
+            ),
+            (
+                "JUPYTERHUB_OAUTH_CALLBACK_URL",
+                "/user/ada@x.org/lab/oauth_callback",
+            ),
             ("JUPYTERHUB_OAUTH_CLIENT_ALLOWED_SCOPES", "[]"),
-            ("JUPYTERHUB_OAUTH_SCOPES", r#"["access:servers!server=ada@x.org/lab", "access:servers!user=ada@x.org"]"#),
+            (
+                "JUPYTERHUB_OAUTH_SCOPES",
+                r#"["access:servers!server=ada@x.org/lab", "access:servers!user=ada@x.org"]"#,
+            ),
             ("JUPYTERHUB_PUBLIC_HUB_URL", ""),
             ("JUPYTERHUB_PUBLIC_URL", ""),
             ("JUPYTERHUB_SERVER_NAME", "lab"),
             ("JUPYTERHUB_SERVICE_PREFIX", "/user/ada@x.org/lab/"),
-            ("JUPYTERHUB_SERVICE_URL", "http://127.0.0.1:4567/user/ada@x.org/lab/"),
+            (
+                "JUPYTERHUB_SERVICE_URL",
+                "http://127.0.0.1:4567/user/ada@x.org/lab/",
+            ),
             ("JUPYTERHUB_USER", "ada@x.org"),
         ];
-        let expected: BTreeMap<_, _> =
-            expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let expected: BTreeMap<_, _> = expected
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
         assert_eq!(environment, expected);
     }
 
@@ -242,13 +280,18 @@ mod tests {
         };
         settings.resources.cpu_limit = Some(2.0);
         settings.resources.mem_limit = Some(1 << 30);
-        settings.environment.insert("JUPYTERHUB_DEBUG".to_owned(), Secret::new("no"));
+        settings
+            .environment
+            .insert("JUPYTERHUB_DEBUG".to_owned(), Secret::new("no"));
         let environment = environment_of(&settings);
         for (name, value) in [
             ("JUPYTERHUB_DEBUG", "no"),
             ("JUPYTERHUB_DEFAULT_URL", "/lab/tree/ada@x.org"),
             ("JUPYTERHUB_ROOT_DIR", "/srv/ada@x.org/{x}"),
-            ("JUPYTERHUB_PUBLIC_URL", "https://hub.example.org/user/ada@x.org/lab/"),
+            (
+                "JUPYTERHUB_PUBLIC_URL",
+                "https://hub.example.org/user/ada@x.org/lab/",
+            ),
             ("JUPYTERHUB_PUBLIC_HUB_URL", "https://hub.example.org/hub/"),
             ("JUPYTERHUB_HOST", "https://hub.example.org"),
             ("CPU_LIMIT", "2.0"),
@@ -260,11 +303,22 @@ mod tests {
 
     #[test]
     fn an_unknown_placeholder_is_named() {
-        let settings = Settings { default_url: "/{team}".to_owned(), ..Settings::default() };
+        let settings = Settings {
+            default_url: "/{team}".to_owned(),
+            ..Settings::default()
+        };
         let (user, server) = names();
-        let failure = spec(&settings, &Urls::new("/"), RunId(1), &user, &server, Value::Null, &Secret::new("t"))
-            .err()
-            .expect("a failure");
+        let failure = spec(
+            &settings,
+            &Urls::new("/"),
+            RunId(1),
+            &user,
+            &server,
+            Value::Null,
+            &Secret::new("t"),
+        )
+        .err()
+        .expect("a failure");
         assert!(failure.message.contains("{team}"), "{}", failure.message);
     }
 }

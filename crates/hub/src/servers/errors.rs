@@ -183,9 +183,7 @@ impl From<StopError> for Error {
         match error {
             StopError::Store(error) => Self::Store(error),
             StopError::NoSuchServer { .. } => Self::not_found(error.to_string()),
-            StopError::StillRunning(_) => {
-                Self::new(StatusCode::GATEWAY_TIMEOUT, error.to_string())
-            }
+            StopError::StillRunning(_) => Self::new(StatusCode::GATEWAY_TIMEOUT, error.to_string()),
         }
     }
 }

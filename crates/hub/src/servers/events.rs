@@ -48,7 +48,10 @@ pub struct ProgressEvent {
     pub cause: Option<Cause>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature serde asks for"
+)]
 fn is_false(flag: &bool) -> bool {
     !flag
 }
@@ -77,7 +80,9 @@ impl ProgressEvent {
         };
         let message = match place.position {
             1 => format!("Many servers are starting; yours is next{about}"),
-            position => format!("Many servers are starting; yours is number {position} in line{about}"),
+            position => {
+                format!("Many servers are starting; yours is number {position} in line{about}")
+            }
         };
         Self {
             queue: Some(place),
@@ -115,8 +120,14 @@ impl ProgressEvent {
     /// Lines of the server's log. Programs written for upstream expect progress and message in each
     /// event, so there are both.
     pub(super) fn log(progress: u8, lines: Vec<String>) -> Self {
-        let last: String = lines.last().map(|line| line.chars().take(LONGEST).collect()).unwrap_or_default();
-        Self { log: lines, ..Self::step(progress, last) }
+        let last: String = lines
+            .last()
+            .map(|line| line.chars().take(LONGEST).collect())
+            .unwrap_or_default();
+        Self {
+            log: lines,
+            ..Self::step(progress, last)
+        }
     }
 
     /// As it is kept in the run's row.
@@ -127,7 +138,10 @@ impl ProgressEvent {
 
 /// A spawner's report as an event: the hub keeps 100 for itself, and `ready` is not a spawner's to say.
 pub(super) fn from_spawner(percent: u8, message: &str) -> ProgressEvent {
-    ProgressEvent::step(percent.min(99), message.chars().take(LONGEST).collect::<String>())
+    ProgressEvent::step(
+        percent.min(99),
+        message.chars().take(LONGEST).collect::<String>(),
+    )
 }
 
 /// The events of a run so far, without its end.

@@ -29,7 +29,8 @@ impl Engine {
         user: &User,
         server: &ServerName,
     ) -> Result<Option<impl Stream<Item = ProgressEvent> + Send + use<>>, StoreError> {
-        let Some(spawner) = spawners::find(self.store.read(), user.id, server.as_str()).await? else {
+        let Some(spawner) = spawners::find(self.store.read(), user.id, server.as_str()).await?
+        else {
             return Ok(None);
         };
         let Some(run) = runs::latest(self.store.read(), spawner.id).await? else {
@@ -49,10 +50,13 @@ impl Engine {
                 () = Follower::new(engine, spawner.id, sender.clone()).follow(run.id) => {}
             }
         });
-        Ok(Some(futures_util::stream::unfold(receiver, |mut receiver| async move {
-            let event = receiver.recv().await?;
-            Some((event, receiver))
-        })))
+        Ok(Some(futures_util::stream::unfold(
+            receiver,
+            |mut receiver| async move {
+                let event = receiver.recv().await?;
+                Some((event, receiver))
+            },
+        )))
     }
 }
 
@@ -67,7 +71,14 @@ struct Follower {
 
 impl Follower {
     fn new(engine: Engine, spawner_id: i32, sender: mpsc::Sender<ProgressEvent>) -> Self {
-        Self { engine, spawner_id, sender, last: None, place: None, log: Vec::new() }
+        Self {
+            engine,
+            spawner_id,
+            sender,
+            last: None,
+            place: None,
+            log: Vec::new(),
+        }
     }
 
     async fn follow(mut self, run: i64) {
@@ -97,7 +108,10 @@ impl Follower {
     /// Sends the events of the row that were not sent yet.
     async fn tell_new(&mut self, row: &Run) {
         let events = events::so_far(row);
-        let known = self.last.as_ref().and_then(|last| events.iter().rposition(|event| event == last));
+        let known = self
+            .last
+            .as_ref()
+            .and_then(|last| events.iter().rposition(|event| event == last));
         for event in events.into_iter().skip(known.map_or(0, |index| index + 1)) {
             self.last = Some(event.clone());
             let _ = self.sender.send(event).await;
@@ -116,7 +130,8 @@ impl Follower {
                 }
             }
             Phase::Starting => {
-                let Ok(Some(spawner)) = spawners::find_by_id(self.engine.store.read(), self.spawner_id).await
+                let Ok(Some(spawner)) =
+                    spawners::find_by_id(self.engine.store.read(), self.spawner_id).await
                 else {
                     return;
                 };
@@ -127,7 +142,11 @@ impl Follower {
                 let fresh = fresh_lines(&self.log, &lines).to_vec();
                 if !fresh.is_empty() {
                     self.log = lines;
-                    let progress = self.last.as_ref().and_then(|last| last.progress).unwrap_or_default();
+                    let progress = self
+                        .last
+                        .as_ref()
+                        .and_then(|last| last.progress)
+                        .unwrap_or_default();
                     let _ = self.sender.send(ProgressEvent::log(progress, fresh)).await;
                 }
             }
@@ -142,14 +161,15 @@ impl Follower {
             Phase::Ready => {
                 let user = orrery_core::UserName::parse(&row.user_name).ok()?;
                 let server = ServerName::parse(&row.server_name).ok()?;
-                Some(ProgressEvent::ready(&self.engine.urls.server(&user, &server)))
+                Some(ProgressEvent::ready(
+                    &self.engine.urls.server(&user, &server),
+                ))
             }
             // Also while what may still run is being stopped: the reader need not wait for that.
             Phase::Stopping | Phase::Stopped | Phase::Failed => {
-                let failure = row
-                    .failure
-                    .clone()
-                    .unwrap_or_else(|| Failure::new(Cause::Cancelled, "The server is being stopped."));
+                let failure = row.failure.clone().unwrap_or_else(|| {
+                    Failure::new(Cause::Cancelled, "The server is being stopped.")
+                });
                 Some(ProgressEvent::failed(&failure))
             }
         }
@@ -172,7 +192,11 @@ mod tests {
 
     #[test]
     fn only_new_lines_are_told() {
-        let lines = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let lines = |text: &str| {
+            text.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
         for (before, now, fresh) in [
             ("", "a b", "a b"),
             ("a b", "a b", ""),
@@ -181,7 +205,11 @@ mod tests {
             ("a a", "a a a", "a"),
             ("a b", "x y", "x y"),
         ] {
-            assert_eq!(fresh_lines(&lines(before), &lines(now)), lines(fresh), "{before:?} {now:?}");
+            assert_eq!(
+                fresh_lines(&lines(before), &lines(now)),
+                lines(fresh),
+                "{before:?} {now:?}"
+            );
         }
     }
 }

@@ -104,7 +104,10 @@ impl Engine {
             ..SpawnerChanges::default()
         };
         spawners::update(connection, course.spawner_id, &changes).await?;
-        let changes = UserChanges { last_activity: Some(now), ..UserChanges::default() };
+        let changes = UserChanges {
+            last_activity: Some(now),
+            ..UserChanges::default()
+        };
         users::update(connection, course.user_id, &changes).await?;
         Ok(())
     }
@@ -117,10 +120,15 @@ impl Engine {
         course: &Course,
         now: NaiveDateTime,
     ) -> Result<(), StoreError> {
-        let note = format!("Server at {}", self.urls.server(&course.user, &course.server));
+        let note = format!(
+            "Server at {}",
+            self.urls.server(&course.user, &course.server)
+        );
         let owner = api_tokens::Owner::User(course.user_id);
         for token in api_tokens::list(connection, owner).await? {
-            if token.client_id.as_deref() == Some(HUB_CLIENT) && token.note.as_deref() == Some(note.as_str()) {
+            if token.client_id.as_deref() == Some(HUB_CLIENT)
+                && token.note.as_deref() == Some(note.as_str())
+            {
                 api_tokens::delete(connection, token.id).await?;
             }
         }
@@ -150,7 +158,10 @@ impl Engine {
     ) -> Result<Vec<String>, StoreError> {
         let mut wanted: BTreeSet<String> = if self.settings.server_token_scopes.is_empty() {
             let role = roles::find(connection, "server").await?;
-            role.map(|role| role.scopes).unwrap_or_default().into_iter().collect()
+            role.map(|role| role.scopes)
+                .unwrap_or_default()
+                .into_iter()
+                .collect()
         } else {
             self.settings.server_token_scopes.iter().cloned().collect()
         };
@@ -165,7 +176,10 @@ impl Engine {
                 }
             })
             .collect();
-        if ![ACTIVITY, "users:activity", "inherit"].iter().any(|scope| wanted.contains(*scope)) {
+        if ![ACTIVITY, "users:activity", "inherit"]
+            .iter()
+            .any(|scope| wanted.contains(*scope))
+        {
             wanted.insert(ACTIVITY.to_owned());
         }
         let mut held: BTreeSet<String> = roles::of_user_and_groups(connection, course.user_id)
@@ -175,7 +189,9 @@ impl Engine {
             .collect();
         held.insert("inherit".to_owned());
         let owner = Owner::User(course.user.as_str());
-        let resolved = self.definitions.resolve_requested(&wanted, &held, owner, &Client::Hub, &NoGroups);
+        let resolved =
+            self.definitions
+                .resolve_requested(&wanted, &held, owner, &Client::Hub, &NoGroups);
         if !resolved.disallowed.is_empty() {
             tracing::debug!(
                 user = %escape::for_log(course.user.as_str(), 64),
@@ -188,8 +204,16 @@ impl Engine {
 
     /// The scopes that the server may ask its visitors for; access to itself always.
     fn client_scopes(&self, course: &Course) -> Vec<String> {
-        let mut scopes: BTreeSet<String> = self.settings.oauth_client_allowed_scopes.iter().cloned().collect();
-        scopes.insert(format!("access:servers!server={}/{}", course.user, course.server));
+        let mut scopes: BTreeSet<String> = self
+            .settings
+            .oauth_client_allowed_scopes
+            .iter()
+            .cloned()
+            .collect();
+        scopes.insert(format!(
+            "access:servers!server={}/{}",
+            course.user, course.server
+        ));
         scopes.into_iter().collect()
     }
 }
@@ -204,7 +228,10 @@ pub(super) fn address(url: &str, base_url: &str) -> Option<NewServer> {
         _ => return None,
     };
     let host = uri.host()?;
-    let ip = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let ip = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(host);
     Some(NewServer {
         ip: ip.to_owned(),
         port: i32::from(uri.port_u16().unwrap_or(default_port)),
@@ -231,9 +258,15 @@ mod tests {
     fn addresses_are_taken_apart_as_upstream_does() {
         let parts = |url| address(url, "/user/ada/").map(|new| (new.proto, new.ip, new.port));
         let expected = |proto: &str, ip: &str, port| Some((proto.to_owned(), ip.to_owned(), port));
-        assert_eq!(parts("http://127.0.0.1:4567"), expected("http", "127.0.0.1", 4567));
+        assert_eq!(
+            parts("http://127.0.0.1:4567"),
+            expected("http", "127.0.0.1", 4567)
+        );
         assert_eq!(parts("http://[::1]:4567"), expected("http", "::1", 4567));
-        assert_eq!(parts("https://host.example"), expected("https", "host.example", 443));
+        assert_eq!(
+            parts("https://host.example"),
+            expected("https", "host.example", 443)
+        );
         assert_eq!(parts("ftp://x:1"), None);
         assert_eq!(parts("nonsense"), None);
     }

@@ -51,7 +51,18 @@ mod tests {
         for good in ["a", "lab", "lab-2", "a1-b2-c3", &"x".repeat(30)] {
             assert!(is_valid_name(good), "{good:?}");
         }
-        for bad in ["", "2lab", "-lab", "lab-", "a--b", "Lab", "läb", "a b", "a/b", &"x".repeat(31)] {
+        for bad in [
+            "",
+            "2lab",
+            "-lab",
+            "lab-",
+            "a--b",
+            "Lab",
+            "läb",
+            "a b",
+            "a/b",
+            &"x".repeat(31),
+        ] {
             assert!(!is_valid_name(bad), "{bad:?}");
         }
     }
@@ -61,7 +72,17 @@ mod tests {
         for good in ["My lab", "Łódź № 5 🚀", "a", &"ü".repeat(255)] {
             assert!(is_valid_display_name(good), "{good:?}");
         }
-        for bad in ["", " a", "a ", "a  b", "a\tb", "a\u{200b}b", "a\u{a0}b", "\u{e000}", &"x".repeat(256)] {
+        for bad in [
+            "",
+            " a",
+            "a ",
+            "a  b",
+            "a\tb",
+            "a\u{200b}b",
+            "a\u{a0}b",
+            "\u{e000}",
+            &"x".repeat(256),
+        ] {
             assert!(!is_valid_display_name(bad), "{bad:?}");
         }
     }

@@ -58,7 +58,10 @@ impl Board {
             let seconds = seconds.ceil().clamp(1.0, 86_400.0) as u32;
             seconds
         });
-        Some(QueuePlace { position, eta_seconds })
+        Some(QueuePlace {
+            position,
+            eta_seconds,
+        })
     }
 }
 
@@ -69,10 +72,31 @@ mod tests {
     #[test]
     fn the_estimate_follows_place_and_pace() {
         let nothing_known = Board::new([7, 8], &[]);
-        assert_eq!(nothing_known.place(7, 2), Some(QueuePlace { position: 1, eta_seconds: None }));
-        let board = Board::new([5, 6, 7, 8], &[Duration::from_secs(8), Duration::from_secs(12)]);
-        assert_eq!(board.place(8, 2), Some(QueuePlace { position: 4, eta_seconds: Some(20) }));
-        assert_eq!(board.place(5, 100), Some(QueuePlace { position: 1, eta_seconds: Some(1) }));
+        assert_eq!(
+            nothing_known.place(7, 2),
+            Some(QueuePlace {
+                position: 1,
+                eta_seconds: None
+            })
+        );
+        let board = Board::new(
+            [5, 6, 7, 8],
+            &[Duration::from_secs(8), Duration::from_secs(12)],
+        );
+        assert_eq!(
+            board.place(8, 2),
+            Some(QueuePlace {
+                position: 4,
+                eta_seconds: Some(20)
+            })
+        );
+        assert_eq!(
+            board.place(5, 100),
+            Some(QueuePlace {
+                position: 1,
+                eta_seconds: Some(1)
+            })
+        );
         assert_eq!(board.place(9, 2), None);
     }
 }

@@ -64,7 +64,9 @@ impl Prober {
             .map_err(|error| error.to_string())?;
         let response = self.0.request(request).await.map_err(|error| {
             use std::error::Error as _;
-            error.source().map_or_else(|| error.to_string(), ToString::to_string)
+            error
+                .source()
+                .map_or_else(|| error.to_string(), ToString::to_string)
         })?;
         if response.status().is_server_error() {
             return Err(format!("it answered {}", response.status()));
@@ -90,20 +92,30 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         tokio::spawn(async move {
-            for status in ["503 Starting", "404 Not Found\r\nX-JupyterHub-Version: 6.1.1"] {
+            for status in [
+                "503 Starting",
+                "404 Not Found\r\nX-JupyterHub-Version: 6.1.1",
+            ] {
                 let (mut stream, _) = listener.accept().await.expect("a connection");
                 let mut request = [0; 1024];
                 let count = stream.read(&mut request).await.expect("a request");
                 assert!(request[..count].starts_with(b"GET /user/ada/api "));
                 let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
-                stream.write_all(answer.as_bytes()).await.expect("an answer");
+                stream
+                    .write_all(answer.as_bytes())
+                    .await
+                    .expect("an answer");
             }
         });
-        let url: Uri = format!("http://127.0.0.1:{port}/user/ada/api").parse().expect("a URL");
+        let url: Uri = format!("http://127.0.0.1:{port}/user/ada/api")
+            .parse()
+            .expect("a URL");
         let mut trouble = String::new();
         let prober = Prober::new();
         let answer = prober.until_it_answers(&url, &mut trouble);
-        let answer = tokio::time::timeout(Duration::from_secs(10), answer).await.expect("an answer");
+        let answer = tokio::time::timeout(Duration::from_secs(10), answer)
+            .await
+            .expect("an answer");
         assert_eq!(answer.version.as_deref(), Some("6.1.1"));
         assert!(trouble.contains("503"), "{trouble}");
     }

@@ -30,7 +30,11 @@ impl Engine {
         let now = self.clock.now();
         let until = now + self.settings.lease;
         // On SQLite there is one hub: whoever owned a run is gone.
-        let which = if self.store.dialect() == Dialect::Sqlite { TakeOver::All } else { TakeOver::Expired };
+        let which = if self.store.dialect() == Dialect::Sqlite {
+            TakeOver::All
+        } else {
+            TakeOver::Expired
+        };
         self.store
             .write(|transaction| async move {
                 runs::extend_leases(&transaction, &self.replica, until).await?;
@@ -48,9 +52,17 @@ impl Engine {
                 found.resumed += 1;
             }
         }
-        let all = [Phase::Queued, Phase::Starting, Phase::Ready, Phase::Stopping];
-        let with_run: HashSet<i32> =
-            runs::list(self.store.read(), &all).await?.into_iter().filter_map(|run| run.spawner_id).collect();
+        let all = [
+            Phase::Queued,
+            Phase::Starting,
+            Phase::Ready,
+            Phase::Stopping,
+        ];
+        let with_run: HashSet<i32> = runs::list(self.store.read(), &all)
+            .await?
+            .into_iter()
+            .filter_map(|run| run.spawner_id)
+            .collect();
         for active in spawners::list_active(self.store.read()).await? {
             if !with_run.contains(&active.spawner.id) && self.adopt(&active).await? {
                 found.adopted += 1;
@@ -93,8 +105,10 @@ impl Engine {
             .write(|transaction| async move {
                 let run = runs::insert(&transaction, new).await?;
                 let at = new.queued_at;
-                runs::transition(&transaction, run, Phase::Queued, Phase::Starting, at, None).await?;
-                runs::transition(&transaction, run, Phase::Starting, Phase::Ready, at, None).await?;
+                runs::transition(&transaction, run, Phase::Queued, Phase::Starting, at, None)
+                    .await?;
+                runs::transition(&transaction, run, Phase::Starting, Phase::Ready, at, None)
+                    .await?;
                 runs::find(&transaction, run).await
             })
             .await;

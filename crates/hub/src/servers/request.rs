@@ -59,15 +59,25 @@ impl Engine {
         server: &ServerName,
         request: StartRequest,
     ) -> Result<RunId, StartError> {
-        let user_name = UserName::parse(&user.name)
-            .map_err(|error| StartError::Refused(format!("This user cannot have servers: {error}.")))?;
-        if request.options.as_ref().is_some_and(|options| !options.is_object() && !options.is_null()) {
-            return Err(StartError::Refused("user_options must be an object or null".to_owned()));
+        let user_name = UserName::parse(&user.name).map_err(|error| {
+            StartError::Refused(format!("This user cannot have servers: {error}."))
+        })?;
+        if request
+            .options
+            .as_ref()
+            .is_some_and(|options| !options.is_object() && !options.is_null())
+        {
+            return Err(StartError::Refused(
+                "user_options must be an object or null".to_owned(),
+            ));
         }
-        if let Some(display_name) = &request.display_name
+        if let Some(display_name) = request
+            .display_name
+            .as_deref()
+            .filter(|name| !name.is_empty())
             && !names::is_valid_display_name(display_name)
         {
-            let error = NamedServerError::InvalidDisplayName(display_name.clone());
+            let error = NamedServerError::InvalidDisplayName(display_name.to_owned());
             return Err(StartError::Refused(error.to_string()));
         }
         // A server that died a moment ago, unnoticed, must not keep its user from starting it.
@@ -81,20 +91,29 @@ impl Engine {
         let begun = self
             .store
             .write(|transaction| async move {
-                self.begin(&transaction, user, user_name, server, request, grant).await
+                self.begin(&transaction, user, user_name, server, request, grant)
+                    .await
             })
             .await;
         let begun = match begun {
             // Two requests at once on a database with several writers: the other one was faster.
             Err(StartError::Store(error)) if error.is_duplicate() => {
                 let run = runs::active(self.store.read(), user.id, server.as_str()).await?;
-                return Err(run.map_or(StartError::Store(error), |run| occupied(user_name, server, &run)));
+                return Err(run.map_or(StartError::Store(error), |run| {
+                    occupied(user_name, server, &run)
+                }));
             }
             other => other?,
         };
         let run = begun.course.run;
         if begun.at_once {
-            self.launch(begun.course, Entry::Start { token: grant.token.clone(), options: begun.options });
+            self.launch(
+                begun.course,
+                Entry::Start {
+                    token: grant.token.clone(),
+                    options: begun.options,
+                },
+            );
         } else {
             tracing::info!(server = %log_name(user_name, server), %run, "the start waits for its turn");
             self.may_be_queued.store(true, Ordering::Relaxed);
@@ -118,8 +137,15 @@ impl Engine {
         }
         let settings = &self.settings;
         if settings.active_server_limit > 0 {
-            let active = [Phase::Queued, Phase::Starting, Phase::Ready, Phase::Stopping];
-            if runs::count_in(transaction, &active).await? >= u64::from(settings.active_server_limit) {
+            let active = [
+                Phase::Queued,
+                Phase::Starting,
+                Phase::Ready,
+                Phase::Stopping,
+            ];
+            if runs::count_in(transaction, &active).await?
+                >= u64::from(settings.active_server_limit)
+            {
                 return Err(StartError::TooManyServers);
             }
         }
@@ -154,9 +180,14 @@ impl Engine {
             server: server.clone(),
         };
         if at_once {
-            self.write_turn(transaction, &course, grant, spawner.server_id, now).await?;
+            self.write_turn(transaction, &course, grant, spawner.server_id, now)
+                .await?;
         }
-        Ok(Begun { course, options, at_once })
+        Ok(Begun {
+            course,
+            options,
+            at_once,
+        })
     }
 
     /// Moves a queued run to starting, with everything the server is given. `false`: it was no longer
@@ -171,10 +202,18 @@ impl Engine {
     ) -> Result<bool, StoreError> {
         let settings = &self.settings;
         let deadline = now + settings.start_timeout + settings.http_timeout + settings.grace;
-        let turned =
-            runs::transition(transaction, course.run.0, Phase::Queued, Phase::Starting, now, Some(deadline)).await?;
+        let turned = runs::transition(
+            transaction,
+            course.run.0,
+            Phase::Queued,
+            Phase::Starting,
+            now,
+            Some(deadline),
+        )
+        .await?;
         if turned {
-            self.write_grant(transaction, course, grant, old_address, now).await?;
+            self.write_grant(transaction, course, grant, old_address, now)
+                .await?;
         }
         Ok(turned)
     }
@@ -192,12 +231,20 @@ impl Engine {
             return Err(NamedServerError::Disabled);
         }
         let existing = spawners::list_of_user(self.store.read(), user.id).await?;
-        let is_new = !existing.iter().any(|spawner| spawner.name == server.as_str());
+        let is_new = !existing
+            .iter()
+            .any(|spawner| spawner.name == server.as_str());
         let limit = self.settings.named_server_limit_per_user;
         if check_limit && is_new && limit > 0 {
-            let named = existing.iter().filter(|spawner| !spawner.name.is_empty()).count();
+            let named = existing
+                .iter()
+                .filter(|spawner| !spawner.name.is_empty())
+                .count();
             if named >= usize::try_from(limit).unwrap_or(usize::MAX) {
-                return Err(NamedServerError::Limit { user: user.name.clone(), limit });
+                return Err(NamedServerError::Limit {
+                    user: user.name.clone(),
+                    limit,
+                });
             }
         }
         let is_valid = names::is_valid_name(server.as_str());
@@ -205,9 +252,13 @@ impl Engine {
             if !is_valid {
                 return Err(NamedServerError::InvalidName(server.to_string()));
             }
-            let display_name = display_name.filter(|name| !name.is_empty()).unwrap_or(server.as_str());
+            let display_name = display_name
+                .filter(|name| !name.is_empty())
+                .unwrap_or(server.as_str());
             if !names::is_valid_display_name(display_name) {
-                return Err(NamedServerError::InvalidDisplayName(display_name.to_owned()));
+                return Err(NamedServerError::InvalidDisplayName(
+                    display_name.to_owned(),
+                ));
             }
         }
         if !is_valid && !self.settings.allow_invalid_named_server_start {
@@ -231,8 +282,14 @@ impl Engine {
         let request = &request;
         self.store
             .write(|transaction| async move {
-                if spawners::find(&transaction, user.id, server.as_str()).await?.is_some() {
-                    return Err(CreateError::Exists { user: user.name.clone(), server: server.to_string() });
+                if spawners::find(&transaction, user.id, server.as_str())
+                    .await?
+                    .is_some()
+                {
+                    return Err(CreateError::Exists {
+                        user: user.name.clone(),
+                        server: server.to_string(),
+                    });
                 }
                 spawner_row(&transaction, user.id, server, request).await?;
                 Ok(())
@@ -262,8 +319,13 @@ async fn spawner_row(
         return spawners::insert(transaction, &new).await;
     };
     let changes = SpawnerChanges {
-        display_name: asked.clone().filter(|name| spawner.display_name.as_ref() != Some(name)).map(Some),
-        user_options: options.clone().filter(|options| spawner.user_options != *options),
+        display_name: asked
+            .clone()
+            .filter(|name| spawner.display_name.as_ref() != Some(name))
+            .map(Some),
+        user_options: options
+            .clone()
+            .filter(|options| spawner.user_options != *options),
         ..SpawnerChanges::default()
     };
     if changes != SpawnerChanges::default() {
@@ -280,7 +342,11 @@ fn occupied(user: &UserName, server: &ServerName, run: &Run) -> StartError {
     let id = RunId(run.id);
     let server = log_name(user, server);
     match run.phase.pending() {
-        Some(pending) => StartError::Pending { server, pending, run: id },
+        Some(pending) => StartError::Pending {
+            server,
+            pending,
+            run: id,
+        },
         None => StartError::AlreadyRunning { server, run: id },
     }
 }

@@ -61,7 +61,11 @@ struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.engine.tasks.lock().expect("nothing panics under this lock").remove(&self.run);
+        self.engine
+            .tasks
+            .lock()
+            .expect("nothing panics under this lock")
+            .remove(&self.run);
     }
 }
 
@@ -76,7 +80,10 @@ impl Engine {
             }
             tasks.insert(course.run.0, look.clone());
         }
-        let registered = Registered { engine: self.clone(), run: course.run.0 };
+        let registered = Registered {
+            engine: self.clone(),
+            run: course.run.0,
+        };
         let engine = self.clone();
         self.tracker.spawn(async move {
             let _registered = registered;
@@ -147,7 +154,12 @@ impl Engine {
     }
 
     /// Starts the server and sees it through to ready. `false`: the row was moved by somebody else.
-    async fn bring_up(&self, course: &Course, token: Secret, options: Value) -> Result<bool, Failure> {
+    async fn bring_up(
+        &self,
+        course: &Course,
+        token: Secret,
+        options: Value,
+    ) -> Result<bool, Failure> {
         let spec = environment::spec(
             &self.settings,
             &self.urls,
@@ -181,7 +193,10 @@ impl Engine {
         let started = started.map_err(|_| {
             Failure::new(
                 Cause::Timeout,
-                format!("The server could not be started within {} seconds.", limit.as_secs_f32()),
+                format!(
+                    "The server could not be started within {} seconds.",
+                    limit.as_secs_f32()
+                ),
             )
         })??;
         while let Ok(report) = reports.try_recv() {
@@ -189,7 +204,8 @@ impl Engine {
                 told.push(events::from_spawner(percent, &message).to_row());
             }
         }
-        self.keep_address(course, &started, &base_url, &told).await?;
+        self.keep_address(course, &started, &base_url, &told)
+            .await?;
         let is_ready = self.wait_for_it(course, &started).await?;
         if is_ready {
             tracing::info!(
@@ -210,9 +226,11 @@ impl Engine {
                 "The hub was restarted while the server was starting. Please start it again.",
             )
         };
-        let Some(spawner) = self.trying("read the server's state", || {
-            spawners::find_by_id(self.store.read(), course.spawner_id)
-        }).await?
+        let Some(spawner) = self
+            .trying("read the server's state", || {
+                spawners::find_by_id(self.store.read(), course.spawner_id)
+            })
+            .await?
         else {
             return Ok(false);
         };
@@ -220,14 +238,22 @@ impl Engine {
             return Err(lost());
         }
         let address = match spawner.server_id {
-            Some(id) => self.trying("read the server's address", || servers::find(self.store.read(), id)).await?,
+            Some(id) => {
+                self.trying("read the server's address", || {
+                    servers::find(self.store.read(), id)
+                })
+                .await?
+            }
             None => None,
         };
         // Without an address its start had not returned. Nobody can tell where it listens.
         let Some(address) = address.filter(|address| address.port > 0) else {
             return Err(lost());
         };
-        let started = Started { url: url_of(&address), state: spawner.state };
+        let started = Started {
+            url: url_of(&address),
+            state: spawner.state,
+        };
         match self.poll(&started.state).await {
             Some(Status::Exited(code)) => Err(self.exited(&started.state, code).await),
             Some(Status::Running) | None => self.wait_for_it(course, &started).await,
@@ -239,7 +265,10 @@ impl Engine {
         let base_url = self.urls.server(&course.user, &course.server);
         let url = format!("{}{base_url}api", started.url.trim_end_matches('/'));
         let url: Uri = url.parse().map_err(|_| {
-            Failure::new(Cause::Spawner, format!("The spawner gave an address that is none: {}", started.url))
+            Failure::new(
+                Cause::Spawner,
+                format!("The spawner gave an address that is none: {}", started.url),
+            )
         })?;
         let limit = self.settings.http_timeout;
         let mut trouble = String::new();
@@ -248,7 +277,11 @@ impl Engine {
             failure = self.until_it_ends(&started.state) => return Err(failure),
         };
         let Some(answer) = answer else {
-            let trouble = if trouble.is_empty() { String::new() } else { format!(" ({trouble})") };
+            let trouble = if trouble.is_empty() {
+                String::new()
+            } else {
+                format!(" ({trouble})")
+            };
             return Err(Failure::new(
                 Cause::Unreachable,
                 format!(
@@ -260,13 +293,25 @@ impl Engine {
         };
         self.compare_versions(course, answer.version.as_deref());
         // Should the proxy be away, its route comes with the next check; the server is ready all the same.
-        if let Err(error) = self.routes.add_server(&course.user, &course.server, &started.url).await {
+        if let Err(error) = self
+            .routes
+            .add_server(&course.user, &course.server, &started.url)
+            .await
+        {
             tracing::warn!(server = %course.log_name(), %error, "the server's route must wait for the proxy");
         }
         let now = self.clock.now();
         self.trying("note that the server is ready", || {
             self.store.write(|transaction| async move {
-                runs::transition(&transaction, course.run.0, Phase::Starting, Phase::Ready, now, None).await
+                runs::transition(
+                    &transaction,
+                    course.run.0,
+                    Phase::Starting,
+                    Phase::Ready,
+                    now,
+                    None,
+                )
+                .await
             })
         })
         .await
@@ -291,13 +336,19 @@ impl Engine {
                 return Next::Done;
             };
             match runs::find(self.store.read(), course.run.0).await {
-                Ok(Some(run)) if run.phase == Phase::Ready && self.owns(&run) => match self.ask_whether_it_runs(&run).await {
-                    Ok(true) => {}
-                    Ok(false) => return Next::Done,
-                    Err(error) => tracing::warn!(server = %course.log_name(), %error, "a server could not be looked at"),
-                },
+                Ok(Some(run)) if run.phase == Phase::Ready && self.owns(&run) => {
+                    match self.ask_whether_it_runs(&run).await {
+                        Ok(true) => {}
+                        Ok(false) => return Next::Done,
+                        Err(error) => {
+                            tracing::warn!(server = %course.log_name(), %error, "a server could not be looked at");
+                        }
+                    }
+                }
                 Ok(_) => return Next::Look,
-                Err(error) => tracing::warn!(server = %course.log_name(), %error, "a server could not be looked at"),
+                Err(error) => {
+                    tracing::warn!(server = %course.log_name(), %error, "a server could not be looked at");
+                }
             }
         }
     }
@@ -313,7 +364,8 @@ impl Engine {
         let Some(course) = Course::of(run) else {
             return Ok(false);
         };
-        let Some(spawner) = spawners::find_by_id(self.store.read(), course.spawner_id).await? else {
+        let Some(spawner) = spawners::find_by_id(self.store.read(), course.spawner_id).await?
+        else {
             return Ok(false);
         };
         let Some(Status::Exited(code)) = self.poll(&spawner.state).await else {
@@ -321,10 +373,19 @@ impl Engine {
         };
         tracing::warn!(server = %course.log_name(), run = %course.run, exit_code = ?code, "the server has ended by itself");
         let crashed = code.is_some_and(|code| code != 0);
-        let failure = if crashed { Some(self.exited(&spawner.state, code).await) } else { None };
+        let failure = if crashed {
+            Some(self.exited(&spawner.state, code).await)
+        } else {
+            None
+        };
         self.remove_route(&course).await;
-        let to = if crashed { Phase::Failed } else { Phase::Stopped };
-        self.finish(&course, Phase::Ready, to, failure.as_ref()).await?;
+        let to = if crashed {
+            Phase::Failed
+        } else {
+            Phase::Stopped
+        };
+        self.finish(&course, Phase::Ready, to, failure.as_ref())
+            .await?;
         self.nudge(course.run.0);
         Ok(false)
     }
@@ -353,9 +414,13 @@ impl Engine {
             || matches!(self.poll(&state).await, Some(Status::Exited(_)));
         let ended = if nothing_runs {
             self.remove_route(course).await;
-            self.finish(course, Phase::Starting, Phase::Failed, Some(&failure)).await
+            self.finish(course, Phase::Starting, Phase::Failed, Some(&failure))
+                .await
         } else {
-            match self.begin_stop(course.run.0, Phase::Starting, Some(&failure)).await {
+            match self
+                .begin_stop(course.run.0, Phase::Starting, Some(&failure))
+                .await
+            {
                 Ok(_) => return self.see_to_the_row(course).await,
                 Err(error) => Err(error),
             }
@@ -367,13 +432,20 @@ impl Engine {
     }
 
     fn count_failure(&self, failure: &Failure) {
-        if matches!(failure.cause, Cause::Cancelled | Cause::Options | Cause::Quota) {
+        if matches!(
+            failure.cause,
+            Cause::Cancelled | Cause::Options | Cause::Quota
+        ) {
             return;
         }
         let count = self.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
         let limit = self.settings.consecutive_failure_limit;
         if limit > 0 && count >= limit {
-            tracing::error!(count, limit, "starts fail one after another; something is wrong with the spawner");
+            tracing::error!(
+                count,
+                limit,
+                "starts fail one after another; something is wrong with the spawner"
+            );
         }
     }
 
@@ -412,7 +484,10 @@ impl Engine {
         match tokio::time::timeout(self.settings.poll_timeout, self.spawner.poll(state)).await {
             Ok(Ok(status)) => Some(status),
             Ok(Err(failure)) => {
-                tracing::warn!("the spawner cannot tell whether a server runs: {}", failure.message);
+                tracing::warn!(
+                    "the spawner cannot tell whether a server runs: {}",
+                    failure.message
+                );
                 None
             }
             Err(_) => {
@@ -423,12 +498,17 @@ impl Engine {
     }
 
     pub(super) async fn log_lines(&self, state: &Value, lines: usize) -> Vec<String> {
-        tokio::time::timeout(self.settings.poll_timeout, self.spawner.logs(state, lines)).await.unwrap_or_default()
+        tokio::time::timeout(self.settings.poll_timeout, self.spawner.logs(state, lines))
+            .await
+            .unwrap_or_default()
     }
 
     async fn keep_state(&self, course: &Course, state: &Value) -> Result<(), Failure> {
         let state = grant::as_state(state);
-        let changes = &SpawnerChanges { state: Some(state), ..SpawnerChanges::default() };
+        let changes = &SpawnerChanges {
+            state: Some(state),
+            ..SpawnerChanges::default()
+        };
         self.trying("keep the server's state", || {
             self.store.write(|transaction| async move {
                 spawners::update(&transaction, course.spawner_id, changes).await
@@ -461,7 +541,10 @@ impl Engine {
         told: &[Value],
     ) -> Result<(), Failure> {
         let address = grant::address(&started.url, base_url).ok_or_else(|| {
-            Failure::new(Cause::Spawner, format!("The spawner gave an address that is none: {}", started.url))
+            Failure::new(
+                Cause::Spawner,
+                format!("The spawner gave an address that is none: {}", started.url),
+            )
         });
         let changes = &SpawnerChanges {
             state: Some(grant::as_state(&started.state)),
@@ -473,7 +556,8 @@ impl Engine {
             self.store.write(|transaction| async move {
                 spawners::update(&transaction, course.spawner_id, changes).await?;
                 if let Some(address) = row
-                    && let Some(spawner) = spawners::find_by_id(&transaction, course.spawner_id).await?
+                    && let Some(spawner) =
+                        spawners::find_by_id(&transaction, course.spawner_id).await?
                     && let Some(id) = spawner.server_id
                 {
                     servers::update(&transaction, id, address).await?;
@@ -503,7 +587,10 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::error!(%error, "cannot {what}");
-                    return Err(Failure::new(Cause::Internal, "The hub could not write to its database."));
+                    return Err(Failure::new(
+                        Cause::Internal,
+                        "The hub could not write to its database.",
+                    ));
                 }
             }
         }
@@ -537,7 +624,11 @@ pub(crate) fn url_of(address: &servers::Server) -> String {
         ip if ip.contains(':') => format!("[{ip}]"),
         ip => ip.to_owned(),
     };
-    let proto = if address.proto.is_empty() { "http" } else { &address.proto };
+    let proto = if address.proto.is_empty() {
+        "http"
+    } else {
+        &address.proto
+    };
     format!("{proto}://{host}:{}", address.port)
 }
 

@@ -11,6 +11,10 @@ use crate::config::{Config, InvalidNamedServers};
 
 /// Settings of the engine. [`Settings::default`] has upstream's defaults.
 #[derive(Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own, as the site set it"
+)]
 pub struct Settings {
     /// `Spawner.cmd` and `Spawner.args`.
     pub command: Vec<String>,
@@ -104,7 +108,7 @@ impl Default for Settings {
             resources: Resources::default(),
             oauth_client_allowed_scopes: Vec::new(),
             server_token_scopes: Vec::new(),
-            start_timeout: Duration::from_secs(60),
+            start_timeout: Duration::from_mins(1),
             http_timeout: Duration::from_secs(30),
             poll_interval: Duration::from_secs(30),
             poll_jitter: 0.1,
@@ -120,9 +124,9 @@ impl Default for Settings {
             blocked_users: Vec::new(),
             hub_api_url: "http://127.0.0.1:8081/hub/api".to_owned(),
             public_host: None,
-            queue_timeout: Duration::from_secs(3600),
-            stop_timeout: Duration::from_secs(60),
-            last_activity_interval: Duration::from_secs(300),
+            queue_timeout: Duration::from_hours(1),
+            stop_timeout: Duration::from_mins(1),
+            last_activity_interval: Duration::from_mins(5),
             grace: Duration::from_secs(15),
             poll_timeout: Duration::from_secs(10),
             lease: Duration::from_secs(30),
@@ -142,7 +146,11 @@ impl Settings {
     ) -> Self {
         let spawner = &config.spawner;
         let hub = &config.hub;
-        let mut command = spawner.cmd.as_ref().map(|command| command.0.clone()).unwrap_or_default();
+        let mut command = spawner
+            .cmd
+            .as_ref()
+            .map(|command| command.0.clone())
+            .unwrap_or_default();
         command.extend(spawner.args.iter().cloned());
         let kept = spawner.env_keep.iter().filter_map(|name| {
             let value = environment.get(name)?;
@@ -185,7 +193,11 @@ impl Settings {
                 == InvalidNamedServers::AllowStart,
             active_server_limit: count(hub.active_server_limit),
             concurrent_spawn_limit: count(hub.concurrent_spawn_limit),
-            cookie_options: hub.tornado_settings.get("cookie_options").cloned().unwrap_or_default(),
+            cookie_options: hub
+                .tornado_settings
+                .get("cookie_options")
+                .cloned()
+                .unwrap_or_default(),
             cookie_host_prefix_enabled: hub.cookie_host_prefix_enabled,
             admin_access: hub.admin_access,
             blocked_users: config.authenticator.blocked_users.iter().cloned().collect(),

@@ -34,11 +34,16 @@ impl Engine {
         for _ in 0..ATTEMPTS {
             let Some(run) = runs::active(self.store.read(), user.id, server.as_str()).await? else {
                 let known = server.is_default()
-                    || spawners::find(self.store.read(), user.id, server.as_str()).await?.is_some();
+                    || spawners::find(self.store.read(), user.id, server.as_str())
+                        .await?
+                        .is_some();
                 return if known {
                     Ok(StopOutcome::NotRunning)
                 } else {
-                    Err(StopError::NoSuchServer { user: user.name.clone(), server: server.to_string() })
+                    Err(StopError::NoSuchServer {
+                        user: user.name.clone(),
+                        server: server.to_string(),
+                    })
                 };
             };
             if let Some(outcome) = self.stop_run(&run).await? {
@@ -57,7 +62,10 @@ impl Engine {
             Phase::Queued => {
                 let cancelled = Failure::new(Cause::Cancelled, "The start was cancelled.");
                 let ended = match Course::of(run) {
-                    Some(course) => self.finish(&course, Phase::Queued, Phase::Stopped, Some(&cancelled)).await?,
+                    Some(course) => {
+                        self.finish(&course, Phase::Queued, Phase::Stopped, Some(&cancelled))
+                            .await?
+                    }
                     None => self.end_orphan(run).await?,
                 };
                 return Ok(ended.then_some(StopOutcome::Cancelled(id)));
@@ -91,8 +99,15 @@ impl Engine {
         let moved = self
             .store
             .write(|transaction| async move {
-                let moved =
-                    runs::transition(&transaction, run, from, Phase::Stopping, now, Some(deadline)).await?;
+                let moved = runs::transition(
+                    &transaction,
+                    run,
+                    from,
+                    Phase::Stopping,
+                    now,
+                    Some(deadline),
+                )
+                .await?;
                 if moved && let Some(failure) = failure {
                     runs::set_failure(&transaction, run, failure).await?;
                 }
@@ -115,7 +130,9 @@ impl Engine {
                 // Another phase means that it was moved and moved back: the next tick gives it a task.
             }
             Ok(_) => self.routes.wake(),
-            Err(error) => tracing::warn!(server = %course.log_name(), %error, "a run's row could not be read"),
+            Err(error) => {
+                tracing::warn!(server = %course.log_name(), %error, "a run's row could not be read");
+            }
         }
     }
 
@@ -138,7 +155,10 @@ impl Engine {
                 Ok(Err(failure)) => Some(failure),
                 Err(_) => Some(Failure::new(
                     Cause::Timeout,
-                    format!("The server did not stop within {} seconds.", limit.as_secs_f32()),
+                    format!(
+                        "The server did not stop within {} seconds.",
+                        limit.as_secs_f32()
+                    ),
                 )),
             };
         }
@@ -150,16 +170,25 @@ impl Engine {
                 trouble.message
             );
         }
-        let cancelled = failure.as_ref().is_some_and(|failure| failure.cause == Cause::Cancelled);
+        let cancelled = failure
+            .as_ref()
+            .is_some_and(|failure| failure.cause == Cause::Cancelled);
         let (to, failure) = match (failure, trouble) {
             (Some(failure), None) if cancelled => (Phase::Stopped, Some(failure)),
             (Some(failure), _) if !cancelled => (Phase::Failed, Some(failure)),
             (_, Some(trouble)) => (Phase::Failed, Some(trouble)),
             (_, None) => (Phase::Stopped, None),
         };
-        match self.finish(course, Phase::Stopping, to, failure.as_ref()).await {
-            Ok(_) => tracing::info!(server = %course.log_name(), run = %course.run, "the server has stopped"),
-            Err(error) => tracing::warn!(server = %course.log_name(), %error, "a server's end could not be noted"),
+        match self
+            .finish(course, Phase::Stopping, to, failure.as_ref())
+            .await
+        {
+            Ok(_) => {
+                tracing::info!(server = %course.log_name(), run = %course.run, "the server has stopped");
+            }
+            Err(error) => {
+                tracing::warn!(server = %course.log_name(), %error, "a server's end could not be noted");
+            }
         }
     }
 
@@ -179,7 +208,8 @@ impl Engine {
             .write(|transaction| async move {
                 let moved = if to == Phase::Stopped && from != Phase::Stopping {
                     runs::transition(&transaction, run, from, Phase::Stopping, now, None).await?
-                        && runs::transition(&transaction, run, Phase::Stopping, to, now, None).await?
+                        && runs::transition(&transaction, run, Phase::Stopping, to, now, None)
+                            .await?
                 } else {
                     runs::transition(&transaction, run, from, to, now, None).await?
                 };
@@ -207,7 +237,9 @@ impl Engine {
         let failure = &Failure::new(Cause::Internal, "The user or server was removed.");
         let ended = self
             .store
-            .write(|transaction| async move { runs::fail(&transaction, run.id, run.phase, failure, now).await })
+            .write(|transaction| async move {
+                runs::fail(&transaction, run.id, run.phase, failure, now).await
+            })
             .await?;
         self.routes.wake();
         self.hints.wake(run.id);
@@ -215,7 +247,11 @@ impl Engine {
     }
 
     pub(super) async fn remove_route(&self, course: &Course) {
-        if let Err(error) = self.routes.remove_server(&course.user, &course.server).await {
+        if let Err(error) = self
+            .routes
+            .remove_server(&course.user, &course.server)
+            .await
+        {
             tracing::warn!(server = %course.log_name(), %error, "the server's route must wait for the proxy");
         }
     }
@@ -226,7 +262,9 @@ impl Engine {
         let end = tokio::time::Instant::now() + until;
         let mut hint = self.hints.listen(run.0);
         loop {
-            let phase = runs::find(self.store.read(), run.0).await?.map_or(Phase::Stopped, |run| run.phase);
+            let phase = runs::find(self.store.read(), run.0)
+                .await?
+                .map_or(Phase::Stopped, |run| run.phase);
             let left = end.saturating_duration_since(tokio::time::Instant::now());
             if phase.pending().is_none() || left.is_zero() {
                 return Ok(phase);
@@ -248,13 +286,21 @@ impl Engine {
     pub async fn delete_server(&self, user: &User, server: &ServerName) -> Result<(), DeleteError> {
         self.store
             .write(|transaction| async move {
-                if runs::active(&transaction, user.id, server.as_str()).await?.is_some() {
+                if runs::active(&transaction, user.id, server.as_str())
+                    .await?
+                    .is_some()
+                {
                     let user = orrery_core::UserName::parse(&user.name);
-                    let name = user.map_or_else(|_| server.to_string(), |user| log_name(&user, server));
+                    let name =
+                        user.map_or_else(|_| server.to_string(), |user| log_name(&user, server));
                     return Err(DeleteError::Active(name));
                 }
-                let Some(spawner) = spawners::find(&transaction, user.id, server.as_str()).await? else {
-                    return Err(DeleteError::NoSuchServer { user: user.name.clone(), server: server.to_string() });
+                let Some(spawner) = spawners::find(&transaction, user.id, server.as_str()).await?
+                else {
+                    return Err(DeleteError::NoSuchServer {
+                        user: user.name.clone(),
+                        server: server.to_string(),
+                    });
                 };
                 spawners::delete(&transaction, spawner.id).await?;
                 Ok(())
@@ -263,7 +309,11 @@ impl Engine {
     }
 
     /// Stops a server and removes its row when it has stopped.
-    pub async fn stop_and_delete(&self, user: &User, server: &ServerName) -> Result<StopOutcome, StopError> {
+    pub async fn stop_and_delete(
+        &self,
+        user: &User,
+        server: &ServerName,
+    ) -> Result<StopOutcome, StopError> {
         let outcome = self.stop(user, server).await?;
         let engine = self.clone();
         let (user, server) = (user.clone(), server.clone());
@@ -299,7 +349,11 @@ impl Engine {
         self.stop_and_wait(active, until).await
     }
 
-    pub(super) async fn stop_and_wait(&self, active: Vec<Run>, until: Duration) -> Result<(), StopError> {
+    pub(super) async fn stop_and_wait(
+        &self,
+        active: Vec<Run>,
+        until: Duration,
+    ) -> Result<(), StopError> {
         let end = tokio::time::Instant::now() + until;
         let mut stopping = Vec::with_capacity(active.len());
         for mut run in active {
@@ -317,7 +371,10 @@ impl Engine {
         for run in stopping {
             let left = end.saturating_duration_since(tokio::time::Instant::now());
             if self.wait(RunId(run.id), left).await?.is_active() {
-                return Err(StopError::StillRunning(format!("{}/{}", run.user_name, run.server_name)));
+                return Err(StopError::StillRunning(format!(
+                    "{}/{}",
+                    run.user_name, run.server_name
+                )));
             }
         }
         Ok(())

@@ -53,8 +53,13 @@ impl Engine {
         let now = self.clock.now();
         let until = now + self.settings.lease;
         // Noted before the rows are read: a run that begins meanwhile is in neither list.
-        let with_task: HashSet<i64> =
-            self.tasks.lock().expect("nothing panics under this lock").keys().copied().collect();
+        let with_task: HashSet<i64> = self
+            .tasks
+            .lock()
+            .expect("nothing panics under this lock")
+            .keys()
+            .copied()
+            .collect();
         self.store
             .write(|transaction| async move {
                 runs::extend_leases(&transaction, &self.replica, until).await?;
@@ -115,13 +120,18 @@ impl Engine {
         tracing::error!(server = %course.log_name(), run = %course.run, "{message}");
         if run.phase == Phase::Starting {
             // Its task goes on from there with stopping what may run.
-            if self.begin_stop(run.id, Phase::Starting, Some(&failure)).await? && !self.nudge(run.id) {
+            if self
+                .begin_stop(run.id, Phase::Starting, Some(&failure))
+                .await?
+                && !self.nudge(run.id)
+            {
                 self.launch(course, Entry::Stop);
             }
             return Ok(());
         }
         self.remove_route(&course).await;
-        self.finish(&course, run.phase, Phase::Failed, Some(&failure)).await?;
+        self.finish(&course, run.phase, Phase::Failed, Some(&failure))
+            .await?;
         // A task that still waits for the spawner finds the run ended when it looks.
         self.nudge(run.id);
         Ok(())
@@ -147,7 +157,11 @@ impl Engine {
         self.may_be_queued.store(true, Ordering::Relaxed);
         let limit = u64::from(self.settings.concurrent_spawn_limit);
         let starting = runs::count_in(self.store.read(), &[Phase::Starting]).await?;
-        let free = if limit == 0 { u64::MAX } else { limit.saturating_sub(starting) };
+        let free = if limit == 0 {
+            u64::MAX
+        } else {
+            limit.saturating_sub(starting)
+        };
         if free == 0 {
             return Ok(());
         }
@@ -169,12 +183,19 @@ impl Engine {
                 .write(|transaction| async move {
                     let old = spawners::find_by_id(&transaction, taken.spawner_id).await?;
                     let old_address = old.and_then(|spawner| spawner.server_id);
-                    self.write_turn(&transaction, taken, given, old_address, now).await
+                    self.write_turn(&transaction, taken, given, old_address, now)
+                        .await
                 })
                 .await?;
             if turned {
                 self.hints.wake(run.id);
-                self.launch(course, Entry::Start { token: grant.token, options: run.options.clone() });
+                self.launch(
+                    course,
+                    Entry::Start {
+                        token: grant.token,
+                        options: run.options.clone(),
+                    },
+                );
             }
         }
         Ok(())
@@ -200,7 +221,9 @@ impl Engine {
             let stopped = match runs::list_owned(self.store.read(), &self.replica).await {
                 Ok(active) => {
                     tracing::info!(servers = active.len(), "stopping all servers");
-                    self.stop_and_wait(active, limit).await.map_err(|error| error.to_string())
+                    self.stop_and_wait(active, limit)
+                        .await
+                        .map_err(|error| error.to_string())
                 }
                 Err(error) => Err(error.to_string()),
             };
@@ -210,7 +233,10 @@ impl Engine {
         }
         self.closing.cancel();
         self.tracker.close();
-        if tokio::time::timeout(CLOSING, self.tracker.wait()).await.is_err() {
+        if tokio::time::timeout(CLOSING, self.tracker.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("some tasks of servers did not end in time");
         }
         if let Err(error) = self.flush_activity().await {

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use chrono::NaiveDateTime;
-use orrery_core::phase::{Failure, Phase};
+use orrery_core::phase::{Cause, Failure, Phase};
 use orrery_core::{ServerName, UserName};
+use orrery_store::StoreError;
 use orrery_store::runs::{self, Run};
 use orrery_store::spawners::{self, Spawner};
 use orrery_store::users::User;
-use orrery_store::StoreError;
 use serde_json::Value;
 
 use super::{Engine, ProgressEvent, QueuePlace, RunId, events};
@@ -108,8 +108,13 @@ impl Counts {
 
 impl Engine {
     /// One server of a user, if it has a row.
-    pub async fn view(&self, user: &User, server: &ServerName) -> Result<Option<ServerView>, StoreError> {
-        let Some(spawner) = spawners::find(self.store.read(), user.id, server.as_str()).await? else {
+    pub async fn view(
+        &self,
+        user: &User,
+        server: &ServerName,
+    ) -> Result<Option<ServerView>, StoreError> {
+        let Some(spawner) = spawners::find(self.store.read(), user.id, server.as_str()).await?
+        else {
             return Ok(None);
         };
         let run = runs::latest(self.store.read(), spawner.id).await?;
@@ -129,13 +134,17 @@ impl Engine {
 
     /// The servers of many users, by user id; users without servers have no entry. Two queries for
     /// each few hundred users.
-    pub async fn views_of(&self, users: &[User]) -> Result<HashMap<i32, Vec<ServerView>>, StoreError> {
+    pub async fn views_of(
+        &self,
+        users: &[User],
+    ) -> Result<HashMap<i32, Vec<ServerView>>, StoreError> {
         let ids: Vec<i32> = users.iter().map(|user| user.id).collect();
-        let mut active: HashMap<(i32, String), Run> = runs::active_of_users(self.store.read(), &ids)
-            .await?
-            .into_iter()
-            .filter_map(|run| Some(((run.user_id?, run.server_name.clone()), run)))
-            .collect();
+        let mut active: HashMap<(i32, String), Run> =
+            runs::active_of_users(self.store.read(), &ids)
+                .await?
+                .into_iter()
+                .filter_map(|run| Some(((run.user_id?, run.server_name.clone()), run)))
+                .collect();
         let by_id: HashMap<i32, &User> = users.iter().map(|user| (user.id, user)).collect();
         let mut views: HashMap<i32, Vec<ServerView>> = HashMap::new();
         for spawner in spawners::list_of_users(self.store.read(), &ids).await? {
@@ -169,13 +178,22 @@ impl Engine {
     }
 
     /// The last lines that a server wrote, also after its end while its state is known.
-    pub async fn logs(&self, user: &User, server: &ServerName, lines: usize) -> Result<Vec<String>, StoreError> {
-        let Some(spawner) = spawners::find(self.store.read(), user.id, server.as_str()).await? else {
+    pub async fn logs(
+        &self,
+        user: &User,
+        server: &ServerName,
+        lines: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let Some(spawner) = spawners::find(self.store.read(), user.id, server.as_str()).await?
+        else {
             return Ok(Vec::new());
         };
         if is_empty(&spawner.state) {
             let run = runs::latest(self.store.read(), spawner.id).await?;
-            return Ok(run.and_then(|run| run.failure).map(|failure| failure.log_tail).unwrap_or_default());
+            return Ok(run
+                .and_then(|run| run.failure)
+                .map(|failure| failure.log_tail)
+                .unwrap_or_default());
         }
         Ok(self.log_lines(&spawner.state, lines).await)
     }
@@ -187,7 +205,10 @@ impl Engine {
         run: Option<Run>,
     ) -> Result<Option<ServerView>, StoreError> {
         // Names that no route can carry cannot be served; upstream would not make them either.
-        let (Ok(user_name), Ok(name)) = (UserName::parse(&user.name), ServerName::parse(&spawner.name)) else {
+        let (Ok(user_name), Ok(name)) = (
+            UserName::parse(&user.name),
+            ServerName::parse(&spawner.name),
+        ) else {
             return Ok(None);
         };
         let phase = run.as_ref().map_or(Phase::Stopped, |run| run.phase);
@@ -197,14 +218,22 @@ impl Engine {
         };
         let failure = run
             .as_ref()
-            .filter(|run| run.phase == Phase::Failed)
-            .and_then(|run| run.failure.clone());
+            // A failed start shows why while what may still run of it is being stopped.
+            .filter(|run| matches!(run.phase, Phase::Failed | Phase::Stopping))
+            .and_then(|run| run.failure.clone())
+            .filter(|failure| failure.cause != Cause::Cancelled);
         let progress = run
             .as_ref()
             .filter(|run| matches!(run.phase, Phase::Queued | Phase::Starting | Phase::Failed))
             .map(events::so_far)
             .unwrap_or_default();
-        let object = |value: Value| if value.is_object() { value } else { Value::Object(serde_json::Map::new()) };
+        let object = |value: Value| {
+            if value.is_object() {
+                value
+            } else {
+                Value::Object(serde_json::Map::new())
+            }
+        };
         Ok(Some(ServerView {
             url: self.urls.server(&user_name, &name),
             progress_url: self.urls.progress(&user_name, &name),

@@ -16,7 +16,10 @@ use crate::servers::bench::{Bench, SOON, eventually, named, start, until};
 use crate::servers::fakes::Start;
 
 fn route(target: &str, data: serde_json::Value) -> Route {
-    Route { target: target.to_owned(), data }
+    Route {
+        target: target.to_owned(),
+        data,
+    }
 }
 
 #[tokio::test]
@@ -28,21 +31,43 @@ async fn a_check_makes_every_difference_good() {
         start(&engine, user, "").await;
         until(&engine, user, "", Phase::Ready).await;
     }
-    *bench.spawner.stop_hangs.lock().unwrap() = true;
+    *bench
+        .spawner
+        .stop_hangs
+        .lock()
+        .expect("no panic under a lock") = true;
     engine.stop(&bob, &named("")).await.expect("a stop");
-    eventually("bob's route is gone", || bench.table.target("/user/bob/").is_none()).await;
+    eventually("bob's route is gone", || {
+        bench.table.target("/user/bob/").is_none()
+    })
+    .await;
     let target = bench.table.target("/user/ada/").expect("ada's route");
     {
-        let mut routes = bench.table.routes.lock().unwrap();
-        routes.insert("/".to_owned(), route("http://127.0.0.1:1", json!({"hub": true})));
-        routes.insert("/user/ada/".to_owned(), route("http://127.0.0.1:2", json!({"user": "ada"})));
-        routes.insert("/user/bob/".to_owned(), route("http://127.0.0.1:3", json!({"user": "bob"})));
-        routes.insert("/user/gone/".to_owned(), route("http://127.0.0.1:4", json!({"user": "gone"})));
+        let mut routes = bench.table.routes.lock().expect("no panic under a lock");
+        routes.insert(
+            "/".to_owned(),
+            route("http://127.0.0.1:1", json!({"hub": true})),
+        );
+        routes.insert(
+            "/user/ada/".to_owned(),
+            route("http://127.0.0.1:2", json!({"user": "ada"})),
+        );
+        routes.insert(
+            "/user/bob/".to_owned(),
+            route("http://127.0.0.1:3", json!({"user": "bob"})),
+        );
+        routes.insert(
+            "/user/gone/".to_owned(),
+            route("http://127.0.0.1:4", json!({"user": "gone"})),
+        );
     }
     let changes = bench.keeper().check().await.expect("a check");
     assert_eq!(changes.added, ["/", "/user/ada/"]);
     assert_eq!(changes.deleted, ["/user/gone/"]);
-    assert_eq!(bench.table.target("/").as_deref(), Some("http://127.0.0.1:8081"));
+    assert_eq!(
+        bench.table.target("/").as_deref(),
+        Some("http://127.0.0.1:8081")
+    );
     assert_eq!(bench.table.target("/user/ada/"), Some(target));
     // Bob's server is stopping: its route is its task's to remove.
     assert!(bench.table.target("/user/bob/").is_some());
@@ -53,13 +78,13 @@ async fn a_check_makes_every_difference_good() {
 #[tokio::test]
 async fn the_keeper_comes_back_when_the_proxy_does() {
     let bench = Bench::new(Start::Answers).await;
-    *bench.table.is_away.lock().unwrap() = true;
+    *bench.table.is_away.lock().expect("no panic under a lock") = true;
     let keeper = bench.keeper();
     let running = keeper.clone();
     tokio::spawn(async move { running.run().await });
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!keeper.proxy_is_up());
-    *bench.table.is_away.lock().unwrap() = false;
+    *bench.table.is_away.lock().expect("no panic under a lock") = false;
     keeper.wake();
     eventually("the hub's route", || bench.table.target("/").is_some()).await;
     assert!(keeper.proxy_is_up());
@@ -68,7 +93,13 @@ async fn the_keeper_comes_back_when_the_proxy_does() {
 
 /// A proxy of a few lines of Python, on free ports.
 fn small_proxy(folder: &Path) -> ProxySettings {
-    let free = || std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let free = || {
+        std::net::TcpListener::bind("127.0.0.1:0")
+            .expect("a port")
+            .local_addr()
+            .expect("an address")
+            .port()
+    };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hub/routes/small_proxy.py");
     ProxySettings {
         should_start: true,
@@ -96,16 +127,27 @@ async fn a_table_over_http_adds_tells_and_deletes() {
     let folder = tempfile::tempdir().expect("a folder");
     let settings = small_proxy(folder.path());
     let table = table_of(&settings, "a token");
-    let proxy = ProxyProcess::start(settings.clone(), table.clone()).await.expect("a proxy");
+    let proxy = ProxyProcess::start(settings.clone(), table.clone())
+        .await
+        .expect("a proxy");
     let spec = "/user/ada@x.org/a%20b/";
-    let wanted = route("http://127.0.0.1:4567", json!({"user": "ada@x.org", "server_name": "a b"}));
+    let wanted = route(
+        "http://127.0.0.1:4567",
+        json!({"user": "ada@x.org", "server_name": "a b"}),
+    );
     table.add(spec, &wanted).await.expect("an answer");
     let routes = table.routes().await.expect("routes");
     assert_eq!(routes.get(spec), Some(&wanted));
     table.delete(spec).await.expect("an answer");
-    table.delete(spec).await.expect("a route that is not there is no error");
+    table
+        .delete(spec)
+        .await
+        .expect("a route that is not there is no error");
     assert!(table.routes().await.expect("routes").is_empty());
-    let refused = table_of(&settings, "wrong").routes().await.expect_err("the token is checked");
+    let refused = table_of(&settings, "wrong")
+        .routes()
+        .await
+        .expect_err("the token is checked");
     assert!(refused.why.contains("token"), "{refused}");
     proxy.stop(true).await;
     assert!(!settings.pid_file.exists());
@@ -118,7 +160,9 @@ async fn a_proxy_that_is_killed_is_back_with_its_routes() {
     let folder = tempfile::tempdir().expect("a folder");
     let settings = small_proxy(folder.path());
     let table = table_of(&settings, "a token");
-    let proxy = ProxyProcess::start(settings.clone(), table.clone()).await.expect("a proxy");
+    let proxy = ProxyProcess::start(settings.clone(), table.clone())
+        .await
+        .expect("a proxy");
     let keeper = orrery_hub::routes::Keeper::new(orrery_hub::routes::KeeperParts {
         store: bench.store.clone(),
         table: table.clone(),
@@ -126,7 +170,7 @@ async fn a_proxy_that_is_killed_is_back_with_its_routes() {
         hub_target: "http://127.0.0.1:8081".to_owned(),
         extra_routes: [("/docs/".to_owned(), "http://docs.example".to_owned())].into(),
         base_url: "/".to_owned(),
-        check_interval: Duration::from_secs(60),
+        check_interval: Duration::from_mins(1),
     });
     let running = keeper.clone();
     tokio::spawn(async move { running.run().await });
@@ -141,7 +185,9 @@ async fn a_proxy_that_is_killed_is_back_with_its_routes() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(SOON, looking).await.expect("both routes")
+        tokio::time::timeout(SOON, looking)
+            .await
+            .expect("both routes")
     };
     let first = both(None).await.expect("a process");
     kill(Pid::from_raw(first), Signal::SIGKILL).expect("a process");
@@ -156,19 +202,31 @@ async fn a_hub_that_starts_again_finds_its_proxy() {
     let folder = tempfile::tempdir().expect("a folder");
     let settings = small_proxy(folder.path());
     let table = table_of(&settings, "a token");
-    let first = ProxyProcess::start(settings.clone(), table.clone()).await.expect("a proxy");
+    let first = ProxyProcess::start(settings.clone(), table.clone())
+        .await
+        .expect("a proxy");
     let pid = first.pid();
-    table.add("/", &route("http://127.0.0.1:8081", json!({"hub": true}))).await.expect("an answer");
+    table
+        .add("/", &route("http://127.0.0.1:8081", json!({"hub": true})))
+        .await
+        .expect("an answer");
     first.stop(false).await;
 
-    let second = ProxyProcess::start(settings.clone(), table.clone()).await.expect("the proxy");
+    let second = ProxyProcess::start(settings.clone(), table.clone())
+        .await
+        .expect("the proxy");
     assert_eq!(second.pid(), pid);
     assert_eq!(table.routes().await.expect("routes").len(), 1);
     second.stop(false).await;
 
     // With other options it is another proxy.
-    let changed = ProxySettings { log_level: "debug".to_owned(), ..settings };
-    let third = ProxyProcess::start(changed, table.clone()).await.expect("a proxy");
+    let changed = ProxySettings {
+        log_level: "debug".to_owned(),
+        ..settings
+    };
+    let third = ProxyProcess::start(changed, table.clone())
+        .await
+        .expect("a proxy");
     assert_ne!(third.pid(), pid);
     third.stop(true).await;
 }
@@ -181,25 +239,44 @@ async fn a_proxy_that_cannot_start_is_explained() {
         command: ProxyCommand::Configured(vec!["no-such-proxy".to_owned()]),
         ..settings.clone()
     };
-    let error = ProxyProcess::start(missing, table_of(&settings, "a token")).await.err().expect("an error");
+    let error = ProxyProcess::start(missing, table_of(&settings, "a token"))
+        .await
+        .err()
+        .expect("an error");
     assert!(error.to_string().contains("no-such-proxy"), "{error}");
 
-    let _taken = std::net::TcpListener::bind(("127.0.0.1", settings.port)).expect("the port");
-    let error = ProxyProcess::start(settings.clone(), table_of(&settings, "a token")).await.err().expect("an error");
-    assert!(matches!(&error, ProxyError::Taken { address, .. } if address.ends_with(&settings.port.to_string())), "{error}");
-    drop(_taken);
+    let taken = std::net::TcpListener::bind(("127.0.0.1", settings.port)).expect("the port");
+    let error = ProxyProcess::start(settings.clone(), table_of(&settings, "a token"))
+        .await
+        .err()
+        .expect("an error");
+    assert!(
+        matches!(&error, ProxyError::Taken { address, .. } if address.ends_with(&settings.port.to_string())),
+        "{error}"
+    );
+    drop(taken);
 
-    let first = ProxyProcess::start(settings.clone(), table_of(&settings, "a token")).await.expect("a proxy");
+    let first = ProxyProcess::start(settings.clone(), table_of(&settings, "a token"))
+        .await
+        .expect("a proxy");
     let stranger = ProxySettings {
         token: Secret::new("another"),
         pid_file: folder.path().join("other.pid"),
         ..settings.clone()
     };
-    let error = ProxyProcess::start(stranger, table_of(&settings, "another")).await.err().expect("an error");
+    let error = ProxyProcess::start(stranger, table_of(&settings, "another"))
+        .await
+        .err()
+        .expect("an error");
     assert!(matches!(error, ProxyError::Stranger(_)), "{error}");
     first.stop(true).await;
 
-    let external = ProxySettings { should_start: false, ..settings.clone() };
-    let none = ProxyProcess::start(external, table_of(&settings, "a token")).await.expect("nothing to do");
+    let external = ProxySettings {
+        should_start: false,
+        ..settings.clone()
+    };
+    let none = ProxyProcess::start(external, table_of(&settings, "a token"))
+        .await
+        .expect("nothing to do");
     none.stop(true).await;
 }

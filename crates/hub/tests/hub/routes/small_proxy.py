@@ -40,5 +40,9 @@ class Api(BaseHTTPRequestHandler):
         pass
 
 
-public = ThreadingHTTPServer((options["--ip"], int(options["--port"])), Api)
-ThreadingHTTPServer((options["--api-ip"], int(options["--api-port"])), Api).serve_forever()
+try:
+    public = ThreadingHTTPServer((options["--ip"], int(options["--port"])), Api)
+    api = ThreadingHTTPServer((options["--api-ip"], int(options["--api-port"])), Api)
+except OSError as error:
+    sys.exit(f"the small proxy cannot listen: {error}")
+api.serve_forever()

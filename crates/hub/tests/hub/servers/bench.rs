@@ -31,7 +31,9 @@ impl Bench {
     pub(crate) async fn new(start: Start) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let url = DbUrl::file(folder.path().join("hub.sqlite"));
-        let store = Store::open(&url, StoreOptions::default()).await.expect("a database");
+        let store = Store::open(&url, StoreOptions::default())
+            .await
+            .expect("a database");
         store
             .write(|transaction| async move {
                 let scopes = ["users:activity!user", "access:servers!server"].map(str::to_owned);
@@ -70,7 +72,8 @@ impl Bench {
     pub(crate) async fn user(&self, name: &str) -> User {
         self.store
             .write(|transaction| async move {
-                let role = roles::upsert(&transaction, "user", None, &["self".to_owned()], false).await?;
+                let role =
+                    roles::upsert(&transaction, "user", None, &["self".to_owned()], false).await?;
                 let new = NewUser {
                     name: name.to_owned(),
                     admin: false,
@@ -127,11 +130,18 @@ pub(crate) fn named(name: &str) -> ServerName {
 }
 
 pub(crate) async fn start(engine: &Engine, user: &User, server: &str) -> RunId {
-    engine.start(user, &named(server), StartRequest::default()).await.expect("a start")
+    engine
+        .start(user, &named(server), StartRequest::default())
+        .await
+        .expect("a start")
 }
 
 pub(crate) async fn view(engine: &Engine, user: &User, server: &str) -> ServerView {
-    engine.view(user, &named(server)).await.expect("a database").expect("a server")
+    engine
+        .view(user, &named(server))
+        .await
+        .expect("a database")
+        .expect("a server")
 }
 
 /// Waits until the server stands there, and gives it as it is then.
@@ -145,10 +155,11 @@ pub(crate) async fn until(engine: &Engine, user: &User, server: &str, phase: Pha
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    match tokio::time::timeout(SOON, looking).await {
-        Ok(view) => view,
-        Err(_) => panic!("never became {phase:?}: {:?}", view(engine, user, server).await),
+    if let Ok(view) = tokio::time::timeout(SOON, looking).await {
+        return view;
     }
+    let view = view(engine, user, server).await;
+    panic!("never became {phase:?}: {view:?}")
 }
 
 /// Waits until `condition` holds.
@@ -158,5 +169,8 @@ pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(SOON, looking).await.is_ok(), "never came about: {what}");
+    assert!(
+        tokio::time::timeout(SOON, looking).await.is_ok(),
+        "never came about: {what}"
+    );
 }

@@ -20,15 +20,29 @@ async fn a_server_that_exits_at_once_says_why() {
     let ada = bench.user("ada").await;
     let run = start(&engine, &ada, "").await;
     // Long before `http_timeout`, which is 15 seconds here.
-    assert_eq!(engine.wait(run, Duration::from_secs(5)).await.expect("a phase"), Phase::Failed);
+    assert_eq!(
+        engine
+            .wait(run, Duration::from_secs(5))
+            .await
+            .expect("a phase"),
+        Phase::Failed
+    );
     let failure = view(&engine, &ada, "").await.failure.expect("a failure");
     assert_eq!((failure.cause, failure.exit_code), (Cause::Exited, Some(3)));
-    assert_eq!(failure.log_tail.last().map(String::as_str), Some("cannot go on: no such kernel"));
+    assert_eq!(
+        failure.log_tail.last().map(String::as_str),
+        Some("cannot go on: no such kernel")
+    );
     assert_eq!(failure.message, "The server ended by itself (exit code 3).");
-    assert!(api_tokens::list(bench.store.read(), Owner::User(ada.id)).await.unwrap().is_empty());
+    assert!(
+        api_tokens::list(bench.store.read(), Owner::User(ada.id))
+            .await
+            .expect("a database")
+            .is_empty()
+    );
     assert_eq!(engine.consecutive_failures(), 1);
 
-    *bench.spawner.start.lock().unwrap() = Start::Answers;
+    *bench.spawner.start.lock().expect("no panic under a lock") = Start::Answers;
     start(&engine, &ada, "").await;
     let ready = until(&engine, &ada, "", Phase::Ready).await;
     assert!(ready.failure.is_none());
@@ -37,13 +51,19 @@ async fn a_server_that_exits_at_once_says_why() {
 
 #[tokio::test]
 async fn a_server_that_never_answers_is_ended_after_http_timeout() {
-    for (behaviour, trouble) in [(Start::NeverAnswers, "did not answer"), (Start::AnswersWithErrors, "500")] {
+    for (behaviour, trouble) in [
+        (Start::NeverAnswers, "did not answer"),
+        (Start::AnswersWithErrors, "500"),
+    ] {
         let mut bench = Bench::new(behaviour).await;
         bench.settings.http_timeout = Duration::from_millis(300);
         let engine = bench.life().await;
         let ada = bench.user("ada").await;
         start(&engine, &ada, "").await;
-        let failed = until(&engine, &ada, "", Phase::Failed).await.failure.expect("a failure");
+        let failed = until(&engine, &ada, "", Phase::Failed)
+            .await
+            .failure
+            .expect("a failure");
         assert_eq!(failed.cause, Cause::Unreachable);
         assert!(failed.message.contains(trouble), "{}", failed.message);
         assert_eq!(bench.spawner.running(), 0, "what was started is stopped");
@@ -58,9 +78,16 @@ async fn a_start_that_never_returns_ends_after_start_timeout() {
     let engine = bench.life().await;
     let ada = bench.user("ada").await;
     start(&engine, &ada, "").await;
-    let failed = until(&engine, &ada, "", Phase::Failed).await.failure.expect("a failure");
+    let failed = until(&engine, &ada, "", Phase::Failed)
+        .await
+        .failure
+        .expect("a failure");
     assert_eq!(failed.cause, Cause::Timeout);
-    assert_eq!(bench.spawner.running(), 0, "the half-started server is stopped by its last state");
+    assert_eq!(
+        bench.spawner.running(),
+        0,
+        "the half-started server is stopped by its last state"
+    );
 }
 
 #[tokio::test]
@@ -69,27 +96,62 @@ async fn a_spawner_that_refuses_is_quoted() {
     let engine = bench.life().await;
     let ada = bench.user("ada").await;
     start(&engine, &ada, "").await;
-    let failed = until(&engine, &ada, "", Phase::Failed).await.failure.expect("a failure");
-    assert_eq!((failed.cause, failed.message.as_str()), (Cause::Quota, "No place left."));
-    assert_eq!(engine.consecutive_failures(), 0, "a refusal is not the spawner's failure");
+    let failed = until(&engine, &ada, "", Phase::Failed)
+        .await
+        .failure
+        .expect("a failure");
+    assert_eq!(
+        (failed.cause, failed.message.as_str()),
+        (Cause::Quota, "No place left.")
+    );
+    assert_eq!(
+        engine.consecutive_failures(),
+        0,
+        "a refusal is not the spawner's failure"
+    );
 }
 
 #[tokio::test]
 async fn a_start_can_be_cancelled_wherever_it_stands() {
-    for behaviour in [Start::NeverReturns, Start::NeverReturnsNorTells, Start::NeverAnswers, Start::WaitsForGate] {
+    for behaviour in [
+        Start::NeverReturns,
+        Start::NeverReturnsNorTells,
+        Start::NeverAnswers,
+        Start::WaitsForGate,
+    ] {
         let bench = Bench::new(behaviour).await;
         let engine = bench.life().await;
         let ada = bench.user("ada").await;
         let run = start(&engine, &ada, "").await;
-        eventually("the start", || !bench.spawner.started.lock().unwrap().is_empty()).await;
+        eventually("the start", || {
+            !bench
+                .spawner
+                .started
+                .lock()
+                .expect("no panic under a lock")
+                .is_empty()
+        })
+        .await;
         let begun = std::time::Instant::now();
-        assert_eq!(engine.stop(&ada, &named("")).await.expect("a stop"), StopOutcome::Cancelled(run));
-        assert_eq!(engine.wait(run, AT_ONCE).await.expect("a phase"), Phase::Stopped, "{behaviour:?}");
+        assert_eq!(
+            engine.stop(&ada, &named("")).await.expect("a stop"),
+            StopOutcome::Cancelled(run)
+        );
+        assert_eq!(
+            engine.wait(run, AT_ONCE).await.expect("a phase"),
+            Phase::Stopped,
+            "{behaviour:?}"
+        );
         assert!(begun.elapsed() < AT_ONCE, "{behaviour:?}");
         assert_eq!(bench.spawner.running(), 0, "{behaviour:?}");
         assert!(view(&engine, &ada, "").await.failure.is_none());
-        assert!(api_tokens::list(bench.store.read(), Owner::User(ada.id)).await.unwrap().is_empty());
-        *bench.spawner.start.lock().unwrap() = Start::Answers;
+        assert!(
+            api_tokens::list(bench.store.read(), Owner::User(ada.id))
+                .await
+                .expect("a database")
+                .is_empty()
+        );
+        *bench.spawner.start.lock().expect("no panic under a lock") = Start::Answers;
         start(&engine, &ada, "").await;
         until(&engine, &ada, "", Phase::Ready).await;
     }
@@ -103,13 +165,27 @@ async fn a_stop_that_never_returns_ends_by_its_deadline() {
     let ada = bench.user("ada").await;
     start(&engine, &ada, "").await;
     until(&engine, &ada, "", Phase::Ready).await;
-    *bench.spawner.stop_hangs.lock().unwrap() = true;
+    *bench
+        .spawner
+        .stop_hangs
+        .lock()
+        .expect("no panic under a lock") = true;
     engine.stop(&ada, &named("")).await.expect("a stop");
-    eventually("the route is gone first", || bench.table.target("/user/ada/").is_none()).await;
+    eventually("the route is gone first", || {
+        bench.table.target("/user/ada/").is_none()
+    })
+    .await;
     assert_eq!(view(&engine, &ada, "").await.phase, Phase::Stopping);
-    let failed = until(&engine, &ada, "", Phase::Failed).await.failure.expect("a failure");
+    let failed = until(&engine, &ada, "", Phase::Failed)
+        .await
+        .failure
+        .expect("a failure");
     assert_eq!(failed.cause, Cause::Timeout);
-    *bench.spawner.stop_hangs.lock().unwrap() = false;
+    *bench
+        .spawner
+        .stop_hangs
+        .lock()
+        .expect("no panic under a lock") = false;
     start(&engine, &ada, "").await;
     until(&engine, &ada, "", Phase::Ready).await;
 }
@@ -122,7 +198,11 @@ async fn a_cancelled_start_whose_stop_hangs_ends_too() {
     let ada = bench.user("ada").await;
     let run = start(&engine, &ada, "").await;
     eventually("the start", || bench.spawner.running() == 1).await;
-    *bench.spawner.stop_hangs.lock().unwrap() = true;
+    *bench
+        .spawner
+        .stop_hangs
+        .lock()
+        .expect("no panic under a lock") = true;
     engine.stop(&ada, &named("")).await.expect("a stop");
     let phase = engine.wait(run, SOON).await.expect("a phase");
     assert!(!phase.is_active(), "{phase:?}");
@@ -130,7 +210,11 @@ async fn a_cancelled_start_whose_stop_hangs_ends_too() {
 
 #[tokio::test]
 async fn a_server_that_dies_is_noticed() {
-    for (code, phase) in [(Some(137), Phase::Failed), (Some(0), Phase::Stopped), (None, Phase::Stopped)] {
+    for (code, phase) in [
+        (Some(137), Phase::Failed),
+        (Some(0), Phase::Stopped),
+        (None, Phase::Stopped),
+    ] {
         let bench = Bench::new(Start::Answers).await;
         let engine = bench.life().await;
         let ada = bench.user("ada").await;
@@ -138,9 +222,15 @@ async fn a_server_that_dies_is_noticed() {
         let ready = until(&engine, &ada, "", Phase::Ready).await;
         bench.spawner.kill(&ready.state, code);
         let ended = until(&engine, &ada, "", phase).await;
-        assert_eq!(ended.failure.and_then(|failure| failure.exit_code), code.filter(|code| *code != 0));
+        assert_eq!(
+            ended.failure.and_then(|failure| failure.exit_code),
+            code.filter(|code| *code != 0)
+        );
         assert_eq!(bench.table.target("/user/ada/"), None);
-        let row = spawners::find(bench.store.read(), ada.id, "").await.unwrap().expect("a row");
+        let row = spawners::find(bench.store.read(), ada.id, "")
+            .await
+            .expect("a database")
+            .expect("a row");
         assert_eq!(row.server_id, None);
     }
 }
@@ -154,9 +244,15 @@ async fn a_server_that_died_unnoticed_can_be_started_at_once() {
     let first = start(&engine, &ada, "").await;
     let ready = until(&engine, &ada, "", Phase::Ready).await;
     bench.spawner.kill(&ready.state, Some(1));
-    let second = engine.start(&ada, &named(""), StartRequest::default()).await.expect("a start");
+    let second = engine
+        .start(&ada, &named(""), StartRequest::default())
+        .await
+        .expect("a start");
     assert_ne!(first, second);
-    assert_eq!(engine.wait(second, SOON).await.expect("a phase"), Phase::Ready);
+    assert_eq!(
+        engine.wait(second, SOON).await.expect("a phase"),
+        Phase::Ready
+    );
 }
 
 #[tokio::test]
@@ -167,7 +263,11 @@ async fn a_spawner_that_cannot_tell_ends_nothing() {
     let ada = bench.user("ada").await;
     start(&engine, &ada, "").await;
     until(&engine, &ada, "", Phase::Ready).await;
-    *bench.spawner.poll_hangs.lock().unwrap() = true;
+    *bench
+        .spawner
+        .poll_hangs
+        .lock()
+        .expect("no panic under a lock") = true;
     assert!(engine.poll_now(&ada, &named("")).await.expect("a database"));
     assert!(view(&engine, &ada, "").await.ready());
 }
@@ -186,8 +286,14 @@ async fn an_overdue_phase_is_ended_whatever_its_task_does() {
         })
         .await
         .expect("a deadline");
-    let failed = until(&engine, &ada, "", Phase::Failed).await.failure.expect("a failure");
-    assert_eq!((failed.cause, failed.message.as_str()), (Cause::Timeout, "The server did not start in time."));
+    let failed = until(&engine, &ada, "", Phase::Failed)
+        .await
+        .failure
+        .expect("a failure");
+    assert_eq!(
+        (failed.cause, failed.message.as_str()),
+        (Cause::Timeout, "The server did not start in time.")
+    );
 }
 
 #[tokio::test]
@@ -195,11 +301,11 @@ async fn a_server_becomes_ready_though_the_proxy_is_away() {
     let bench = Bench::new(Start::Answers).await;
     let engine = bench.life().await;
     let ada = bench.user("ada").await;
-    *bench.table.is_away.lock().unwrap() = true;
+    *bench.table.is_away.lock().expect("no panic under a lock") = true;
     start(&engine, &ada, "").await;
     until(&engine, &ada, "", Phase::Ready).await;
     assert_eq!(bench.table.target("/user/ada/"), None);
-    *bench.table.is_away.lock().unwrap() = false;
+    *bench.table.is_away.lock().expect("no panic under a lock") = false;
     bench.keeper().check().await.expect("a check");
     assert!(bench.table.target("/user/ada/").is_some());
 }

@@ -54,8 +54,7 @@ pub(crate) struct FakeSpawner {
 }
 
 struct FakeServer {
-    /// `None` while it runs.
-    exited: Option<Option<i32>>,
+    status: Status,
     listener: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -85,27 +84,35 @@ impl FakeSpawner {
 
     /// A server that something else started; gives its state.
     pub(crate) fn plant(&self) -> Value {
-        json!({ "pid": self.enter(None, None) })
+        json!({ "pid": self.enter(Status::Running, None) })
     }
 
     /// Ends the server of `state` as if it had crashed or left.
     pub(crate) fn kill(&self, state: &Value, code: Option<i32>) {
         let id = id_of(state).expect("a state of this spawner");
-        let mut servers = self.servers.lock().unwrap();
+        let mut servers = self.servers.lock().expect("no panic under a lock");
         let server = servers.get_mut(&id).expect("a server of this spawner");
-        server.exited = Some(code);
+        server.status = Status::Exited(code);
         if let Some(listener) = server.listener.take() {
             listener.abort();
         }
     }
 
     pub(crate) fn running(&self) -> usize {
-        self.servers.lock().unwrap().values().filter(|server| server.exited.is_none()).count()
+        self.servers
+            .lock()
+            .expect("no panic under a lock")
+            .values()
+            .filter(|server| server.status == Status::Running)
+            .count()
     }
 
-    fn enter(&self, exited: Option<Option<i32>>, listener: Option<tokio::task::JoinHandle<()>>) -> i32 {
+    fn enter(&self, status: Status, listener: Option<tokio::task::JoinHandle<()>>) -> i32 {
         let id = self.next.fetch_add(1, Ordering::SeqCst);
-        self.servers.lock().unwrap().insert(id, FakeServer { exited, listener });
+        self.servers
+            .lock()
+            .expect("no panic under a lock")
+            .insert(id, FakeServer { status, listener });
         id
     }
 }
@@ -125,10 +132,16 @@ pub(crate) async fn listen(start: Start) -> (u16, tokio::task::JoinHandle<()>) {
                 silent.push(stream);
                 continue;
             }
-            let status = if start == Start::AnswersWithErrors { "500 No" } else { "200 OK" };
+            let status = if start == Start::AnswersWithErrors {
+                "500 No"
+            } else {
+                "200 OK"
+            };
             let mut request = [0; 4096];
             let _ = stream.read(&mut request).await;
-            let answer = format!("HTTP/1.1 {status}\r\nX-JupyterHub-Version: 6.1.1\r\nContent-Length: 0\r\n\r\n");
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nX-JupyterHub-Version: 6.1.1\r\nContent-Length: 0\r\n\r\n"
+            );
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     });
@@ -138,11 +151,19 @@ pub(crate) async fn listen(start: Start) -> (u16, tokio::task::JoinHandle<()>) {
 #[async_trait]
 impl Spawner for FakeSpawner {
     async fn start(&self, spec: ServerSpec, events: Events) -> Result<Started, Failure> {
-        let start = *self.start.lock().unwrap();
-        self.started.lock().unwrap().push(format!("{}/{}", spec.user, spec.server));
+        let start = *self.start.lock().expect("no panic under a lock");
+        self.started
+            .lock()
+            .expect("no panic under a lock")
+            .push(format!("{}/{}", spec.user, spec.server));
         let environment = spec.environment("127.0.0.1", 1);
-        let environment = environment.into_iter().map(|(name, value)| (name, value.expose().to_owned()));
-        self.environments.lock().unwrap().push(environment.collect());
+        let environment = environment
+            .into_iter()
+            .map(|(name, value)| (name, value.expose().to_owned()));
+        self.environments
+            .lock()
+            .expect("no panic under a lock")
+            .push(environment.collect());
         let now = self.starting.fetch_add(1, Ordering::SeqCst) + 1;
         let _counted = Counted(&self.starting);
         self.most_at_once.fetch_max(now, Ordering::SeqCst);
@@ -154,41 +175,47 @@ impl Spawner for FakeSpawner {
             _ => {}
         }
         let (port, listener) = listen(start).await;
-        let (exited, listener) = match start {
+        let (status, listener) = match start {
             Start::ExitsWith(code) => {
                 listener.abort();
-                (Some(Some(code)), None)
+                (Status::Exited(Some(code)), None)
             }
-            _ => (None, Some(listener)),
+            _ => (Status::Running, Some(listener)),
         };
-        let state = json!({ "pid": self.enter(exited, listener) });
+        let state = json!({ "pid": self.enter(status, listener) });
         events.state(state.clone());
         if start == Start::NeverReturns {
             std::future::pending::<()>().await;
         }
-        Ok(Started { url: format!("http://127.0.0.1:{port}"), state })
-    }
-
-    async fn poll(&self, state: &Value) -> Result<Status, Failure> {
-        if *self.poll_hangs.lock().unwrap() {
-            std::future::pending::<()>().await;
-        }
-        let servers = self.servers.lock().unwrap();
-        Ok(match id_of(state).and_then(|id| servers.get(&id)) {
-            Some(FakeServer { exited: None, .. }) => Status::Running,
-            Some(FakeServer { exited: Some(code), .. }) => Status::Exited(*code),
-            None => Status::Exited(None),
+        Ok(Started {
+            url: format!("http://127.0.0.1:{port}"),
+            state,
         })
     }
 
+    async fn poll(&self, state: &Value) -> Result<Status, Failure> {
+        if *self.poll_hangs.lock().expect("no panic under a lock") {
+            std::future::pending::<()>().await;
+        }
+        let servers = self.servers.lock().expect("no panic under a lock");
+        let known = id_of(state).and_then(|id| servers.get(&id));
+        Ok(known.map_or(Status::Exited(None), |server| server.status))
+    }
+
     async fn stop(&self, state: &Value, _grace: Option<Duration>) -> Result<(), Failure> {
-        if *self.stop_hangs.lock().unwrap() {
+        if *self.stop_hangs.lock().expect("no panic under a lock") {
             std::future::pending::<()>().await;
         }
         if let Some(id) = id_of(state)
-            && let Some(server) = self.servers.lock().unwrap().get_mut(&id)
+            && let Some(server) = self
+                .servers
+                .lock()
+                .expect("no panic under a lock")
+                .get_mut(&id)
         {
-            server.exited.get_or_insert(Some(0));
+            if server.status == Status::Running {
+                server.status = Status::Exited(Some(0));
+            }
             if let Some(listener) = server.listener.take() {
                 listener.abort();
             }
@@ -198,7 +225,10 @@ impl Spawner for FakeSpawner {
 
     async fn logs(&self, _state: &Value, lines: usize) -> Vec<String> {
         let all = ["reading the settings", "cannot go on: no such kernel"];
-        all.iter().skip(all.len().saturating_sub(lines)).map(ToString::to_string).collect()
+        all.iter()
+            .skip(all.len().saturating_sub(lines))
+            .map(ToString::to_string)
+            .collect()
     }
 }
 
@@ -211,12 +241,19 @@ pub(crate) struct FakeTable {
 
 impl FakeTable {
     pub(crate) fn target(&self, spec: &str) -> Option<String> {
-        self.routes.lock().unwrap().get(spec).map(|route| route.target.clone())
+        self.routes
+            .lock()
+            .expect("no panic under a lock")
+            .get(spec)
+            .map(|route| route.target.clone())
     }
 
     fn answer(&self) -> Result<(), RouteError> {
-        if *self.is_away.lock().unwrap() {
-            return Err(RouteError { what: "is away".to_owned(), why: "the test says so".to_owned() });
+        if *self.is_away.lock().expect("no panic under a lock") {
+            return Err(RouteError {
+                what: "is away".to_owned(),
+                why: "the test says so".to_owned(),
+            });
         }
         Ok(())
     }
@@ -226,18 +263,24 @@ impl FakeTable {
 impl RouteTable for FakeTable {
     async fn routes(&self) -> Result<BTreeMap<String, Route>, RouteError> {
         self.answer()?;
-        Ok(self.routes.lock().unwrap().clone())
+        Ok(self.routes.lock().expect("no panic under a lock").clone())
     }
 
     async fn add(&self, spec: &str, route: &Route) -> Result<(), RouteError> {
         self.answer()?;
-        self.routes.lock().unwrap().insert(spec.to_owned(), route.clone());
+        self.routes
+            .lock()
+            .expect("no panic under a lock")
+            .insert(spec.to_owned(), route.clone());
         Ok(())
     }
 
     async fn delete(&self, spec: &str) -> Result<(), RouteError> {
         self.answer()?;
-        self.routes.lock().unwrap().remove(spec);
+        self.routes
+            .lock()
+            .expect("no panic under a lock")
+            .remove(spec);
         Ok(())
     }
 }

@@ -20,15 +20,30 @@ async fn the_queue_is_fair_between_users() {
     }
     start(&engine, &bob, "").await;
     assert_eq!(view(&engine, &ada, "two").await.phase, Phase::Queued);
-    assert_eq!(view(&engine, &bob, "").await.queue, Some(QueuePlace { position: 1, eta_seconds: None }));
-    assert_eq!(view(&engine, &ada, "three").await.queue.map(|place| place.position), Some(3));
+    assert_eq!(
+        view(&engine, &bob, "").await.queue,
+        Some(QueuePlace {
+            position: 1,
+            eta_seconds: None
+        })
+    );
+    assert_eq!(
+        view(&engine, &ada, "three")
+            .await
+            .queue
+            .map(|place| place.position),
+        Some(3)
+    );
     assert_eq!(view(&engine, &bob, "").await.pending(), Some("spawn"));
 
     bench.spawner.gate.add_permits(4);
     for (user, server) in [(&ada, "one"), (&bob, ""), (&ada, "two"), (&ada, "three")] {
         until(&engine, user, server, Phase::Ready).await;
     }
-    assert_eq!(*bench.spawner.started.lock().unwrap(), ["ada/one", "bob/", "ada/two", "ada/three"]);
+    assert_eq!(
+        *bench.spawner.started.lock().expect("no panic under a lock"),
+        ["ada/one", "bob/", "ada/two", "ada/three"]
+    );
     assert_eq!(bench.spawner.most_at_once.load(Ordering::SeqCst), 1);
 }
 
@@ -40,16 +55,34 @@ async fn whoever_waits_is_told_the_place_and_may_leave() {
     let (ada, bob) = (bench.user("ada").await, bench.user("bob").await);
     start(&engine, &ada, "").await;
     let run = start(&engine, &bob, "").await;
-    let events = engine.events(&bob, &named("")).await.expect("a database").expect("a stream");
-    let told: Vec<_> = tokio::time::timeout(SOON, events.take(2).collect()).await.expect("two events");
+    let events = engine
+        .events(&bob, &named(""))
+        .await
+        .expect("a database")
+        .expect("a stream");
+    let told: Vec<_> = tokio::time::timeout(SOON, events.take(2).collect())
+        .await
+        .expect("two events");
     assert_eq!(told[0].message, "Server requested");
-    assert_eq!(told[1].queue, Some(QueuePlace { position: 1, eta_seconds: None }));
+    assert_eq!(
+        told[1].queue,
+        Some(QueuePlace {
+            position: 1,
+            eta_seconds: None
+        })
+    );
 
-    assert_eq!(engine.stop(&bob, &named("")).await.expect("a stop"), StopOutcome::Cancelled(run));
+    assert_eq!(
+        engine.stop(&bob, &named("")).await.expect("a stop"),
+        StopOutcome::Cancelled(run)
+    );
     assert_eq!(view(&engine, &bob, "").await.phase, Phase::Stopped);
     bench.spawner.gate.add_permits(2);
     until(&engine, &ada, "", Phase::Ready).await;
-    assert_eq!(*bench.spawner.started.lock().unwrap(), ["ada/"]);
+    assert_eq!(
+        *bench.spawner.started.lock().expect("no panic under a lock"),
+        ["ada/"]
+    );
 }
 
 #[tokio::test]
@@ -62,7 +95,9 @@ async fn a_crowd_starts_within_the_limit_and_nobody_is_refused() {
         crowd.push(bench.user(&format!("user{number}")).await);
     }
     let server = named("");
-    let requests = crowd.iter().map(|user| engine.start(user, &server, StartRequest::default()));
+    let requests = crowd
+        .iter()
+        .map(|user| engine.start(user, &server, StartRequest::default()));
     for answer in futures_util::future::join_all(requests).await {
         let run = answer.expect("nobody is refused");
         assert_eq!(engine.wait(run, SOON).await.expect("a phase"), Phase::Ready);
@@ -78,11 +113,23 @@ async fn those_who_waited_when_the_hub_went_are_called_by_its_next_life() {
     let (ada, bob) = (bench.user("ada").await, bench.user("bob").await);
     start(&engine, &ada, "").await;
     start(&engine, &bob, "").await;
-    eventually("ada's start", || bench.spawner.started.lock().unwrap().len() == 1).await;
+    eventually("ada's start", || {
+        bench
+            .spawner
+            .started
+            .lock()
+            .expect("no panic under a lock")
+            .len()
+            == 1
+    })
+    .await;
     engine.shutdown(false).await;
     bench.spawner.gate.add_permits(2);
     let engine = bench.life().await;
     until(&engine, &bob, "", Phase::Ready).await;
     // Ada's start was cut off before anything of it was known.
-    assert_eq!(until(&engine, &ada, "", Phase::Failed).await.url, "/user/ada/");
+    assert_eq!(
+        until(&engine, &ada, "", Phase::Failed).await.url,
+        "/user/ada/"
+    );
 }

@@ -16,7 +16,11 @@ use super::bench::{Bench, SOON, eventually, named, start, until, view};
 use super::fakes::{Start, listen};
 
 async fn state_of(bench: &Bench, user: &User) -> Value {
-    spawners::find(bench.store.read(), user.id, "").await.unwrap().map(|row| row.state).unwrap_or_default()
+    spawners::find(bench.store.read(), user.id, "")
+        .await
+        .expect("a database")
+        .map(|row| row.state)
+        .unwrap_or_default()
 }
 
 #[tokio::test]
@@ -26,9 +30,16 @@ async fn a_ready_server_lives_on_and_keeps_its_token_and_route() {
     let ada = bench.user("ada").await;
     let run = start(&first, &ada, "").await;
     until(&first, &ada, "", Phase::Ready).await;
-    let tokens = api_tokens::list(bench.store.read(), Owner::User(ada.id)).await.unwrap();
+    let tokens = api_tokens::list(bench.store.read(), Owner::User(ada.id))
+        .await
+        .expect("a database");
     first.shutdown(false).await;
-    bench.table.routes.lock().unwrap().clear();
+    bench
+        .table
+        .routes
+        .lock()
+        .expect("no panic under a lock")
+        .clear();
 
     let second = bench.idle_engine();
     let found = second.reconcile().await.expect("a database");
@@ -38,7 +49,12 @@ async fn a_ready_server_lives_on_and_keeps_its_token_and_route() {
     assert!(server.ready());
     assert_eq!(server.run, Some(run));
     assert!(bench.table.target("/user/ada/").is_some());
-    assert_eq!(api_tokens::list(bench.store.read(), Owner::User(ada.id)).await.unwrap(), tokens);
+    assert_eq!(
+        api_tokens::list(bench.store.read(), Owner::User(ada.id))
+            .await
+            .expect("a database"),
+        tokens
+    );
     assert_eq!(bench.spawner.running(), 1);
 }
 
@@ -53,9 +69,17 @@ async fn a_server_that_died_meanwhile_is_cleaned() {
     bench.spawner.kill(&state_of(&bench, &ada).await, Some(9));
 
     let second = bench.life().await;
-    let failure = until(&second, &ada, "", Phase::Failed).await.failure.expect("a failure");
+    let failure = until(&second, &ada, "", Phase::Failed)
+        .await
+        .failure
+        .expect("a failure");
     assert_eq!(failure.exit_code, Some(9));
-    assert!(api_tokens::list(bench.store.read(), Owner::User(ada.id)).await.unwrap().is_empty());
+    assert!(
+        api_tokens::list(bench.store.read(), Owner::User(ada.id))
+            .await
+            .expect("a database")
+            .is_empty()
+    );
     start(&second, &ada, "").await;
     until(&second, &ada, "", Phase::Ready).await;
 }
@@ -75,15 +99,22 @@ async fn a_server_that_was_waited_for_becomes_ready() {
     move_to(&bench, address, port).await;
     let second = bench.life().await;
     assert_eq!(second.wait(run, SOON).await.expect("a phase"), Phase::Ready);
-    assert_eq!(bench.table.target("/user/ada/"), Some(format!("http://127.0.0.1:{port}")));
+    assert_eq!(
+        bench.table.target("/user/ada/"),
+        Some(format!("http://127.0.0.1:{port}"))
+    );
 }
 
 async fn wait_for_address(bench: &Bench, user: &User) -> servers::Server {
     let looking = async {
         loop {
-            let row = spawners::find(bench.store.read(), user.id, "").await.unwrap();
+            let row = spawners::find(bench.store.read(), user.id, "")
+                .await
+                .expect("a database");
             if let Some(id) = row.and_then(|row| row.server_id)
-                && let Some(address) = servers::find(bench.store.read(), id).await.unwrap()
+                && let Some(address) = servers::find(bench.store.read(), id)
+                    .await
+                    .expect("a database")
                 && address.port > 0
             {
                 return address;
@@ -91,7 +122,9 @@ async fn wait_for_address(bench: &Bench, user: &User) -> servers::Server {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(SOON, looking).await.expect("an address")
+    tokio::time::timeout(SOON, looking)
+        .await
+        .expect("an address")
 }
 
 async fn move_to(bench: &Bench, address: servers::Server, port: u16) {
@@ -117,18 +150,34 @@ async fn a_start_cut_off_inside_the_spawner_is_cleaned_and_can_be_repeated() {
         let first = bench.life().await;
         let ada = bench.user("ada").await;
         start(&first, &ada, "").await;
-        eventually("the start", || !bench.spawner.started.lock().unwrap().is_empty()).await;
+        eventually("the start", || {
+            !bench
+                .spawner
+                .started
+                .lock()
+                .expect("no panic under a lock")
+                .is_empty()
+        })
+        .await;
         if behaviour == Start::NeverReturns {
             wait_for_state(&bench, &ada).await;
         }
         first.shutdown(false).await;
 
         let second = bench.life().await;
-        let failure = until(&second, &ada, "", Phase::Failed).await.failure.expect("a failure");
+        let failure = until(&second, &ada, "", Phase::Failed)
+            .await
+            .failure
+            .expect("a failure");
         assert_eq!(failure.cause, Cause::Internal, "{behaviour:?}");
         assert_eq!(bench.spawner.running(), 0, "{behaviour:?}");
-        assert!(api_tokens::list(bench.store.read(), Owner::User(ada.id)).await.unwrap().is_empty());
-        *bench.spawner.start.lock().unwrap() = Start::Answers;
+        assert!(
+            api_tokens::list(bench.store.read(), Owner::User(ada.id))
+                .await
+                .expect("a database")
+                .is_empty()
+        );
+        *bench.spawner.start.lock().expect("no panic under a lock") = Start::Answers;
         start(&second, &ada, "").await;
         until(&second, &ada, "", Phase::Ready).await;
     }
@@ -150,12 +199,20 @@ async fn a_stop_that_was_cut_off_goes_on() {
     let ada = bench.user("ada").await;
     start(&first, &ada, "").await;
     until(&first, &ada, "", Phase::Ready).await;
-    *bench.spawner.stop_hangs.lock().unwrap() = true;
+    *bench
+        .spawner
+        .stop_hangs
+        .lock()
+        .expect("no panic under a lock") = true;
     first.stop(&ada, &named("")).await.expect("a stop");
     first.shutdown(false).await;
     assert_eq!(view(&first, &ada, "").await.phase, Phase::Stopping);
 
-    *bench.spawner.stop_hangs.lock().unwrap() = false;
+    *bench
+        .spawner
+        .stop_hangs
+        .lock()
+        .expect("no panic under a lock") = false;
     let second = bench.life().await;
     until(&second, &ada, "", Phase::Stopped).await;
     assert_eq!(bench.spawner.running(), 0);
@@ -167,7 +224,11 @@ async fn upstreams_server(bench: &Bench, user: &User, state: Value, port: u16) {
     bench
         .store
         .write(|transaction| async move {
-            let new = NewSpawner { user_id: user.id, state: state.clone(), ..NewSpawner::default() };
+            let new = NewSpawner {
+                user_id: user.id,
+                state: state.clone(),
+                ..NewSpawner::default()
+            };
             let spawner = spawners::insert(&transaction, &new).await?;
             let address = NewServer {
                 proto: "http".to_owned(),
@@ -193,7 +254,11 @@ async fn upstreams_server(bench: &Bench, user: &User, state: Value, port: u16) {
 async fn servers_that_jupyterhub_left_running_are_taken_over() {
     let mut bench = Bench::new(Start::Answers).await;
     bench.settings.blocked_users = vec!["eve".to_owned()];
-    let (ada, bob, eve) = (bench.user("ada").await, bench.user("bob").await, bench.user("eve").await);
+    let (ada, bob, eve) = (
+        bench.user("ada").await,
+        bench.user("bob").await,
+        bench.user("eve").await,
+    );
     upstreams_server(&bench, &ada, bench.spawner.plant(), 4001).await;
     upstreams_server(&bench, &bob, json!({ "pid": 1 }), 4002).await;
     upstreams_server(&bench, &eve, bench.spawner.plant(), 4003).await;
@@ -204,7 +269,10 @@ async fn servers_that_jupyterhub_left_running_are_taken_over() {
     assert!(view(&engine, &ada, "").await.ready());
     assert_eq!(bench.spawner.running(), 1);
     bench.keeper().check().await.expect("a check");
-    assert_eq!(bench.table.target("/user/ada/").as_deref(), Some("http://127.0.0.1:4001"));
+    assert_eq!(
+        bench.table.target("/user/ada/").as_deref(),
+        Some("http://127.0.0.1:4001")
+    );
     assert_eq!(bench.table.target("/user/eve/"), None);
 }
 
@@ -216,7 +284,7 @@ async fn another_replicas_run_is_left_alone_until_its_lease_ends() {
     start(&engine, &ada, "").await;
     let ready = until(&engine, &ada, "", Phase::Ready).await;
     let run = ready.run.expect("a run");
-    let (now, ahead) = (SystemClock.now(), Duration::from_secs(3600));
+    let (now, ahead) = (SystemClock.now(), Duration::from_hours(1));
     bench
         .store
         .write(|transaction| async move {
@@ -248,7 +316,9 @@ async fn shutting_down_stops_all_servers_when_asked_to() {
         start(&engine, user, "").await;
     }
     until(&engine, &ada, "", Phase::Ready).await;
-    tokio::time::timeout(SOON, engine.shutdown(true)).await.expect("the end");
+    tokio::time::timeout(SOON, engine.shutdown(true))
+        .await
+        .expect("the end");
     assert_eq!(bench.spawner.running(), 0);
     for user in [&ada, &bob] {
         assert_eq!(view(&engine, user, "").await.phase, Phase::Stopped);
