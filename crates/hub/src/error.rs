@@ -86,6 +86,17 @@ impl Error {
                     "The hub cannot reach its database right now. Please try again in a moment.".to_owned(),
                 )
             }
+            Self::Store(error @ orrery_store::StoreError::Lookalike { name, .. }) => {
+                tracing::warn!(%error, "a name was refused");
+                // Not which name is there already: whoever asks may not be allowed to know.
+                (
+                    StatusCode::CONFLICT,
+                    format!(
+                        "The hub's database cannot tell {} from another name. Please ask the administrator.",
+                        orrery_core::escape::for_log(name, 64)
+                    ),
+                )
+            }
             Self::Store(error) => {
                 tracing::error!(%error, "a query failed");
                 (StatusCode::INTERNAL_SERVER_ERROR, String::new())
@@ -136,5 +147,24 @@ impl ErrorBody {
     pub fn json(&self) -> String {
         let message = if self.message.is_empty() { self.status_message() } else { &self.message };
         json!({ "status": self.status.as_u16(), "message": message }).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_looks_like_another_to_the_database_is_a_conflict_and_not_a_failure() {
+        let error = Error::from(orrery_store::StoreError::Lookalike {
+            table: "users",
+            name: "r\u{f3}ot".to_owned(),
+            existing: "root".to_owned(),
+        });
+        let response = error.into_response();
+        let body = response.extensions().get::<ErrorBody>().unwrap();
+        assert_eq!(body.status, StatusCode::CONFLICT);
+        assert!(body.message.contains("ask the administrator"), "{}", body.message);
+        assert!(!body.message.contains("root"), "{}", body.message);
     }
 }

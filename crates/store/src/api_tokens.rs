@@ -223,12 +223,9 @@ pub async fn delete_session(
 
 /// Deletes every token issued to an OAuth client; gives their number.
 pub async fn delete_of_client(connection: &impl ConnectionTrait, client_id: &str) -> Result<u64> {
-    sql::execute(
-        connection,
-        "DELETE FROM api_tokens WHERE client_id = ?",
-        values![client_id],
-    )
-    .await
+    let column = sql::exactly(connection.get_database_backend(), "client_id");
+    let sql = format!("DELETE FROM api_tokens WHERE client_id = ? AND {column} = ?");
+    sql::execute(connection, &sql, values![client_id, client_id]).await
 }
 
 /// Deletes one owner's tokens issued to an OAuth client; gives their number.
@@ -238,7 +235,8 @@ pub async fn delete_of_owner_and_client(
     client_id: &str,
 ) -> Result<u64> {
     let (column, id) = owner.column();
-    let sql = format!("DELETE FROM api_tokens WHERE {column} = ? AND client_id = ?");
+    let client = sql::exactly(connection.get_database_backend(), "client_id");
+    let sql = format!("DELETE FROM api_tokens WHERE {column} = ? AND {client} = ?");
     sql::execute(connection, &sql, values![id, client_id]).await
 }
 

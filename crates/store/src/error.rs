@@ -50,6 +50,20 @@ pub enum StoreError {
     /// A row with the same unique value exists already.
     #[error("a row with the same unique value exists already")]
     Duplicate(#[source] DbErr),
+    /// A name that the database cannot tell from another one, for its collation overlooks case or
+    /// accents (MySQL, MariaDB). Counts as a duplicate.
+    #[error(
+        "{name:?} cannot be kept in {table} beside {existing:?}: the database takes the two for the same \
+         name, for its collation overlooks case or accents"
+    )]
+    Lookalike {
+        /// The table.
+        table: &'static str,
+        /// The new name.
+        name: String,
+        /// The name that is there.
+        existing: String,
+    },
     /// A row that should be referred to does not exist.
     #[error("a row that is referred to does not exist")]
     Reference(#[source] DbErr),
@@ -69,7 +83,7 @@ impl StoreError {
 
     /// Whether a row with the same unique value exists already (answer 409).
     pub fn is_duplicate(&self) -> bool {
-        matches!(self, Self::Duplicate(_))
+        matches!(self, Self::Duplicate(_) | Self::Lookalike { .. })
     }
 
     pub(crate) fn timed_out(what: &str, limit: Duration) -> Self {

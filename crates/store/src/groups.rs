@@ -53,10 +53,11 @@ from_row!(Member { group_id, id, name });
 
 /// Finds a group by name.
 pub async fn find(connection: &impl ConnectionTrait, name: &str) -> Result<Option<Group>> {
-    sql::one(
+    sql::one_exact(
         connection,
         "SELECT * FROM \"groups\" WHERE name = ?",
         values![name],
+        |row: &Group| row.name == name,
     )
     .await
 }
@@ -99,11 +100,8 @@ pub async fn insert(
     name: &str,
     properties: &Value,
 ) -> Result<Group> {
-    let columns = vec![
-        ("name", name.into()),
-        ("properties", json::dict(properties)),
-    ];
-    let id = sql::insert_upstream(connection, "groups", columns).await?;
+    let columns = vec![("properties", json::dict(properties))];
+    let id = sql::insert_unique(connection, "groups", ("name", name), columns).await?;
     Ok(Group {
         id,
         name: name.to_owned(),

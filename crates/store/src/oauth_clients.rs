@@ -66,10 +66,11 @@ pub async fn find(
     connection: &impl ConnectionTrait,
     identifier: &str,
 ) -> Result<Option<OauthClient>> {
-    sql::one(
+    sql::one_exact(
         connection,
         "SELECT * FROM oauth_clients WHERE identifier = ?",
         values![identifier],
+        |row: &OauthClient| row.identifier == identifier,
     )
     .await
 }
@@ -82,6 +83,20 @@ pub async fn list(connection: &impl ConnectionTrait) -> Result<Vec<OauthClient>>
         vec![],
     )
     .await
+}
+
+/// Adds a client; a `client_id` that exists is an error ([`StoreError::is_duplicate`]).
+///
+/// [`StoreError::is_duplicate`]: crate::StoreError::is_duplicate
+pub async fn insert(connection: &impl ConnectionTrait, new: &NewOauthClient) -> Result<i32> {
+    let columns = vec![
+        ("description", new.description.as_str().into()),
+        ("secret", new.secret.as_str().into()),
+        ("redirect_uri", new.redirect_uri.as_str().into()),
+        ("allowed_scopes", json::list(&new.allowed_scopes)),
+    ];
+    let key = ("identifier", new.identifier.as_str());
+    sql::insert_unique(connection, "oauth_clients", key, columns).await
 }
 
 /// Adds the client, or gives the client of that `client_id` these values.
@@ -109,6 +124,9 @@ pub async fn upsert(
 
 /// Deletes a client, its tokens and its codes.
 pub async fn delete(connection: &impl ConnectionTrait, identifier: &str) -> Result<bool> {
+    if find(connection, identifier).await?.is_none() {
+        return Ok(false);
+    }
     for table in ["api_tokens", "oauth_codes"] {
         let sql = format!("DELETE FROM {table} WHERE client_id = ?");
         sql::execute(connection, &sql, values![identifier]).await?;

@@ -142,10 +142,11 @@ pub const DEFAULT_ROLES: [(&str, &str, &[&str]); 4] = [
 
 /// Finds a role by name.
 pub async fn find(connection: &impl ConnectionTrait, name: &str) -> Result<Option<Role>> {
-    sql::one(
+    sql::one_exact(
         connection,
         "SELECT * FROM roles WHERE name = ?",
         values![name],
+        |row: &Role| row.name == name,
     )
     .await
 }

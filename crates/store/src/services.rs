@@ -119,10 +119,11 @@ impl sea_orm::FromQueryResult for Service {
 
 /// Finds a service by name.
 pub async fn find(connection: &impl ConnectionTrait, name: &str) -> Result<Option<Service>> {
-    sql::one(
+    sql::one_exact(
         connection,
         "SELECT * FROM services WHERE name = ?",
         values![name],
+        |row: &Service| row.fields.name == name,
     )
     .await
 }
@@ -142,10 +143,11 @@ pub async fn find_by_client(
     connection: &impl ConnectionTrait,
     oauth_client_id: &str,
 ) -> Result<Option<Service>> {
-    sql::one(
+    sql::one_exact(
         connection,
         "SELECT * FROM services WHERE oauth_client_id = ?",
         values![oauth_client_id],
+        |row: &Service| row.fields.oauth_client_id.as_deref() == Some(oauth_client_id),
     )
     .await
 }
@@ -157,7 +159,10 @@ pub async fn list(connection: &impl ConnectionTrait) -> Result<Vec<Service>> {
 
 /// Adds a service.
 pub async fn insert(connection: &impl ConnectionTrait, fields: &ServiceFields) -> Result<Service> {
-    let id = sql::insert_upstream(connection, "services", columns(fields)).await?;
+    let mut columns = columns(fields);
+    columns.retain(|(name, _)| *name != "name");
+    let key = ("name", fields.name.as_str());
+    let id = sql::insert_unique(connection, "services", key, columns).await?;
     Ok(Service {
         id,
         fields: fields.clone(),

@@ -100,10 +100,11 @@ pub async fn find(
     user_id: i32,
     name: &str,
 ) -> Result<Option<Spawner>> {
-    sql::one(
+    sql::one_exact(
         connection,
         "SELECT * FROM spawners WHERE user_id = ? AND name = ? ORDER BY id",
         values![user_id, name],
+        |row: &Spawner| row.name == name,
     )
     .await
 }
@@ -123,10 +124,11 @@ pub async fn find_by_client(
     connection: &impl ConnectionTrait,
     oauth_client_id: &str,
 ) -> Result<Option<Spawner>> {
-    sql::one(
+    sql::one_exact(
         connection,
         "SELECT * FROM spawners WHERE oauth_client_id = ?",
         values![oauth_client_id],
+        |row: &Spawner| row.oauth_client_id.as_deref() == Some(oauth_client_id),
     )
     .await
 }

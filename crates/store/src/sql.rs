@@ -109,16 +109,72 @@ pub(crate) async fn insert_upstream(
         .map_err(|_| StoreError::Corrupt(format!("an id of {table} is out of range")))
 }
 
+/// Inserts a row whose `key` is unique, as [`insert_upstream`] does.
+/// [`StoreError::Lookalike`] where only the database takes the key for that of another row.
+pub(crate) async fn insert_unique(
+    connection: &impl ConnectionTrait,
+    table: &'static str,
+    key: (&str, &str),
+    mut columns: Vec<(&str, Value)>,
+) -> Result<i32> {
+    columns.insert(0, (key.0, key.1.into()));
+    match insert_upstream(connection, table, columns).await {
+        Err(error) => Err(explain(connection, table, key, error).await),
+        done => done,
+    }
+}
+
+/// What a failed write of a unique key is to be called.
+pub(crate) async fn explain(
+    connection: &impl ConnectionTrait,
+    table: &'static str,
+    key: (&str, &str),
+    error: StoreError,
+) -> StoreError {
+    if !error.is_duplicate() || connection.get_database_backend() != DbBackend::MySql {
+        return error;
+    }
+    match check_spelling(connection, table, key).await {
+        Err(lookalike @ StoreError::Lookalike { .. }) => lookalike,
+        _ => error,
+    }
+}
+
+/// Refuses a key that the database takes for that of an existing row although they differ.
+async fn check_spelling(
+    connection: &impl ConnectionTrait,
+    table: &'static str,
+    (key, name): (&str, &str),
+) -> Result<()> {
+    let sql = format!("SELECT \"{key}\" AS existing FROM \"{table}\" WHERE \"{key}\" = ?");
+    for row in rows(connection, &sql, values![name]).await? {
+        let existing: String = row.try_get("", "existing")?;
+        if existing != name {
+            return Err(StoreError::Lookalike {
+                table,
+                name: name.to_owned(),
+                existing,
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Inserts a row, or gives the row with the same `key` these values, in one statement, so that two
-/// replicas may do it at once. Gives the row's id.
+/// replicas may do it at once. Gives the row's id. A row of another spelling, which MySQL would take
+/// for the same, is left as it is: [`StoreError::Lookalike`].
 pub(crate) async fn upsert(
     connection: &impl ConnectionTrait,
-    table: &str,
+    table: &'static str,
     key: (&str, &str),
     columns: Vec<(&str, Value)>,
 ) -> Result<i32> {
-    let (key, key_value) = key;
     let is_mysql = connection.get_database_backend() == DbBackend::MySql;
+    if is_mysql {
+        check_spelling(connection, table, key).await?;
+    }
+    let unique = key;
+    let (key, key_value) = key;
     let names: Vec<_> = columns
         .iter()
         .map(|(name, _)| format!("\"{name}\""))
@@ -147,6 +203,10 @@ pub(crate) async fn upsert(
     let mut values = values![key_value];
     values.extend(columns.into_iter().map(|(_, value)| value));
     execute(connection, &sql, values).await?;
+    if is_mysql {
+        // Another transaction may have added its spelling in between; the caller rolls back.
+        check_spelling(connection, table, unique).await?;
+    }
     let sql = format!("SELECT id FROM \"{table}\" WHERE \"{key}\" = ?");
     let row = rows(connection, &sql, values![key_value])
         .await?
@@ -210,6 +270,27 @@ pub(crate) async fn one<T: FromQueryResult>(
         .query_one_raw(statement(connection, sql, values))
         .await?;
     Ok(row.map(|row| T::from_query_result(&row, "")).transpose()?)
+}
+
+/// The first row of a query that `is_exact` says is the one asked for. MySQL's usual collations overlook
+/// case and accents, so `WHERE name = ?` finds `josé` where `jose` was asked for: whatever is looked
+/// up by a text goes through here, or through [`exactly`].
+pub(crate) async fn one_exact<T: FromQueryResult>(
+    connection: &impl ConnectionTrait,
+    sql: &str,
+    values: Vec<Value>,
+    is_exact: impl Fn(&T) -> bool + Send,
+) -> Result<Option<T>> {
+    let found: Vec<T> = all(connection, sql, values).await?;
+    Ok(found.into_iter().find(is_exact))
+}
+
+/// A text column as something that is compared byte by byte in every database.
+pub(crate) fn exactly(backend: DbBackend, column: &str) -> String {
+    match backend {
+        DbBackend::MySql => format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY)"),
+        _ => column.to_owned(),
+    }
 }
 
 /// The number in the column `n` of a query's only row.

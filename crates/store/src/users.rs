@@ -3,7 +3,7 @@
 use std::fmt;
 
 use chrono::NaiveDateTime;
-use sea_orm::{ConnectionTrait, Value as SqlValue};
+use sea_orm::{ConnectionTrait, DbBackend, Value as SqlValue};
 use serde_json::Value;
 
 use crate::{
@@ -147,10 +147,11 @@ pub enum UserSort {
 
 /// Finds a user by name.
 pub async fn find(connection: &impl ConnectionTrait, name: &str) -> Result<Option<User>> {
-    sql::one(
+    sql::one_exact(
         connection,
         "SELECT * FROM users WHERE name = ?",
         values![name],
+        |row: &User| row.name == name,
     )
     .await
 }
@@ -189,7 +190,7 @@ pub async fn find_many(connection: &impl ConnectionTrait, ids: &[i32]) -> Result
 
 /// One page of users.
 pub async fn list(connection: &impl ConnectionTrait, query: &UserQuery) -> Result<Vec<User>> {
-    let (condition, mut values) = condition(query);
+    let (condition, mut values) = condition(connection.get_database_backend(), query);
     let column = match query.sort {
         UserSort::Id => "u.id",
         UserSort::Name => "u.name",
@@ -213,7 +214,7 @@ pub async fn list(connection: &impl ConnectionTrait, query: &UserQuery) -> Resul
 
 /// How many users `query` has without its offset and limit.
 pub async fn count(connection: &impl ConnectionTrait, query: &UserQuery) -> Result<u64> {
-    let (condition, values) = condition(query);
+    let (condition, values) = condition(connection.get_database_backend(), query);
     let sql = format!("SELECT COUNT(*) AS n FROM users u WHERE {condition}");
     sql::count(connection, &sql, values).await
 }
@@ -231,16 +232,17 @@ pub async fn count_active_since(
     .await
 }
 
-/// Adds a user. [`StoreError::Duplicate`](crate::StoreError::Duplicate) if the name is taken.
+/// Adds a user. [`StoreError::Duplicate`](crate::StoreError::Duplicate) if the name is taken,
+/// [`StoreError::Lookalike`](crate::StoreError::Lookalike) if only the database takes it for another.
 pub async fn insert(connection: &impl ConnectionTrait, new: &NewUser) -> Result<User> {
     let created = time::truncate(new.created);
     let columns = vec![
-        ("name", new.name.as_str().into()),
         ("admin", new.admin.into()),
         ("created", created.into()),
         ("cookie_id", new.cookie_id.as_str().into()),
     ];
-    let id = sql::insert_upstream(connection, "users", columns).await?;
+    let key = ("name", new.name.as_str());
+    let id = sql::insert_unique(connection, "users", key, columns).await?;
     Ok(User {
         id,
         name: new.name.clone(),
@@ -285,7 +287,15 @@ pub async fn update(
     if let Some(user_info) = &changes.user_info {
         columns.push(("user_info", json::dict(user_info)));
     }
-    sql::update(connection, "users", id, columns).await
+    match (
+        sql::update(connection, "users", id, columns).await,
+        &changes.name,
+    ) {
+        (Err(error), Some(name)) => {
+            Err(sql::explain(connection, "users", ("name", name), error).await)
+        }
+        (done, _) => done,
+    }
 }
 
 /// Moves `last_activity` forward for many users at once; earlier times than the known change nothing.
@@ -344,7 +354,7 @@ pub async fn delete(connection: &impl ConnectionTrait, id: i32) -> Result<bool> 
     Ok(sql::execute(connection, "DELETE FROM users WHERE id = ?", values![id]).await? > 0)
 }
 
-fn condition(query: &UserQuery) -> (String, Vec<SqlValue>) {
+fn condition(backend: DbBackend, query: &UserQuery) -> (String, Vec<SqlValue>) {
     let mut parts = vec!["1 = 1".to_owned()];
     let mut values = Vec::new();
     if let Some(filter) = query.name_filter.as_deref().filter(|text| !text.is_empty()) {
@@ -370,13 +380,18 @@ fn condition(query: &UserQuery) -> (String, Vec<SqlValue>) {
     if let Some(visible) = &query.visible {
         let mut either = Vec::new();
         if !visible.users.is_empty() {
-            either.push(format!("u.name IN ({})", marks(visible.users.len())));
+            either.push(format!(
+                "{} IN ({})",
+                sql::exactly(backend, "u.name"),
+                marks(visible.users.len())
+            ));
             values.extend(visible.users.iter().map(|name| name.as_str().into()));
         }
         if !visible.groups.is_empty() {
             either.push(format!(
                 "EXISTS (SELECT 1 FROM user_group_map m JOIN \"groups\" g ON g.id = m.group_id \
-                 WHERE m.user_id = u.id AND g.name IN ({}))",
+                 WHERE m.user_id = u.id AND {} IN ({}))",
+                sql::exactly(backend, "g.name"),
                 marks(visible.groups.len())
             ));
             values.extend(visible.groups.iter().map(|name| name.as_str().into()));
