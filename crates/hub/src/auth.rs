@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::body::HttpBody as _;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -35,8 +36,10 @@ use crate::state::AppState;
 /// The name of the cookie that logs in to the hub, as upstream's.
 pub const LOGIN_COOKIE: &str = "jupyterhub-hub-login";
 
-/// The largest form whose `_xsrf` field is looked for.
-const MAX_FORM: usize = MAX_BODY;
+/// The largest form that somebody may send who is not logged in, in bytes: a login.
+const MAX_STRANGERS_FORM: usize = 64 * 1024;
+/// The longest pause within a body.
+const BODY_PAUSE: Duration = Duration::from_secs(30);
 
 /// How much of a refused body is read away, in bytes, and how long at most.
 const MAX_DISCARDED: usize = 128 * 1024 * 1024;
@@ -73,7 +76,21 @@ pub async fn bound(State(_): State<AppState>, request: Request, next: Next) -> R
     if !is_known {
         return Error::new(StatusCode::METHOD_NOT_ALLOWED, "").into_response();
     }
-    next.run(request).await
+    next.run(request.map(without_long_pauses)).await
+}
+
+/// The same body, broken off when its sender stops for too long.
+fn without_long_pauses(body: Body) -> Body {
+    if body.is_end_stream() {
+        return body;
+    }
+    Body::from_stream(futures_util::stream::unfold(Some(body.into_data_stream()), async |chunks| {
+        let mut chunks = chunks?;
+        match tokio::time::timeout(BODY_PAUSE, chunks.next()).await {
+            Ok(chunk) => Some((chunk?, Some(chunks))),
+            Err(_) => Some((Err(axum::Error::new(std::io::Error::from(std::io::ErrorKind::TimedOut))), None)),
+        }
+    }))
 }
 
 /// Reads away what is refused, up to a limit: a client that is still sending when the connection
@@ -225,7 +242,10 @@ async fn check_xsrf(requester: &Requester, parts: &axum::http::request::Parts, b
     };
     let (sent, body) = match from_header.or_else(from_query) {
         Some(sent) => (Some(sent), body),
-        None => xsrf_in_form(&parts.headers, body).await?,
+        None => {
+            let limit = if requester.identity.is_some() { MAX_BODY } else { MAX_STRANGERS_FORM };
+            xsrf_in_form(&parts.headers, body, limit).await?
+        }
     };
     let Some(sent) = sent else {
         return Err(Error::forbidden(format!("'_xsrf' argument missing from {}", parts.method)));
@@ -238,7 +258,7 @@ async fn check_xsrf(requester: &Requester, parts: &axum::http::request::Parts, b
 }
 
 /// Reads a form to find its `_xsrf` field, and hands the same body on.
-async fn xsrf_in_form(headers: &HeaderMap, body: Body) -> Result<(Option<String>, Body)> {
+async fn xsrf_in_form(headers: &HeaderMap, body: Body, limit: usize) -> Result<(Option<String>, Body)> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_form = content_type.starts_with("application/x-www-form-urlencoded");
     let boundary = content_type
@@ -248,7 +268,7 @@ async fn xsrf_in_form(headers: &HeaderMap, body: Body) -> Result<(Option<String>
     if !is_form && boundary.is_none() {
         return Ok((None, body));
     }
-    let bytes = axum::body::to_bytes(body, MAX_FORM).await.map_err(|_| {
+    let bytes = axum::body::to_bytes(body, limit).await.map_err(|_| {
         Error::new(StatusCode::PAYLOAD_TOO_LARGE, "The form is too large, or it was not sent completely.")
     })?;
     let found = match boundary {

@@ -1,9 +1,14 @@
 //! Reads `multipart/form-data` that is in memory already (RFC 7578).
 
 use bytes::Bytes;
+use memchr::memmem;
 
-/// Parts read at most.
+/// Parts looked at, understood or not.
 const MAX_PARTS: usize = 1000;
+/// The longest boundary of RFC 2046.
+const MAX_BOUNDARY: usize = 70;
+/// The longest head of a part.
+const MAX_HEAD: usize = 8 * 1024;
 
 /// One field of a form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,30 +23,42 @@ pub struct Field {
     pub content: Bytes,
 }
 
-/// The fields of `body`, in order. Parts that are not understood are left out.
+/// The fields of `body`, in order. Parts that are not understood are left out. The work grows with
+/// the body's length and nothing else, whatever stands in it.
 pub fn fields(body: &Bytes, boundary: &str) -> Vec<Field> {
-    let delimiter = [b"--", boundary.as_bytes()].concat();
-    let mut fields = Vec::new();
-    let Some(mut at) = find(body, &delimiter, 0).map(|at| at + delimiter.len()) else {
-        return fields;
+    if boundary.is_empty() || boundary.len() > MAX_BOUNDARY {
+        return Vec::new();
+    }
+    let delimiter = [b"\r\n--", boundary.as_bytes()].concat();
+    let between = memmem::Finder::new(&delimiter);
+    // The first delimiter begins the body, without the line end before it.
+    let Some(mut at) = body.starts_with(&delimiter[2..]).then_some(delimiter.len() - 2) else {
+        return Vec::new();
     };
-    let inner = [b"\r\n", delimiter.as_slice()].concat();
-    while fields.len() < MAX_PARTS && body.get(at..at + 2) == Some(b"\r\n") {
+    let mut fields = Vec::new();
+    for _ in 0..MAX_PARTS {
+        if body.get(at..at + 2) != Some(b"\r\n") {
+            break;
+        }
         let start = at + 2;
-        let Some(end) = find(body, &inner, start.saturating_sub(2)) else {
+        // A part without head or content may end with the line end that began it.
+        let Some(found) = between.find(&body[at..]) else {
             break;
         };
-        if let Some(field) = field(body, start, end) {
+        let end = at + found;
+        if end > start
+            && let Some(field) = field(&body.slice(start..end))
+        {
             fields.push(field);
         }
-        at = end + inner.len();
+        at = end + delimiter.len();
     }
     fields
 }
 
-fn field(body: &Bytes, start: usize, end: usize) -> Option<Field> {
-    let head_end = find(body, b"\r\n\r\n", start).filter(|at| *at <= end)?;
-    let head = std::str::from_utf8(body.get(start..head_end)?).ok()?;
+fn field(part: &Bytes) -> Option<Field> {
+    let head_end = memmem::find(part.get(..part.len().min(MAX_HEAD))?, b"\r\n\r\n")?;
+    let head = std::str::from_utf8(part.get(..head_end)?).ok()?;
     let (mut name, mut file_name, mut content_type) = (None, None, None);
     for line in head.split("\r\n") {
         let (key, value) = line.split_once(':')?;
@@ -54,20 +71,25 @@ fn field(body: &Bytes, start: usize, end: usize) -> Option<Field> {
             _ => {}
         }
     }
-    let content = body.slice((head_end + 4).min(end)..end);
+    let content = part.slice(head_end + 4..);
     Some(Field { name: name?, file_name, content_type, content })
 }
 
-/// A quoted parameter; browsers write `"` in it as `%22`.
+/// A parameter, quoted or bare. Browsers write `"` in it as `%22`; a semicolon in quotes is part of it.
 fn parameter(value: &str, name: &str) -> Option<String> {
-    value.split(';').skip(1).find_map(|part| {
-        let (key, value) = part.split_once('=')?;
-        (key.trim() == name).then(|| value.trim().trim_matches('"').replace("%22", "\""))
-    })
-}
-
-fn find(haystack: &[u8], needle: &[u8], from: usize) -> Option<usize> {
-    haystack.get(from..)?.windows(needle.len()).position(|window| window == needle).map(|at| at + from)
+    let mut rest = value.split_once(';')?.1;
+    loop {
+        let (key, after) = rest.split_once('=')?;
+        let after = after.trim_start();
+        let (text, next) = match after.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            None => after.split_once(';').map_or((after, ""), |(text, _)| (text, &after[text.len()..])),
+        };
+        if key.trim().eq_ignore_ascii_case(name) {
+            return Some(text.trim().replace("%22", "\""));
+        }
+        rest = next.trim_start().strip_prefix(';').unwrap_or(next.trim_start());
+    }
 }
 
 #[cfg(test)]
@@ -87,6 +109,26 @@ mod tests {
         assert_eq!(fields[1].file_name.as_deref(), Some("a.txt"));
         assert_eq!(fields[1].content, "line\r\n--y");
         assert_eq!(fields[2].content, "");
+    }
+
+    #[test]
+    fn a_semicolon_in_a_file_name_stays() {
+        let body = Bytes::from_static(
+            b"--x\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a;b.txt\"\r\n\r\nv\r\n--x--",
+        );
+        let fields = fields(&body, "x");
+        assert_eq!((fields[0].name.as_str(), fields[0].file_name.as_deref()), ("f", Some("a;b.txt")));
+    }
+
+    /// Each of these once took minutes: parts without heads, and boundaries as long as the body.
+    #[test]
+    fn hostile_bodies_are_read_in_linear_time() {
+        let many = Bytes::from("--x".to_owned() + &"\r\n--x".repeat(2_000_000));
+        assert_eq!(fields(&many, "x"), []);
+        let long = "y".repeat(60_000);
+        assert_eq!(fields(&Bytes::from(format!("--{long}\r\n").repeat(160)), &long), []);
+        let headless = Bytes::from("--x".to_owned() + &"\r\na\r\n--x".repeat(1_000_000));
+        assert_eq!(fields(&headless, "x"), []);
     }
 
     #[test]

@@ -198,6 +198,13 @@ async fn write_services(transaction: &impl ConnectionTrait, config: &Config, url
     for spec in &config.hub.services {
         write_service(transaction, spec, urls).await?;
     }
+    // A token alone makes a service, which roles may name.
+    for (_, name) in &config.hub.service_tokens.0 {
+        if services::find(transaction, name).await?.is_none() {
+            let fields = ServiceFields { name: name.clone(), from_config: true, ..ServiceFields::default() };
+            services::insert(transaction, &fields).await?;
+        }
+    }
     Ok(())
 }
 

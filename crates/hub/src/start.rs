@@ -143,13 +143,6 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         routes: routes.clone(),
         replica: format!("{hostname}:{}", config.hub_address().port),
     });
-    let oauth_no_confirm = config
-        .hub
-        .services
-        .iter()
-        .filter(|service| service.oauth_no_confirm)
-        .map(|service| service.oauth_client_id.clone())
-        .collect();
     let started = clock.now();
     let state = HubState {
         signer: Signer::new(&secret),
@@ -164,7 +157,6 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         templates,
         throttle: Throttle::default(),
         known: KnownCache::default(),
-        oauth_no_confirm,
         proxy_token,
         stop: CancellationToken::new(),
         cleanup: crate::api::Cleanup::default(),

@@ -1,6 +1,5 @@
 //! What all handlers share. Nothing in it is truth: that stands in the database.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,8 +51,6 @@ pub struct HubState {
     pub throttle: Throttle,
     /// Requesters whose credentials were checked.
     pub known: KnownCache,
-    /// OAuth clients that need no confirmation.
-    pub oauth_no_confirm: BTreeSet<String>,
     /// The token for the proxy's API.
     pub proxy_token: Secret,
     /// Asked to stop: by a signal or by the API.

@@ -6,6 +6,8 @@ mod api;
 mod pages;
 #[path = "hub/routes.rs"]
 mod routes;
+#[path = "hub/security.rs"]
+mod security;
 #[path = "hub/servers.rs"]
 mod servers;
 #[path = "hub/test_hub.rs"]

@@ -106,7 +106,9 @@ async fn delete(
     hub.store
         .write(|transaction| async move {
             services::delete(&transaction, service.id).await?;
-            if let Some(client) = &service.fields.oauth_client_id {
+            if let Some(client) = &service.fields.oauth_client_id
+                && services::find_by_client(&transaction, client).await?.is_none()
+            {
                 oauth_clients::delete(&transaction, client).await?;
             }
             Ok::<_, StoreError>(())
@@ -319,7 +321,8 @@ impl NewService {
         now: NaiveDateTime,
     ) -> Result<Service, StoreError> {
         if let Some(client) = &self.client {
-            oauth_clients::upsert(transaction, client).await?;
+            // Somebody else's client must not be taken over.
+            oauth_clients::insert(transaction, client).await?;
         }
         let service = services::insert(transaction, &self.fields).await?;
         if self.fields.admin

@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 use super::body::JsonBody;
 use super::path::PathUser;
 use super::{models, python};
+use super::users::has_admin_rights;
 use crate::auth::{self, AUTHENTICATE_TIMEOUT, Asking, Identity, Requester, throttle};
 use crate::error::{Error, Result};
 use crate::router::{Needs, Routes};
@@ -139,6 +140,10 @@ async fn create(
         )));
     };
     let is_own = matches!(&requester.identity, Identity::User(asking) if asking.id == user.id);
+    if user.admin && !is_own && !has_admin_rights(&requester.identity, &requester.scopes) {
+        // A token of theirs could do all that they may.
+        return Err(Error::forbidden("Only admins can make tokens for other admins"));
+    }
     let wish = Wish::read(&hub, &body)?;
     let note = wish.note.unwrap_or_else(|| {
         let by = if is_own {
@@ -391,7 +396,7 @@ async fn by_password(
     if username.len() + password.len() > MAX_FIELD {
         return Ok(None);
     }
-    let keys = throttle::keys(&hub.rules.normalizer().normalize(username), address);
+    let keys = throttle::keys(&hub.rules.normalizer().normalize(username.trim()), address);
     if let Some(wait) = hub.throttle.wait(&keys, hub.clock.now()) {
         let seconds = wait.max(Duration::from_secs(1)).as_secs();
         let error = Error::new(

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::arguments::Arguments;
 use super::body::{self, JsonBody};
 use super::path::PathUser;
-use super::users::{USER_FIELDS, is_admin};
+use super::users::{USER_FIELDS, check_name_is_free_for, is_admin};
 use super::{SLOW_STOP, user_models};
 use crate::auth::{Asking, people};
 use crate::error::{Error, Result};
@@ -85,6 +85,7 @@ async fn create(
             super::users::shown_name(&name)
         ))
     })?;
+    check_name_is_free_for(&hub, &requester, valid.as_str())?;
     let now = hub.clock.now();
     let valid = &valid;
     let created = hub
@@ -137,6 +138,9 @@ async fn edit(
         }
         if admin == Some(true) {
             return Err(Error::forbidden("Only admins can grant admin permissions"));
+        }
+        if let Some(name) = &new_name {
+            check_name_is_free_for(&hub, &requester, name.as_str())?;
         }
     }
     for field in ["groups", "roles", "auth_state"] {
@@ -199,6 +203,9 @@ async fn delete(
 ) -> Result<StatusCode> {
     if user.name == requester.name() {
         return Err(Error::bad_request("Cannot delete yourself!"));
+    }
+    if user.admin && !is_admin(&requester) {
+        return Err(Error::forbidden("Only admins can delete other admins"));
     }
     let stopping = || {
         Error::bad_request(format!(

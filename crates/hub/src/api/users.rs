@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use orrery_core::UserName;
 use orrery_core::escape::for_log;
-use orrery_core::scopes::{Access, Scope};
+use orrery_core::scopes::{Access, Scope, ScopeSet, roles};
 use orrery_store::StoreError;
 use orrery_store::users::{self, UserQuery, UserSort, UserState, Visible};
 use serde_json::{Value, json};
@@ -161,6 +161,9 @@ async fn create(
         )));
     }
     let names = valid_names(&hub, &body::texts(Some(&usernames), "usernames")?)?;
+    for name in &names {
+        check_name_is_free_for(&hub, &requester, name.as_str())?;
+    }
     let now = hub.clock.now();
     let names = &names;
     let created = hub
@@ -222,11 +225,32 @@ pub(super) fn shown_name(name: &str) -> String {
     }
 }
 
-/// Whether the requester is an administrator, or a service with their rights.
+/// Whether the requester is an administrator, or a service with their rights, and uses credentials
+/// that are not limited to less: only they may do what makes somebody as strong as they are.
 pub(super) fn is_admin(requester: &Requester) -> bool {
-    match &requester.identity {
-        Some(Identity::User(user)) => user.admin,
-        Some(Identity::Service(service)) => service.fields.admin,
-        None => false,
+    requester.identity.as_ref().is_some_and(|identity| has_admin_rights(identity, &requester.scopes))
+}
+
+/// See [`is_admin`]. A service that was given every scope of the role `admin` counts as well.
+pub(super) fn has_admin_rights(identity: &Identity, scopes: &ScopeSet) -> bool {
+    let is_named = match identity {
+        Identity::User(user) => user.admin,
+        Identity::Service(service) => service.fields.admin,
+    };
+    scopes.has(Scope::AdminUsers)
+        && (is_named
+            || roles::default_roles()
+                .iter()
+                .filter(|role| role.name == "admin")
+                .flat_map(|role| &role.scopes)
+                .filter_map(|scope| Scope::parse(scope))
+                .all(|scope| scopes.has(scope)))
+}
+
+/// Refuses a name that the configuration makes an administrator's, unless an administrator gives it.
+pub(super) fn check_name_is_free_for(hub: &AppState, requester: &Requester, name: &str) -> Result<()> {
+    if hub.rules.admin_users().contains(name) && !is_admin(requester) {
+        return Err(Error::forbidden("Only admins can give the name of an admin"));
     }
+    Ok(())
 }

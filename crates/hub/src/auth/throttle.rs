@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::NaiveDateTime;
+use sha2::{Digest as _, Sha256};
 
 /// Failures are forgotten after this long without a further one.
 const MEMORY: Duration = Duration::from_secs(15 * 60);
@@ -15,12 +16,12 @@ const MAX_KEYS: usize = 20_000;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
     /// One name from one address: somebody guesses, or has forgotten.
-    UserAt(String, String),
-    /// One address, whatever the names. Many people may share it.
-    Address(String),
+    UserAt(Digest, Digest),
+    /// One address, whatever the names. Many people may share it, so its waits stay short.
+    Address(Digest),
     /// One name, from wherever. Its waits stay short: whoever guesses from many places must not be
     /// able to keep the name's owner out.
-    User(String),
+    User(Digest),
 }
 
 impl Key {
@@ -28,19 +29,20 @@ impl Key {
     fn limits(&self) -> (u32, Duration) {
         match self {
             Self::UserAt(..) => (5, Duration::from_secs(60)),
-            Self::Address(_) => (30, Duration::from_secs(60)),
-            Self::User(_) => (30, Duration::from_secs(2)),
+            Self::Address(_) => (30, Duration::from_secs(2)),
+            Self::User(_) => (30, Duration::from_secs(5)),
         }
     }
 }
 
-/// The keys of a login.
+/// A name or address in little memory, however long it was.
+type Digest = [u8; 32];
+
+/// The keys of a login; `user` is the normalised name.
 pub fn keys(user: &str, address: &str) -> [Key; 3] {
-    [
-        Key::UserAt(user.to_owned(), address.to_owned()),
-        Key::Address(address.to_owned()),
-        Key::User(user.to_owned()),
-    ]
+    let user = Sha256::digest(user).into();
+    let address = Sha256::digest(address).into();
+    [Key::UserAt(user, address), Key::Address(address), Key::User(user)]
 }
 
 /// Counts failed logins by key.
@@ -142,7 +144,7 @@ mod tests {
         for number in 0..200 {
             throttle.failed(&keys("ada", &format!("198.51.100.{number}")), at(0));
         }
-        assert_eq!(throttle.wait(&keys("ada", "192.0.2.1"), at(0)), Some(Duration::from_secs(2)));
+        assert_eq!(throttle.wait(&keys("ada", "192.0.2.1"), at(0)), Some(Duration::from_secs(5)));
         assert_eq!(throttle.wait(&keys("bob", "192.0.2.1"), at(0)), None);
     }
 
@@ -150,7 +152,7 @@ mod tests {
     fn memory_is_bounded() {
         let throttle = Throttle::default();
         for number in 0..(MAX_KEYS as i64 + 10) {
-            throttle.failed(&[Key::Address(number.to_string())], at(number / 1000));
+            throttle.failed(&keys("", &number.to_string())[1..2], at(number / 1000));
         }
         assert!(throttle.failures.lock().expect("not poisoned").len() <= MAX_KEYS);
     }

@@ -60,10 +60,9 @@ pub fn is_needed(method: &Method, headers: &HeaderMap, is_api: bool) -> bool {
     }
     let mode = headers.get("sec-fetch-mode").map_or("unspecified", |mode| mode.to_str().unwrap_or(""));
     let same_origin = headers.get("sec-fetch-site").is_some_and(|site| site == "same-origin");
-    let read_only = *method == Method::GET;
-    !(mode == "websocket"
-        || (read_only && matches!(mode, "navigate" | "unspecified"))
-        || (read_only && mode == "no-cors" && same_origin))
+    let opened_or_embedded =
+        matches!(mode, "navigate" | "unspecified" | "websocket") || (mode == "no-cors" && same_origin);
+    !(*method == Method::GET && opened_or_embedded)
 }
 
 #[cfg(test)]
@@ -81,7 +80,7 @@ mod tests {
     #[test]
     fn every_way_of_writing_needs_a_token_and_reading_pages_does_not() {
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
-            for mode in ["navigate", "cors", "no-cors", "same-origin", "bogus"] {
+            for mode in ["navigate", "cors", "no-cors", "same-origin", "websocket", "bogus"] {
                 for site in ["same-origin", "cross-site", "none"] {
                     let sent = headers(&[("sec-fetch-mode", mode), ("sec-fetch-site", site)]);
                     assert!(is_needed(&method, &sent, true), "{method} {mode} {site}");

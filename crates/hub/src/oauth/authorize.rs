@@ -9,10 +9,11 @@ use axum::response::{Html, IntoResponse as _, Response};
 use minijinja::context;
 use orrery_core::escape::for_log;
 use orrery_core::scopes::{Client, Scope, Target};
+use orrery_core::{ServerName, UserName};
 use orrery_store::oauth_clients::{self, OauthClient};
 use orrery_store::oauth_codes::{self, NewOauthCode};
 use orrery_store::users::User;
-use orrery_store::{api_tokens, roles};
+use orrery_store::{api_tokens, roles, services};
 use subtle::ConstantTimeEq as _;
 
 use super::{CODE_LIFETIME, description, required_scopes, resolve};
@@ -52,7 +53,7 @@ pub(super) async fn ask(
         Ok(request) => request,
         Err(redirect) => return Ok(redirect),
     };
-    check_access(&requester, &request).await?;
+    check_access(&hub, &requester, &request).await?;
     let allowed = allowed_scopes(&hub, &user, &request).await?;
     if !needs_confirmation(&hub, &user, &request, &allowed).await? {
         return give_code(&hub, &requester, &user, request, allowed).await;
@@ -90,7 +91,7 @@ pub(super) async fn confirm(
         Ok(request) => request,
         Err(redirect) => return Ok(redirect),
     };
-    check_access(&requester, &request).await?;
+    check_access(&hub, &requester, &request).await?;
     let chosen: BTreeSet<String> = form_urlencoded::parse(&body)
         .filter(|(key, _)| key == "scopes")
         .map(|(_, value)| value.into_owned())
@@ -204,9 +205,19 @@ async fn named_scopes(hub: &AppState, mut asked: BTreeSet<String>) -> Result<Opt
 }
 
 /// Whether the person may use the server or service at all.
-async fn check_access(requester: &Requester, request: &Authorization) -> Result<()> {
+async fn check_access(hub: &AppState, requester: &Requester, request: &Authorization) -> Result<()> {
     let (scope, target) = match &request.behind {
-        Client::Server { user, server } => (Scope::AccessServers, Target::Server { user, server }),
+        Client::Server { user, server } => {
+            // A client leads to its own server and nowhere else, whatever its row says.
+            let is_its_own = UserName::parse(user).ok().zip(ServerName::parse(server).ok()).is_some_and(
+                |(user, server)| path_of(&request.redirect_uri).starts_with(&hub.urls.server(&user, &server)),
+            );
+            if !is_its_own {
+                tracing::error!(client = %request.client.identifier, "an OAuth client leads away from its server");
+                return Err(Error::forbidden("This application leads away from its own server."));
+            }
+            (Scope::AccessServers, Target::Server { user, server })
+        }
         Client::Service(name) => (Scope::AccessServices, Target::Service(name)),
         Client::Hub | Client::Orphan => {
             tracing::error!(client = %request.client.identifier, "an OAuth client has neither server nor service");
@@ -218,6 +229,14 @@ async fn check_access(requester: &Requester, request: &Authorization) -> Result<
     }
     tracing::warn!(user = requester.name(), client = %request.client.identifier, "access refused");
     Err(Error::forbidden(format!("You do not have permission to access {}", description(&request.client))))
+}
+
+/// The path of an address, which may be a path alone.
+fn path_of(address: &str) -> &str {
+    match address.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
+        None => address,
+    }
 }
 
 /// Of what was asked for, what the user holds.
@@ -243,9 +262,15 @@ async fn needs_confirmation(
     request: &Authorization,
     scopes: &BTreeSet<String>,
 ) -> Result<bool> {
-    let is_own = matches!(&request.behind, Client::Server { user: owner, .. } if *owner == user.name);
-    if is_own || hub.oauth_no_confirm.contains(&request.client.identifier) {
-        return Ok(false);
+    match &request.behind {
+        Client::Server { user: owner, .. } if *owner == user.name => return Ok(false),
+        Client::Service(name) => {
+            let service = services::find(hub.store.read(), name).await?;
+            if service.is_some_and(|service| service.fields.oauth_no_confirm == Some(true)) {
+                return Ok(false);
+            }
+        }
+        _ => {}
     }
     let now = hub.clock.now();
     let agreed: BTreeSet<String> = api_tokens::list(hub.store.read(), api_tokens::Owner::User(user.id))

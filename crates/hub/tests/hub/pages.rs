@@ -12,7 +12,7 @@ use orrery_hub::config::FormReading;
 use crate::test_hub::{Answer, PASSWORD, PATIENCE, TestHub};
 
 /// One person's browser.
-struct Browser<'a> {
+pub(crate) struct Browser<'a> {
     hub: &'a TestHub,
     cookies: Mutex<BTreeMap<String, String>>,
 }
@@ -25,7 +25,7 @@ impl<'a> Browser<'a> {
         }
     }
 
-    async fn of(hub: &'a TestHub, name: &str) -> Self {
+    pub(crate) async fn of(hub: &'a TestHub, name: &str) -> Self {
         let browser = Self::new(hub);
         browser.get("/hub/login").await;
         let answer = browser
@@ -38,7 +38,19 @@ impl<'a> Browser<'a> {
         browser
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    /// The value of a cookie.
+    pub(crate) fn cookie(&self, name: &str) -> Option<String> {
+        self.cookies.lock().expect("no panics").get(name).cloned()
+    }
+
+    /// All cookies, as a browser sends them.
+    pub(crate) fn cookie_header(&self) -> String {
+        let cookies = self.cookies.lock().expect("no panics");
+        let pairs: Vec<String> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        pairs.join("; ")
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, "text/html", None).await
     }
 
