@@ -1,10 +1,12 @@
 //! The bodies that pass through: streamed, never collected.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,12 +22,22 @@ use crate::{
 /// A request's body on its way to the server.
 pub(crate) enum RequestBody {
     Empty,
-    Stream {
-        incoming: Incoming,
-        /// Data that a client sends shows that the route is in use.
-        route: Arc<Route>,
-    },
+    Stream(Upload),
 }
+
+pub(crate) struct Upload {
+    /// Taken out at the end.
+    incoming: Option<Incoming>,
+    /// Data that a client sends shows that the route is in use.
+    route: Arc<Route>,
+    /// Whether the client sends without being asked to, or has been asked to.
+    is_coming: bool,
+}
+
+/// How much of a body that nobody wants is read away, in bytes, and how long at most: a client that
+/// is still sending when its connection closes sees only that it broke, and never the answer.
+const MOST_DISCARDED: u64 = 1 << 30;
+const DISCARD_LIMIT: Duration = Duration::from_secs(30);
 
 /// A response's body on its way to the client. When it is dropped the exchange is over.
 pub(crate) struct ResponseBody {
@@ -67,6 +79,43 @@ impl ResponseBody {
     }
 }
 
+impl RequestBody {
+    /// `is_expected`: the client waits for `100 Continue` before it sends.
+    pub(crate) fn new(incoming: Incoming, route: Arc<Route>, is_expected: bool) -> Self {
+        if incoming.is_end_stream() {
+            return Self::Empty;
+        }
+        Self::Stream(Upload {
+            incoming: Some(incoming),
+            route,
+            is_coming: !is_expected,
+        })
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let incoming = self.incoming.take();
+        if let Some(incoming) = incoming.filter(|body| self.is_coming && !body.is_end_stream()) {
+            tokio::task::spawn_local(discard(incoming));
+        }
+    }
+}
+
+/// Reads a body away, up to a limit.
+async fn discard(mut incoming: Incoming) {
+    let reading = async {
+        let mut discarded = 0;
+        while discarded < MOST_DISCARDED
+            && let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx)).await
+        {
+            discarded += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+    };
+    // Beyond the limit the connection closes, whatever the client sees.
+    let _ = tokio::time::timeout(DISCARD_LIMIT, reading).await;
+}
+
 impl Streamed {
     pub(crate) fn new(
         incoming: Incoming,
@@ -96,10 +145,16 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             RequestBody::Empty => Poll::Ready(None),
-            RequestBody::Stream { incoming, route } => {
+            RequestBody::Stream(upload) => {
+                let Some(incoming) = &mut upload.incoming else {
+                    return Poll::Ready(None);
+                };
+                upload.is_coming = true;
                 let frame = Pin::new(incoming).poll_frame(cx);
-                if let Poll::Ready(Some(Ok(_))) = &frame {
-                    route.touch();
+                match &frame {
+                    Poll::Ready(Some(Ok(_))) => upload.route.touch(),
+                    Poll::Ready(None | Some(Err(_))) => upload.incoming = None,
+                    Poll::Pending => {}
                 }
                 frame
             }
@@ -109,14 +164,20 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Stream { incoming, .. } => incoming.is_end_stream(),
+            RequestBody::Stream(upload) => {
+                let incoming = upload.incoming.as_ref();
+                incoming.is_none_or(Body::is_end_stream)
+            }
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
-            RequestBody::Stream { incoming, .. } => incoming.size_hint(),
+            RequestBody::Stream(upload) => {
+                let incoming = upload.incoming.as_ref();
+                incoming.map_or(SizeHint::with_exact(0), Body::size_hint)
+            }
         }
     }
 }

@@ -1,11 +1,16 @@
 //! A request's way: look up its route, send it to the server, pass the answer back.
 
-use std::{convert::Infallible, rc::Rc, sync::atomic::Ordering, time::Instant};
+use std::{
+    convert::Infallible,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use http::{
     HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE},
+    header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, UPGRADE},
     request::Parts,
     uri::PathAndQuery,
 };
@@ -78,14 +83,8 @@ async fn forward(
         .flatten();
     prepare_head(client, &mut parts, &found, websocket)?;
     let route = found.route;
-    let body = if body.is_end_stream() {
-        RequestBody::Empty
-    } else {
-        RequestBody::Stream {
-            incoming: body,
-            route: route.clone(),
-        }
-    };
+    let is_expected = parts.headers.contains_key(EXPECT);
+    let body = RequestBody::new(body, Arc::clone(&route), is_expected);
     let pool = &client.worker.pool;
     let sent = pool.send(&route.target.upstream, Request::from_parts(parts, body));
     let (mut response, sender) = sent.await.map_err(Fault::Upstream)?;

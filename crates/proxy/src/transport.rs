@@ -31,6 +31,22 @@ pub(crate) struct Transport {
     scan: Option<HeadScan>,
     /// Only with `--timeout` or `--proxy-timeout`.
     quiet: Option<Box<Quiet>>,
+    /// What a server does not take.
+    refusal: Refusal,
+}
+
+/// A server may answer before it has read a request, and close: 413 to a large upload, say. The next
+/// write then fails while the answer waits to be read, and hyper, which knows only that the
+/// connection broke, would never read it. So on connections to servers a failed write is no failure:
+/// what is written goes nowhere from then on, and reading finds the answer or the end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// A failed write is told at once.
+    Told,
+    /// A failed write will not be told.
+    Awaited,
+    /// There was one.
+    Came,
 }
 
 /// Ends a connection on which nothing is read or written for a time.
@@ -50,6 +66,7 @@ impl Transport {
             stream,
             scan: Some(HeadScan::new(flags)),
             quiet: quiet_limit.map(|limit| Box::new(Quiet::new(limit))),
+            refusal: Refusal::Told,
         }
     }
 
@@ -59,6 +76,7 @@ impl Transport {
             stream,
             scan: None,
             quiet: quiet_limit.map(|limit| Box::new(Quiet::new(limit))),
+            refusal: Refusal::Awaited,
         }
     }
 
@@ -71,6 +89,21 @@ impl Transport {
     fn note_write<T>(&self, result: &Poll<io::Result<T>>) {
         if let Some(scan) = &self.scan {
             scan.flags().set_write_blocked(result.is_pending());
+        }
+    }
+
+    /// Lets `length` bytes go nowhere when the server does not take them.
+    fn note_refusal(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
+        match result {
+            Poll::Ready(Err(error)) if self.refusal == Refusal::Awaited && is_refusal(&error) => {
+                self.refusal = Refusal::Came;
+                Poll::Ready(Ok(length))
+            }
+            other => other,
         }
     }
 
@@ -95,6 +128,13 @@ impl Transport {
             ),
         )))
     }
+}
+
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 impl Quiet {
@@ -135,8 +175,12 @@ impl AsyncWrite for Transport {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        if this.refusal == Refusal::Came {
+            return Poll::Ready(Ok(buf.len()));
+        }
         let result = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.note_write(&result);
+        let result = this.note_refusal(result, buf.len());
         this.poll_quiet(cx, result)
     }
 
@@ -146,8 +190,13 @@ impl AsyncWrite for Transport {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        let length = bufs.iter().map(|piece| piece.len()).sum();
+        if this.refusal == Refusal::Came {
+            return Poll::Ready(Ok(length));
+        }
         let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.note_write(&result);
+        let result = this.note_refusal(result, length);
         this.poll_quiet(cx, result)
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use orrery_proxy::Options;
-use support::{Origin, Proxy, Raw, TOKEN, eventually, raw_exchange};
+use support::{Origin, Proxy, Raw, TOKEN, eventually, hasty_origin, raw_exchange};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 // === Forwarding ===
@@ -164,6 +164,73 @@ async fn bodies_stream_in_both_directions() {
         long.len()
     );
     assert_eq!(proxy.raw(&request).await.text().len(), long.len());
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_an_upload_arrives() {
+    let url = hasty_origin().await;
+    let proxy = Proxy::start(Options {
+        default_target: Some(url),
+        ..Options::default()
+    })
+    .await;
+    let length = 50_000_000;
+    let request = format!(
+        "POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{}",
+        "x".repeat(length)
+    );
+    // As a client does that reads no answer before it has sent everything.
+    for _ in 0..5 {
+        let address = proxy.address();
+        let request = request.clone();
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            let limit = Some(Duration::from_secs(20));
+            stream.set_write_timeout(limit).unwrap();
+            stream.set_read_timeout(limit).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).unwrap();
+            String::from_utf8(answer.to_vec()).unwrap()
+        });
+        assert_eq!(answer.await.unwrap(), "HTTP/1.1 413");
+    }
+    // And as one that reads meanwhile.
+    let answer = proxy.raw(&request).await;
+    assert_eq!((answer.status, answer.text().as_str()), (413, "too much"));
+}
+
+#[tokio::test]
+async fn a_body_is_taken_no_faster_than_its_server_takes_it() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::with_root(&origin).await;
+    let address = proxy.address();
+    // The origin reads nothing: what the proxy takes is in its memory or in the sockets' buffers.
+    let sent = tokio::task::spawn_blocking(move || {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        let head = b"POST /hang HTTP/1.1\r\nHost: h\r\nContent-Length: 150000000\r\n\r\n";
+        stream.write_all(head).unwrap();
+        stream
+            .set_write_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
+        let piece = vec![b'x'; 1 << 20];
+        let mut sent = 0;
+        while sent < 150_000_000
+            && let Ok(length) = stream.write(&piece)
+        {
+            sent += length;
+        }
+        sent
+    });
+    let sent = sent.await.unwrap();
+    assert!(sent < 32 << 20, "{sent} bytes were taken");
+
+    let body = "x".repeat(150_000_000);
+    let request = format!(
+        "POST /read HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert_eq!(proxy.raw(&request).await.text(), "read");
 }
 
 #[tokio::test]

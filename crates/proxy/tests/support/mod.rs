@@ -522,3 +522,18 @@ fn text(content: &str) -> Body {
     let body = Full::new(Bytes::from(content.to_owned()));
     body.map_err(|never: Infallible| match never {}).boxed()
 }
+
+/// A server that answers as soon as it has a head, and closes without reading the body.
+pub(crate) async fn hasty_origin() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 16];
+            stream.read_exact(&mut head).await.unwrap();
+            let answer = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 8\r\nConnection: close\r\n\r\ntoo much";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    url
+}
