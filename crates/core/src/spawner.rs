@@ -10,6 +10,10 @@ use tokio::sync::mpsc;
 use crate::phase::{Cause, Failure};
 use crate::{Secret, ServerName, UserName};
 
+/// The variable by which a running server tells which run it is. Its value is a mark that no other
+/// run has, on this database or another; see [`Spawner::find`].
+pub const RUN_VARIABLE: &str = "ORRERY_RUN";
+
 /// Everything a spawner is told of the server it starts.
 #[derive(Clone)]
 pub struct ServerSpec {
@@ -152,6 +156,17 @@ pub trait Spawner: Send + Sync + 'static {
     /// it is gone. A second call, or one for a server already gone, is no error. `None` lets the
     /// spawner's own timeouts hold.
     async fn stop(&self, state: &Value, grace: Option<Duration>) -> Result<(), Failure>;
+
+    /// Looks for a server that runs though no state of it was kept: the hub was killed, or stopped
+    /// listening, after the server began and before [`Event::State`] was in the database. `mark` is the
+    /// value of [`RUN_VARIABLE`] that the server's environment had.
+    ///
+    /// Called when a run without a state is ended. The hub passes what is found to `stop`, like any
+    /// other state. A spawner whose `start` reports its state before anything can run need not
+    /// implement this. An error means that nobody knows.
+    async fn find(&self, _mark: &str) -> Result<Option<Value>, Failure> {
+        Ok(None)
+    }
 
     /// The last lines that the server wrote, oldest first, at most `lines`; also after its end.
     async fn logs(&self, state: &Value, lines: usize) -> Vec<String>;

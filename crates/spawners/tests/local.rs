@@ -573,3 +573,28 @@ async fn a_hundred_servers_start_at_once_each_on_a_port_of_its_own() {
         site.spawner.stop(&one.state, None).await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_server_whose_state_was_lost_is_found_by_its_mark_and_can_be_stopped() {
+    let site = Site::new();
+    let mark = format!("7-{}", std::process::id());
+    let with_mark = |spec: &mut ServerSpec| {
+        spec.environment
+            .insert("ORRERY_RUN".to_owned(), Secret::new(mark.as_str()));
+    };
+    // The child has the mark too, and must not be taken for the server.
+    let script = "sleep 60 & echo ready; wait";
+    let started = site
+        .start_with(&["sh", "-c", script], with_mark)
+        .await
+        .unwrap();
+    site.said(&started.state, "ready").await;
+    // As another life of the hub does: without any memory of its own.
+    let later = Site::new();
+    let found = later.spawner.find(&mark).await.unwrap().unwrap();
+    assert_eq!(pid(&found), pid(&started.state));
+    assert_eq!(found["start_time"], started.state["start_time"]);
+    assert_eq!(later.spawner.find(&mark[..mark.len() - 1]).await.unwrap(), None);
+    later.spawner.stop(&found, None).await.unwrap();
+    assert_eq!(later.spawner.find(&mark).await.unwrap(), None);
+}

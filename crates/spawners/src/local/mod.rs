@@ -16,7 +16,9 @@ use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use orrery_core::Secret;
 use orrery_core::phase::{Cause, Failure};
-use orrery_core::spawner::{Events, ServerSpec, Spawner, Started, Status, spawner_failure};
+use orrery_core::spawner::{
+    Events, RUN_VARIABLE, ServerSpec, Spawner, Started, Status, spawner_failure,
+};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -147,6 +149,17 @@ impl Spawner for Simple {
             "The server's process {} does not end, not even by force.",
             process.pid()
         )))
+    }
+
+    async fn find(&self, mark: &str) -> Result<Option<Value>, Failure> {
+        let mark = mark.to_owned();
+        let found = tokio::task::spawn_blocking(move || Process::find(RUN_VARIABLE, &mark))
+            .await
+            .map_err(|error| spawner_failure(format!("The search broke off: {error}.")))?
+            .map_err(|error| {
+                spawner_failure(format!("The processes cannot be looked through: {error}."))
+            })?;
+        Ok(found.map(|process| process.state("")))
     }
 
     async fn logs(&self, state: &Value, lines: usize) -> Vec<String> {

@@ -1,7 +1,9 @@
 //! A process as the hub remembers it: its id and when it began.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -26,6 +28,7 @@ pub(super) struct Process {
 /// What `/proc/<pid>/stat` says.
 struct Stat {
     state: char,
+    parent: i32,
     group: i32,
     start_time: u64,
 }
@@ -54,6 +57,36 @@ impl State {
 }
 
 impl Process {
+    /// The running process of our own user that was started with `variable` set to `value`. Its
+    /// children mostly inherit that: of several, the first that none of the others started.
+    pub(super) fn find(variable: &str, value: &str) -> io::Result<Option<Self>> {
+        let wanted = format!("{variable}={value}");
+        let own_user = fs::metadata("/proc/self")?.uid();
+        let mut found: HashMap<i32, Stat> = HashMap::new();
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            // A process that ends meanwhile is none that is looked for.
+            if pid > 1
+                && entry.metadata().is_ok_and(|data| data.uid() == own_user)
+                && was_given(pid, wanted.as_bytes())
+                && let Some(stat) = Stat::read(pid)
+                && !matches!(stat.state, 'Z' | 'X')
+            {
+                found.insert(pid, stat);
+            }
+        }
+        Ok(found
+            .iter()
+            .filter(|(_, stat)| !found.contains_key(&stat.parent))
+            .min_by_key(|(pid, stat)| (stat.start_time, **pid))
+            .map(|(pid, stat)| Self {
+                pid: *pid,
+                start_time: Some(stat.start_time),
+            }))
+    }
+
     /// The running or just ended process `pid`, which must not have been waited for.
     pub(super) fn of_child(pid: i32) -> Self {
         Self {
@@ -125,14 +158,25 @@ impl Stat {
         let rest = text.rsplit_once(')')?.1;
         let mut fields = rest.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
-        let group = fields.nth(1)?.parse().ok()?;
+        let parent = fields.next()?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
         let start_time = fields.nth(16)?.parse().ok()?;
         Some(Self {
             state,
+            parent,
             group,
             start_time,
         })
     }
+}
+
+/// Whether the environment that a process began with has this entry.
+fn was_given(pid: i32, wanted: &[u8]) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
+        environment
+            .split(|byte| *byte == 0)
+            .any(|entry| entry == wanted)
+    })
 }
 
 fn is_single_user_server(pid: i32) -> bool {
