@@ -64,6 +64,10 @@ pub enum StoreError {
         /// The name that is there.
         existing: String,
     },
+    /// A user or server that cannot be deleted, for a server has not ended; nothing was changed. Stop
+    /// it and try again. Holds `user/server`.
+    #[error("the server {0} has not ended")]
+    StillActive(String),
     /// A row that should be referred to does not exist.
     #[error("a row that is referred to does not exist")]
     Reference(#[source] DbErr),

@@ -11,6 +11,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Value as SqlValue}
 use serde_json::Value;
 
 use crate::{
+    error::StoreError,
     json,
     sql::{self, CHUNK, Result, from_row, marks, values},
     time,
@@ -38,8 +39,6 @@ pub struct Run {
     pub lease_until: Option<NaiveDateTime>,
     /// When the present phase has taken too long.
     pub deadline: Option<NaiveDateTime>,
-    /// The options that the user chose.
-    pub options: Value,
     /// The last progress events, oldest first.
     pub events: Vec<Value>,
     /// Why it failed.
@@ -68,7 +67,6 @@ from_row!(Run {
     owner,
     lease_until,
     deadline,
-    options: dict,
     events: parsed,
     failure: parsed,
     cancel_requested,
@@ -78,6 +76,35 @@ from_row!(Run {
     stopping_at,
     ended_at,
 });
+
+/// Where an active run stands, without what may be large.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// Key.
+    pub id: i64,
+    /// The row of `spawners`, while it exists.
+    pub spawner_id: Option<i32>,
+    /// The user's name when the run began.
+    pub user_name: String,
+    /// The server's name; empty for the default server.
+    pub server_name: String,
+    /// Where the run stands.
+    pub phase: Phase,
+    /// When the present phase has taken too long.
+    pub deadline: Option<NaiveDateTime>,
+}
+
+from_row!(Standing {
+    id,
+    spawner_id,
+    user_name,
+    server_name,
+    phase: phase,
+    deadline,
+});
+
+/// The columns of [`Standing`].
+const STANDING: &str = "id, spawner_id, user_name, server_name, phase, deadline";
 
 /// A run to add; it begins as [`Phase::Queued`].
 #[derive(Clone, Debug)]
@@ -90,7 +117,8 @@ pub struct NewRun {
     pub user_name: String,
     /// The server's name; empty for the default server.
     pub server_name: String,
-    /// The options that the user chose.
+    /// The options that the user chose. The ledger keeps a copy, without uploaded files, if it is not
+    /// large; what a start goes by stands in `spawners`.
     pub options: Value,
     /// The replica that will move it.
     pub owner: Option<String>,
@@ -111,37 +139,116 @@ pub enum TakeOver {
     All,
 }
 
+/// Every column but the options, which can be large and which nobody needs who asks where runs stand.
+const COLUMNS: &str = "id, user_id, spawner_id, user_name, server_name, phase, owner, lease_until, deadline, \
+     events, failure, cancel_requested, queued_at, started_at, ready_at, stopping_at, ended_at";
+
+fn select(condition: &str) -> String {
+    format!("SELECT {COLUMNS} FROM orrery_runs WHERE {condition}")
+}
+
+/// The condition of active runs, for queries that would otherwise look through the whole ledger: the
+/// databases find these by the index on the phase. SQLite has no use of one for `IS NOT NULL`.
+macro_rules! active {
+    () => {
+        "phase IN ('queued', 'starting', 'ready', 'stopping')"
+    };
+}
+
+const OVERDUE: &str = concat!(active!(), " AND deadline < ? ORDER BY id");
+
+const OWNED: &str = concat!(active!(), " AND owner = ? ORDER BY id");
+
+const COUNTS: &str = concat!(
+    "SELECT phase, COUNT(*) AS n FROM orrery_runs WHERE ",
+    active!(),
+    " GROUP BY phase ORDER BY phase"
+);
+
+const EXTEND_LEASES: &str = concat!(
+    "UPDATE orrery_runs SET lease_until = ? WHERE owner = ? AND ",
+    active!()
+);
+
+/// Lets one transaction after the other pass, on every database, until each has ended: what is counted
+/// after this stays true until the commit. The first statement of its transaction, or the transaction
+/// may see what was before. SQLite has one writer anyway.
+pub async fn serialise(connection: &impl ConnectionTrait) -> Result<()> {
+    if connection.get_database_backend() != DbBackend::Sqlite {
+        let sql = "SELECT version FROM orrery_schema FOR UPDATE";
+        sql::rows(connection, sql, vec![]).await?;
+    }
+    Ok(())
+}
+
 /// Adds a run. [`StoreError::Duplicate`](crate::StoreError::Duplicate) if the server has an active
 /// run already.
 pub async fn insert(connection: &impl ConnectionTrait, new: &NewRun) -> Result<i64> {
+    let key = format!("{}/{}", new.user_id, new.server_name);
+    // Other programs can delete a user while a server runs, and SQLite gives ids again: what is left
+    // of the first one's run must not stand in the way of the next one's servers.
+    sql::execute(
+        connection,
+        "UPDATE orrery_runs SET active_key = CONCAT('gone/', id) \
+         WHERE active_key = ? AND user_id IS NULL",
+        values![key.as_str()],
+    )
+    .await?;
     let columns: Vec<(&str, SqlValue)> = vec![
         ("user_id", new.user_id.into()),
         ("spawner_id", new.spawner_id.into()),
         ("user_name", new.user_name.as_str().into()),
         ("server_name", new.server_name.as_str().into()),
-        (
-            "active_key",
-            format!("{}/{}", new.user_id, new.server_name).into(),
-        ),
+        ("active_key", key.into()),
         ("phase", Phase::Queued.as_str().into()),
         ("owner", new.owner.clone().into()),
         ("lease_until", new.lease_until.map(time::truncate).into()),
         ("deadline", new.deadline.map(time::truncate).into()),
-        ("options", json::dict(&new.options)),
+        ("options", ledger_options(&new.options)),
         ("cancel_requested", false.into()),
         ("queued_at", time::truncate(new.queued_at).into()),
     ];
     sql::insert(connection, "orrery_runs", columns).await
 }
 
+/// The longest options that the ledger copies, in bytes of JSON.
+const MAX_OPTIONS: usize = 16 * 1024;
+
+/// What the ledger keeps of a start's options: no uploaded file, and nothing at all if they are large.
+fn ledger_options(options: &Value) -> SqlValue {
+    match json::dict(&without_uploads(options)) {
+        SqlValue::String(Some(text)) if text.len() > MAX_OPTIONS => SqlValue::String(None),
+        kept => kept,
+    }
+}
+
+/// Bytes, as uploaded files are, stand in JSON as objects with this key.
+const BYTES: &str = "__jupyterhub_bytes__";
+
+fn without_uploads(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) if fields.contains_key(BYTES) => Value::Null,
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| (name.clone(), without_uploads(value)))
+            .collect(),
+        Value::Array(values) => values.iter().map(without_uploads).collect(),
+        other => other.clone(),
+    }
+}
+
+/// What the ledger kept of the options that a run was started with; null if they were too large.
+pub async fn options(connection: &impl ConnectionTrait, id: i64) -> Result<Value> {
+    let sql = "SELECT options FROM orrery_runs WHERE id = ?";
+    match sql::rows(connection, sql, values![id]).await?.pop() {
+        Some(row) => Ok(json::read_dict(&row, "", "options")?),
+        None => Ok(Value::Null),
+    }
+}
+
 /// Finds a run by id.
 pub async fn find(connection: &impl ConnectionTrait, id: i64) -> Result<Option<Run>> {
-    sql::one(
-        connection,
-        "SELECT * FROM orrery_runs WHERE id = ?",
-        values![id],
-    )
-    .await
+    sql::one(connection, &select("id = ?"), values![id]).await
 }
 
 /// The active run of a server, if it has one.
@@ -152,8 +259,8 @@ pub async fn active(
 ) -> Result<Option<Run>> {
     sql::one(
         connection,
-        "SELECT * FROM orrery_runs WHERE active_key = ?",
-        values![format!("{user_id}/{server_name}")],
+        &select("active_key = ? AND user_id = ?"),
+        values![format!("{user_id}/{server_name}"), user_id],
     )
     .await
 }
@@ -162,7 +269,7 @@ pub async fn active(
 pub async fn latest(connection: &impl ConnectionTrait, spawner_id: i32) -> Result<Option<Run>> {
     sql::one(
         connection,
-        "SELECT * FROM orrery_runs WHERE spawner_id = ? ORDER BY id DESC LIMIT 1",
+        &select("spawner_id = ? ORDER BY id DESC LIMIT 1"),
         values![spawner_id],
     )
     .await
@@ -175,10 +282,10 @@ pub async fn active_of_users(
 ) -> Result<Vec<Run>> {
     let mut found: Vec<Run> = Vec::new();
     for chunk in user_ids.chunks(CHUNK) {
-        let sql = format!(
-            "SELECT * FROM orrery_runs WHERE active_key IS NOT NULL AND user_id IN ({})",
+        let sql = select(&format!(
+            "active_key IS NOT NULL AND user_id IN ({})",
             marks(chunk.len())
-        );
+        ));
         let ids = chunk.iter().map(|id| (*id).into()).collect();
         found.extend(sql::all(connection, &sql, ids).await?);
     }
@@ -191,12 +298,49 @@ pub async fn list(connection: &impl ConnectionTrait, phases: &[Phase]) -> Result
     if phases.is_empty() {
         return Ok(Vec::new());
     }
-    let sql = format!(
-        "SELECT * FROM orrery_runs WHERE phase IN ({}) ORDER BY id",
-        marks(phases.len())
-    );
+    let sql = select(&format!("phase IN ({}) ORDER BY id", marks(phases.len())));
     let words = phases.iter().map(|phase| phase.as_str().into()).collect();
     sql::all(connection, &sql, words).await
+}
+
+/// Where every active run stands, by id.
+pub async fn standing(connection: &impl ConnectionTrait) -> Result<Vec<Standing>> {
+    let sql =
+        format!("SELECT {STANDING} FROM orrery_runs WHERE active_key IS NOT NULL ORDER BY id");
+    sql::all(connection, &sql, vec![]).await
+}
+
+/// Where the active runs of one replica stand, by id.
+pub async fn standing_owned(
+    connection: &impl ConnectionTrait,
+    owner: &str,
+) -> Result<Vec<Standing>> {
+    let sql = format!(
+        "SELECT {STANDING} FROM orrery_runs WHERE owner = ? AND active_key IS NOT NULL ORDER BY id"
+    );
+    sql::all(connection, &sql, values![owner]).await
+}
+
+/// How many active runs are nobody's, or of somebody whose lease has ended.
+pub async fn count_free(connection: &impl ConnectionTrait, now: NaiveDateTime) -> Result<u64> {
+    sql::count(
+        connection,
+        "SELECT COUNT(*) AS n FROM orrery_runs WHERE active_key IS NOT NULL \
+         AND (owner IS NULL OR lease_until IS NULL OR lease_until < ?)",
+        values![time::truncate(now)],
+    )
+    .await
+}
+
+/// The failed runs of one replica that may have left something running: those with a deadline, which
+/// a run that has ended does not have otherwise.
+pub async fn with_leftovers(connection: &impl ConnectionTrait, owner: &str) -> Result<Vec<Run>> {
+    sql::all(
+        connection,
+        "SELECT * FROM orrery_runs WHERE phase = ? AND deadline IS NOT NULL AND owner = ? ORDER BY id",
+        values![Phase::Failed.as_str(), owner],
+    )
+    .await
 }
 
 /// The active runs whose present phase has taken too long, by id.
@@ -204,22 +348,12 @@ pub async fn past_deadline(
     connection: &impl ConnectionTrait,
     now: NaiveDateTime,
 ) -> Result<Vec<Run>> {
-    sql::all(
-        connection,
-        "SELECT * FROM orrery_runs WHERE active_key IS NOT NULL AND deadline < ? ORDER BY id",
-        values![time::truncate(now)],
-    )
-    .await
+    sql::all(connection, &select(OVERDUE), values![time::truncate(now)]).await
 }
 
 /// The active runs of one replica, by id.
 pub async fn list_owned(connection: &impl ConnectionTrait, owner: &str) -> Result<Vec<Run>> {
-    sql::all(
-        connection,
-        "SELECT * FROM orrery_runs WHERE owner = ? AND active_key IS NOT NULL ORDER BY id",
-        values![owner],
-    )
-    .await
+    sql::all(connection, &select(OWNED), values![owner]).await
 }
 
 /// The runs that became ready or ended after `after` and not later than `until`, for statistics. Those
@@ -233,8 +367,10 @@ pub async fn changed_between(
     let (after, until) = (time::truncate(after), time::truncate(until));
     sql::all(
         connection,
-        "SELECT * FROM orrery_runs WHERE id >= ? AND \
+        &select(
+            "id >= ? AND \
          ((ready_at > ? AND ready_at <= ?) OR (ended_at > ? AND ended_at <= ?)) ORDER BY id",
+        ),
         values![first, after, until, after, until],
     )
     .await
@@ -257,23 +393,19 @@ pub async fn first_open(
     Ok(i64::try_from(found).unwrap_or(i64::MAX).max(first))
 }
 
-/// How many runs are in each phase that has any.
+/// How many runs are in each active phase that has any.
 pub async fn counts(connection: &impl ConnectionTrait) -> Result<Vec<(Phase, u64)>> {
-    sql::rows(
-        connection,
-        "SELECT phase, COUNT(*) AS n FROM orrery_runs GROUP BY phase ORDER BY phase",
-        vec![],
-    )
-    .await?
-    .iter()
-    .map(|row| {
-        let number: i64 = row.try_get("", "n")?;
-        Ok((
-            read_phase(row, "", "phase")?,
-            u64::try_from(number).unwrap_or_default(),
-        ))
-    })
-    .collect()
+    sql::rows(connection, COUNTS, vec![])
+        .await?
+        .iter()
+        .map(|row| {
+            let number: i64 = row.try_get("", "n")?;
+            Ok((
+                read_phase(row, "", "phase")?,
+                u64::try_from(number).unwrap_or_default(),
+            ))
+        })
+        .collect()
 }
 
 /// How many runs are in any of these phases.
@@ -350,6 +482,30 @@ pub async fn set_failure(
     Ok(sql::execute(connection, sql, values![json::to_text(failure), id]).await? == 1)
 }
 
+/// Deletes the oldest runs that ended before `before`, at most `limit`; gives their number.
+pub async fn prune(
+    connection: &impl ConnectionTrait,
+    before: NaiveDateTime,
+    limit: u32,
+) -> Result<u64> {
+    let old = sql::rows(
+        connection,
+        "SELECT id FROM orrery_runs WHERE active_key IS NULL AND ended_at < ? ORDER BY id LIMIT ?",
+        values![time::truncate(before), i64::from(limit)],
+    )
+    .await?;
+    let mut deleted = 0;
+    for chunk in old.chunks(CHUNK) {
+        let mut ids = Vec::with_capacity(chunk.len());
+        for row in chunk {
+            ids.push(row.try_get::<i64>("", "id")?.into());
+        }
+        let sql = format!("DELETE FROM orrery_runs WHERE id IN ({})", marks(ids.len()));
+        deleted += sql::execute(connection, &sql, ids).await?;
+    }
+    Ok(deleted)
+}
+
 /// Asks to end a pending run; its owner sees it at the next look. Says whether it was active.
 pub async fn request_cancel(connection: &impl ConnectionTrait, id: i64) -> Result<bool> {
     let sql = "UPDATE orrery_runs SET cancel_requested = ? WHERE id = ? AND active_key IS NOT NULL";
@@ -387,8 +543,12 @@ pub async fn extend_leases(
     owner: &str,
     until: NaiveDateTime,
 ) -> Result<u64> {
-    let sql = "UPDATE orrery_runs SET lease_until = ? WHERE owner = ? AND active_key IS NOT NULL";
-    sql::execute(connection, sql, values![time::truncate(until), owner]).await
+    sql::execute(
+        connection,
+        EXTEND_LEASES,
+        values![time::truncate(until), owner],
+    )
+    .await
 }
 
 /// Makes active runs of others this replica's, and gives them as they now are.
@@ -407,8 +567,7 @@ pub async fn take_over(
         ),
         TakeOver::All => ("(owner IS NULL OR owner <> ?)", values![owner]),
     };
-    let sql =
-        format!("SELECT * FROM orrery_runs WHERE active_key IS NOT NULL AND {free} ORDER BY id");
+    let sql = select(&format!("{} AND {free} ORDER BY id", active!()));
     let candidates: Vec<Run> = sql::all(connection, &sql, free_values.clone()).await?;
     let sql = format!(
         "UPDATE orrery_runs SET owner = ?, lease_until = ? \
@@ -457,21 +616,25 @@ pub async fn append_event(
 /// run comes first, and everybody's first waiting server before anybody's second; then first come,
 /// first served.
 pub async fn queue(connection: &impl ConnectionTrait) -> Result<Vec<Run>> {
-    sql::all(connection, QUEUE, vec![]).await
+    sql::all(connection, &queue_sql(), vec![]).await
 }
 
 /// The first `count` of [`queue`].
 pub async fn queue_front(connection: &impl ConnectionTrait, count: u32) -> Result<Vec<Run>> {
-    let sql = format!("{QUEUE} LIMIT ?");
+    let sql = format!("{} LIMIT ?", queue_sql());
     sql::all(connection, &sql, values![i64::from(count)]).await
 }
 
-const QUEUE: &str = "SELECT r.* FROM orrery_runs r JOIN ( \
+const QUEUED: &str = "orrery_runs r JOIN ( \
          SELECT q.id, ROW_NUMBER() OVER (PARTITION BY q.user_name ORDER BY q.queued_at, q.id) \
          + (SELECT COUNT(*) FROM orrery_runs s \
             WHERE s.user_id = q.user_id AND s.phase IN ('starting', 'ready')) AS turn \
          FROM orrery_runs q WHERE q.phase = 'queued') t ON t.id = r.id \
      ORDER BY t.turn, r.queued_at, r.id";
+
+fn queue_sql() -> String {
+    format!("SELECT r.{} FROM {QUEUED}", COLUMNS.replace(", ", ", r."))
+}
 
 /// The place of a waiting run in [`queue`], beginning with 1.
 pub async fn queue_place(connection: &impl ConnectionTrait, id: i64) -> Result<Option<usize>> {
@@ -521,5 +684,74 @@ pub(crate) fn read_parsed<T: Default + serde::de::DeserializeOwned>(
         None => Ok(T::default()),
         Some(text) => serde_json::from_str(&text)
             .map_err(|error| DbErr::Json(format!("column {column}: {error}"))),
+    }
+}
+
+/// Refuses when a run of this user (`user_id`) or server (`spawner_id`) has not ended.
+pub(crate) async fn refuse_active(
+    connection: &impl ConnectionTrait,
+    column: &str,
+    id: i32,
+) -> Result<()> {
+    let sql = select(&format!(
+        "{column} = ? AND active_key IS NOT NULL ORDER BY id LIMIT 1"
+    ));
+    match sql::one::<Run>(connection, &sql, values![id]).await? {
+        None => Ok(()),
+        Some(run) => Err(StoreError::StillActive(format!(
+            "{}/{}",
+            run.user_name, run.server_name
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::Value as SqlValue;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{DbUrl, Store, StoreOptions};
+
+    #[tokio::test]
+    async fn counting_runs_and_each_tick_looked_through_the_whole_ledger() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = DbUrl::file(folder.path().join("hub.sqlite"));
+        let store = Store::open(&url, StoreOptions::default())
+            .await
+            .expect("a database");
+        let text = || SqlValue::from("x");
+        for (sql, values) in [
+            (COUNTS.to_owned(), vec![]),
+            (select(OWNED), vec![text()]),
+            (select(OVERDUE), vec![text()]),
+            (EXTEND_LEASES.to_owned(), vec![text(), text()]),
+        ] {
+            let plan = format!("EXPLAIN QUERY PLAN {sql}");
+            let rows = sql::rows(store.read(), &plan, values)
+                .await
+                .expect("a plan");
+            assert!(!rows.is_empty());
+            for row in rows {
+                let step: String = row.try_get("", "detail").expect("a step");
+                assert!(!step.contains("SCAN"), "{sql}: {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_uploaded_file_was_kept_in_every_run() {
+        let bytes = json!({"__jupyterhub_bytes__": true, "data": "/wA="});
+        let options = json!({
+            "image": "small",
+            "key_file": [{"filename": "key", "body": bytes, "content_type": "text/plain"}],
+        });
+        let kept = json!({
+            "image": "small",
+            "key_file": [{"filename": "key", "body": null, "content_type": "text/plain"}],
+        });
+        assert_eq!(ledger_options(&options), json::dict(&kept));
+        let large = json!({"text": "x".repeat(MAX_OPTIONS)});
+        assert_eq!(ledger_options(&large), SqlValue::String(None));
     }
 }

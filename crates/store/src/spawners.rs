@@ -133,6 +133,21 @@ pub async fn find_by_client(
     .await
 }
 
+/// Whether another spawner than `id` is this OAuth client.
+pub async fn is_client_of_another(
+    connection: &impl ConnectionTrait,
+    oauth_client_id: &str,
+    id: i32,
+) -> Result<bool> {
+    let count = sql::count(
+        connection,
+        "SELECT COUNT(*) AS n FROM spawners WHERE oauth_client_id = ? AND id <> ?",
+        values![oauth_client_id, id],
+    )
+    .await?;
+    Ok(count > 0)
+}
+
 /// A user's spawners, by id.
 pub async fn list_of_user(connection: &impl ConnectionTrait, user_id: i32) -> Result<Vec<Spawner>> {
     sql::all(
@@ -285,8 +300,11 @@ pub async fn touch_activity(
 }
 
 /// Deletes a spawner with its address, its OAuth client and its shares, as upstream does. Stop the
-/// server first. Runs stay, as a ledger, without the reference.
+/// server first: [`StoreError::StillActive`](crate::StoreError::StillActive) while its run has not
+/// ended. Runs stay, as a ledger, without the reference. Call it in a write transaction.
 pub async fn delete(connection: &impl ConnectionTrait, id: i32) -> Result<bool> {
+    sql::lock(connection, "spawners", id).await?;
+    crate::runs::refuse_active(connection, "spawner_id", id).await?;
     let Some(spawner) = find_by_id(connection, id).await? else {
         return Ok(false);
     };

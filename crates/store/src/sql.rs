@@ -293,6 +293,16 @@ pub(crate) fn exactly(backend: DbBackend, column: &str) -> String {
     }
 }
 
+/// Keeps others from changing a row, and from adding rows that refer to it, until the transaction ends.
+/// SQLite has one writer anyway.
+pub(crate) async fn lock(connection: &impl ConnectionTrait, table: &str, id: i32) -> Result<()> {
+    if connection.get_database_backend() != DbBackend::Sqlite {
+        let sql = format!("SELECT id FROM \"{table}\" WHERE id = ? FOR UPDATE");
+        rows(connection, &sql, values![id]).await?;
+    }
+    Ok(())
+}
+
 /// The number in the column `n` of a query's only row.
 pub(crate) async fn count(
     connection: &impl ConnectionTrait,

@@ -317,9 +317,13 @@ pub async fn touch_activity(
 }
 
 /// Deletes a user with everything that upstream deletes along: servers, tokens, OAuth codes, shares.
-/// Stop the servers first. Runs stay, as a ledger, without the reference. Says whether there was such
-/// a user.
+/// Stop the servers first: [`StoreError::StillActive`](crate::StoreError::StillActive) while a run of
+/// theirs has not ended. Runs stay, as a ledger, without the reference. Says whether there was such a
+/// user. Call it in a write transaction.
 pub async fn delete(connection: &impl ConnectionTrait, id: i32) -> Result<bool> {
+    // A start that arrives meanwhile waits for this, or this for it.
+    sql::lock(connection, "users", id).await?;
+    crate::runs::refuse_active(connection, "user_id", id).await?;
     for spawner in crate::spawners::list_of_user(connection, id).await? {
         crate::spawners::delete(connection, spawner.id).await?;
     }

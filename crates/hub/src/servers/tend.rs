@@ -7,6 +7,7 @@ use std::time::Duration;
 use orrery_core::phase::{Cause, Failure, Phase};
 use orrery_store::runs::{self, Run, TakeOver};
 use orrery_store::{StoreError, spawners};
+use serde_json::Value;
 
 use super::grant::Grant;
 use super::queue::Board;
@@ -182,18 +183,25 @@ impl Engine {
                 .store
                 .write(|transaction| async move {
                     let old = spawners::find_by_id(&transaction, taken.spawner_id).await?;
-                    let old_address = old.and_then(|spawner| spawner.server_id);
-                    self.write_turn(&transaction, taken, given, old_address, now)
-                        .await
+                    let (old_address, options) = old.map_or((None, Value::Null), |spawner| {
+                        (spawner.server_id, spawner.user_options)
+                    });
+                    let turned = self
+                        .write_turn(&transaction, taken, given, old_address, now)
+                        .await?;
+                    Ok::<_, StoreError>(turned.then_some(options))
                 })
                 .await?;
-            if turned {
+            if let Some(options) = turned {
                 self.hints.wake(run.id);
                 self.launch(
                     course,
                     Entry::Start {
                         token: grant.token,
-                        options: run.options.clone(),
+                        options: match options {
+                            Value::Null => Value::Object(serde_json::Map::new()),
+                            options => options,
+                        },
                     },
                 );
             }

@@ -8,6 +8,7 @@ use orrery_store::{
     StoreError, runs,
     runs::{NewRun, TakeOver},
     spawners::Spawner,
+    users,
     users::User,
 };
 use serde_json::json;
@@ -40,7 +41,10 @@ async fn a_run_goes_through_its_phases() {
             .unwrap();
         let run = runs::find(read, id).await.unwrap().unwrap();
         assert_eq!(run.phase, Queued);
-        assert_eq!(run.options, json!({"image": "small"}));
+        assert_eq!(
+            runs::options(read, id).await.unwrap(),
+            json!({"image": "small"})
+        );
         assert_eq!((run.queued_at, run.deadline), (at(0), Some(at(600))));
         assert!(run.events.is_empty() && run.failure.is_none() && !run.cancel_requested);
         assert_eq!(
@@ -104,7 +108,8 @@ async fn a_run_goes_through_its_phases() {
         );
         assert_eq!(
             runs::counts(read).await.unwrap(),
-            [(Queued, 1), (Stopped, 1)]
+            [(Queued, 1)],
+            "what has ended is not counted"
         );
         assert_eq!(
             runs::list(read, &[Queued, Starting]).await.unwrap().len(),
@@ -125,6 +130,7 @@ async fn a_failure_is_kept_with_its_log() {
             message: "The server ended by itself.".into(),
             exit_code: Some(3),
             log_tail: vec!["line “one”".into(), "'quoted' \\ \u{1f4a5}".into()],
+            left_running: Some(json!({"pid": 4711})),
         };
         let id = store
             .write(|txn| async move {
@@ -384,6 +390,134 @@ async fn statistics_see_each_change_once() {
             .unwrap();
         assert_eq!(first_open(0, 60).await, three + 1);
         assert_eq!(first_open(three + 1, 60).await, three + 1);
+    })
+    .await;
+}
+
+/// As JupyterHub on the same database does: the user's row goes, and our foreign key keeps the run.
+async fn delete_row(store: &orrery_store::Store, table: &str, id: i32) {
+    use orrery_store::ConnectionTrait;
+    let sql = format!("DELETE FROM {table} WHERE id = {id}");
+    store
+        .write(|txn| {
+            let sql = sql.clone();
+            async move {
+                txn.execute_unprepared(&sql).await?;
+                Ok::<_, StoreError>(())
+            }
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_new_user_inherited_the_run_of_a_deleted_one() {
+    on_each(|store| async move {
+        let ada = &add_user(&store, "ada").await;
+        let spawner = &add_spawner(&store, ada, "").await;
+        let orphan = store
+            .write(|txn| async move { runs::insert(&txn, &new_run(ada, spawner, 0)).await })
+            .await
+            .unwrap();
+        delete_row(&store, "spawners", spawner.id).await;
+        delete_row(&store, "users", ada.id).await;
+        let mut bob = add_user(&store, "bob").await;
+        let mut its = add_spawner(&store, &bob, "").await;
+        if store.dialect() != orrery_store::Dialect::Sqlite {
+            // Others give no id twice.
+            use orrery_store::ConnectionTrait;
+            let sql = format!("UPDATE spawners SET user_id = NULL WHERE id = {}", its.id);
+            let again = format!("UPDATE users SET id = {} WHERE id = {}", ada.id, bob.id);
+            let back = format!(
+                "UPDATE spawners SET user_id = {} WHERE id = {}",
+                ada.id, its.id
+            );
+            for sql in [sql, again, back] {
+                let sql = &sql;
+                store
+                    .write(|txn| async move {
+                        txn.execute_unprepared(sql).await?;
+                        Ok::<_, StoreError>(())
+                    })
+                    .await
+                    .unwrap();
+            }
+            bob.id = ada.id;
+            its.user_id = Some(ada.id);
+        }
+        let (bob, its) = (&bob, &its);
+        assert_eq!(bob.id, ada.id, "the id is used again");
+        let read = store.read();
+        assert_eq!(runs::active(read, bob.id, "").await.unwrap(), None);
+        let run = store
+            .write(|txn| async move { runs::insert(&txn, &new_run(bob, its, 1)).await })
+            .await
+            .unwrap();
+        let active = runs::active(read, bob.id, "").await.unwrap().unwrap();
+        assert_eq!((active.id, active.user_name.as_str()), (run, "bob"));
+        // The orphan is still there to be ended.
+        let owned = runs::list_owned(read, "hub-1").await.unwrap();
+        let owned: Vec<i64> = owned.iter().map(|run| run.id).collect();
+        assert_eq!(owned, [orphan, run]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_start_during_a_delete_left_a_run_without_a_user() {
+    on_each(|store| async move {
+        for round in 0..12 {
+            let ada = &add_user(&store, &format!("ada-{round}")).await;
+            let spawner = &add_spawner(&store, ada, "").await;
+            let start = store
+                .write(|txn| async move { runs::insert(&txn, &new_run(ada, spawner, 0)).await });
+            let delete = store.write(|txn| async move { users::delete(&txn, ada.id).await });
+            let (started, deleted) = tokio::join!(start, delete);
+            match (&started, &deleted) {
+                (Ok(_), Err(StoreError::StillActive(_)))
+                | (Err(StoreError::Reference(_)), Ok(true)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_ledger_is_pruned_from_its_old_end() {
+    on_each(|store| async move {
+        let ada = &add_user(&store, "ada").await;
+        let spawner = &add_spawner(&store, ada, "").await;
+        let mut ids = Vec::new();
+        for ended in [10, 20, 30, 40] {
+            let id = store
+                .write(|txn| async move {
+                    let id = runs::insert(&txn, &new_run(ada, spawner, ended - 5)).await?;
+                    runs::transition(&txn, id, Queued, Failed, at(ended), None).await?;
+                    Ok::<_, StoreError>(id)
+                })
+                .await
+                .unwrap();
+            ids.push(id);
+        }
+        let active = store
+            .write(|txn| async move { runs::insert(&txn, &new_run(ada, spawner, 0)).await })
+            .await
+            .unwrap();
+        let prune = async |limit| {
+            store
+                .write(|txn| async move { runs::prune(&txn, at(35), limit).await })
+                .await
+                .unwrap()
+        };
+        assert_eq!(prune(2).await, 2);
+        assert_eq!(runs::find(store.read(), ids[1]).await.unwrap(), None);
+        assert!(runs::find(store.read(), ids[2]).await.unwrap().is_some());
+        assert_eq!(prune(2).await, 1);
+        assert_eq!(prune(2).await, 0);
+        for kept in [ids[3], active] {
+            assert!(runs::find(store.read(), kept).await.unwrap().is_some());
+        }
     })
     .await;
 }

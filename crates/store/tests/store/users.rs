@@ -302,6 +302,25 @@ async fn deleting_a_user_deletes_what_upstream_deletes() {
             .await
             .unwrap();
 
+        // The run must end first, or nobody would ever stop what it started.
+        let refused = store
+            .write(|txn| async move { users::delete(&txn, ada.id).await })
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&refused, StoreError::StillActive(server) if server == "ada/"),
+            "{refused:?}"
+        );
+        assert_eq!(count(&store, "users").await, 2);
+        let run = runs::active(store.read(), ada.id, "").await.unwrap();
+        let run = run.unwrap().id;
+        store
+            .write(
+                |txn| async move { runs::transition(&txn, run, Queued, Failed, at(1), None).await },
+            )
+            .await
+            .unwrap();
+
         assert!(
             store
                 .write(|txn| async move { users::delete(&txn, ada.id).await })
@@ -329,7 +348,7 @@ async fn deleting_a_user_deletes_what_upstream_deletes() {
         ] {
             assert_eq!(count(&store, table).await, rows, "{table}");
         }
-        let run = runs::list(store.read(), &[Queued])
+        let run = runs::list(store.read(), &[Failed])
             .await
             .unwrap()
             .pop()
@@ -342,7 +361,7 @@ async fn deleting_a_user_deletes_what_upstream_deletes() {
     .await;
 }
 
-use orrery_core::phase::Phase::{Queued, Ready, Starting};
+use orrery_core::phase::Phase::{Failed, Queued, Ready, Starting};
 
 pub(crate) async fn count(store: &orrery_store::Store, table: &str) -> i64 {
     use orrery_store::ConnectionTrait;
