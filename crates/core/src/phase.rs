@@ -153,6 +153,9 @@ pub struct Failure {
     pub exit_code: Option<i32>,
     /// The last lines that the server wrote, oldest first.
     pub log_tail: Vec<String>,
+    /// The spawner's state of what could not be stopped and may still run; the hub goes on trying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_running: Option<serde_json::Value>,
 }
 
 impl Failure {
@@ -163,6 +166,7 @@ impl Failure {
             message: message.into(),
             exit_code: None,
             log_tail: Vec::new(),
+            left_running: None,
         }
     }
 }
