@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sqlx::{Row, SqliteConnection};
+use sqlx::{Connection, Row, SqliteConnection};
 use tokio::sync::Mutex;
 
 use crate::error::StoreError;
@@ -28,7 +28,8 @@ pub(crate) struct Watch {
 }
 
 struct Last {
-    connection: SqliteConnection,
+    /// `None` when the store was closed.
+    connection: Option<SqliteConnection>,
     /// The number of the check that `version` is from.
     number: u64,
     version: Version,
@@ -39,7 +40,7 @@ impl Watch {
         Self {
             begun: AtomicU64::new(0),
             last: Mutex::new(Last {
-                connection,
+                connection: Some(connection),
                 number: 0,
                 version: Version(0),
             }),
@@ -55,8 +56,14 @@ impl Watch {
         }
         let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         // A query, not a bare text: it is prepared once and kept.
+        let Some(connection) = &mut last.connection else {
+            return Err(StoreError::Unavailable {
+                problem: "it was closed".to_owned(),
+                source: None,
+            });
+        };
         let row = sqlx::query("PRAGMA data_version")
-            .fetch_one(&mut last.connection)
+            .fetch_one(connection)
             .await?;
         let version: i64 = row.try_get(0)?;
         last.number = number;
@@ -71,6 +78,16 @@ impl Freshness {
             Self::File(watch) => watch.check().await.map(Some),
             Self::Memory(count) => Ok(Some(Version(count.load(Ordering::SeqCst)))),
             Self::Unknown => Ok(None),
+        }
+    }
+
+    /// Closes its connection, after which nothing is known any more.
+    pub(crate) async fn close(&self) {
+        if let Self::File(watch) = self
+            && let Some(connection) = watch.last.lock().await.connection.take()
+            && let Err(error) = connection.close().await
+        {
+            tracing::debug!(%error, "a connection was not closed well");
         }
     }
 

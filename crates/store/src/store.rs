@@ -2,7 +2,10 @@
 
 use std::{fs, future::Future, io, path::Path, str::FromStr, sync::Arc, time::Duration};
 
-use sea_orm::{DatabaseConnection, SqliteTransactionMode, TransactionOptions, TransactionTrait};
+use sea_orm::{
+    ConnectionTrait as _, DatabaseConnection, SqliteTransactionMode, TransactionOptions,
+    TransactionTrait,
+};
 use sqlx::{
     ConnectOptions, Connection as _,
     mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
@@ -259,11 +262,22 @@ impl Store {
             .map(drop)
     }
 
-    /// Closes every connection; on SQLite this folds the write-ahead log into the file.
+    /// Closes every connection; on SQLite this folds the write-ahead log into the file first, so that
+    /// the file alone is a whole backup, also while other programs have it open.
     pub async fn close(&self) {
         let limit = self.inner.options.acquire_timeout;
         let close = async {
             let _ = self.inner.reader.pool.close_by_ref().await;
+            self.inner.freshness.close().await;
+            if matches!(self.inner.freshness, Freshness::File(_))
+                && let Err(error) = self
+                    .inner
+                    .writer
+                    .execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)")
+                    .await
+            {
+                tracing::warn!(%error, "the write-ahead log was not folded into the database");
+            }
             let _ = self.inner.writer.close_by_ref().await;
         };
         if tokio::time::timeout(limit, close).await.is_err() {
