@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod claim;
 mod connection;
 mod error;
 mod freshness;
@@ -27,6 +28,7 @@ pub mod users;
 pub use chrono::NaiveDateTime;
 pub use sea_orm::ConnectionTrait;
 
+pub use claim::Claim;
 pub use connection::{Connection, Transaction};
 pub use error::StoreError;
 pub use freshness::Version;

@@ -1,6 +1,8 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
-use orrery_store::{ALEMBIC_REVISION, ConnectionTrait, DbUrl, Store, StoreError, StoreOptions};
+use orrery_store::{
+    ALEMBIC_REVISION, Claim, ConnectionTrait, DbUrl, Store, StoreError, StoreOptions,
+};
 use sqlx::{Connection, Executor, Row, SqliteConnection};
 
 use crate::harness::{add_user, on_each, on_each_url};
@@ -307,4 +309,78 @@ async fn it_answers_a_ping_until_it_is_closed() {
         assert!(error.is_unavailable(), "{error:?}");
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_clean_stop_left_data_in_the_write_ahead_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hub.sqlite");
+    let store = open(&DbUrl::file(&path)).await.unwrap();
+    add_user(&store, "ada").await;
+    // Somebody looks into the database and stays.
+    let mut other = SqliteConnection::connect(path.to_str().unwrap())
+        .await
+        .unwrap();
+    other.fetch_all("SELECT * FROM users").await.unwrap();
+    let handle = store.clone();
+    store.close().await;
+    let log = fs::metadata(folder.path().join("hub.sqlite-wal"));
+    assert_eq!(log.map_or(0, |log| log.len()), 0);
+    // The file alone has everything.
+    let copy = folder.path().join("copy.sqlite");
+    fs::copy(&path, &copy).unwrap();
+    let copy = open(&DbUrl::file(&copy)).await.unwrap();
+    let found = orrery_store::users::find(copy.read(), "ada").await.unwrap();
+    assert!(found.is_some());
+    assert!(handle.freshness().await.unwrap_err().is_unavailable());
+
+    // With nobody left, there is no log at all.
+    other.close().await.unwrap();
+    copy.close().await;
+    assert!(!folder.path().join("copy.sqlite-wal").exists());
+}
+
+#[test]
+fn a_second_hub_took_the_database_of_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hub.sqlite");
+    let url = DbUrl::file(&path);
+    let first = Claim::take(&url).unwrap();
+    let refused = Claim::take(&url).unwrap_err().to_string();
+    let process = format!("another hub, process {}, uses it", std::process::id());
+    assert!(refused.contains(&process), "{refused}");
+    assert!(refused.contains("stop that hub first"), "{refused}");
+    // By another name it is the same file.
+    fs::write(&path, "").unwrap();
+    std::os::unix::fs::symlink(&path, folder.path().join("link")).unwrap();
+    Claim::take(&DbUrl::file(folder.path().join("link"))).unwrap_err();
+    Claim::take(&DbUrl::file(folder.path().join("other.sqlite"))).unwrap();
+    drop(first);
+    Claim::take(&url).unwrap();
+}
+
+#[test]
+fn a_hub_that_was_killed_keeps_nobody_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = DbUrl::file(folder.path().join("hub.sqlite"));
+    drop(Claim::take(&url).unwrap());
+    let lock = folder.path().join("hub.sqlite.lock");
+    assert_eq!(
+        fs::metadata(&lock).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let mut holder = std::process::Command::new("flock")
+        .args(["--no-fork", "--nonblock"])
+        .arg(&lock)
+        .args(["sleep", "60"])
+        .spawn()
+        .unwrap();
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    while Claim::take(&url).is_ok() {
+        assert!(std::time::Instant::now() < end, "it is never locked");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    Claim::take(&url).unwrap();
 }
