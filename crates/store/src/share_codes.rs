@@ -97,3 +97,13 @@ pub async fn by_spawner(
     )
     .await
 }
+
+/// Deletes the codes that have expired; gives their number.
+pub async fn purge_expired(connection: &impl ConnectionTrait, now: NaiveDateTime) -> Result<u64> {
+    sql::execute(
+        connection,
+        "DELETE FROM share_codes WHERE expires_at < ?",
+        values![time::truncate(now)],
+    )
+    .await
+}

@@ -3,7 +3,10 @@
 use chrono::NaiveDateTime;
 use sea_orm::ConnectionTrait;
 
-use crate::sql::{self, Result, from_row, values};
+use crate::{
+    sql::{self, Result, from_row, values},
+    time,
+};
 
 /// A row of `shares`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +78,16 @@ pub async fn with_group(connection: &impl ConnectionTrait, group_id: i32) -> Res
         connection,
         "SELECT * FROM shares WHERE group_id = ? ORDER BY id",
         values![group_id],
+    )
+    .await
+}
+
+/// Deletes the shares that have expired; gives their number.
+pub async fn purge_expired(connection: &impl ConnectionTrait, now: NaiveDateTime) -> Result<u64> {
+    sql::execute(
+        connection,
+        "DELETE FROM shares WHERE expires_at < ?",
+        values![time::truncate(now)],
     )
     .await
 }
