@@ -1,6 +1,11 @@
 //! The program as an operator meets it: exit codes and sentences.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "cli/borders.rs"]
+mod borders;
+#[path = "cli/life.rs"]
+mod life;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -120,6 +125,13 @@ fn version_under_both_names() {
     let help = folder.finish(&mut folder.command(&proxy, &["--help"])).ok();
     assert!(help.contains("--default-target"), "{help}");
     assert!(!help.contains("--show-config"), "{help}");
+    for run in [
+        folder.finish(&mut folder.command(&proxy, &["--version"])),
+        folder.run(&["proxy", "--version"]),
+        folder.run(&["proxy", "-V"]),
+    ] {
+        assert_eq!(run.ok(), "5.3.0\n");
+    }
 }
 
 #[test]
@@ -166,6 +178,12 @@ fn completions_for_each_shell() {
             "{shell}"
         );
     }
+    let folder = Folder::new();
+    let link = folder.path("jupyterhub");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_orrery"), &link).unwrap();
+    let script = folder.finish(&mut folder.command(&link, &["completions", "zsh"]));
+    let script = script.ok();
+    assert!(script.starts_with("#compdef jupyterhub\n"), "{script}");
 }
 
 #[test]
@@ -283,6 +301,19 @@ fn options_that_cannot_be_used_are_named() {
         "c.JupyterHub.authenticator_class = 'oauthenticator.GitHubOAuthenticator'",
         "JupyterHub.authenticator_class names the class \"oauthenticator.GitHubOAuthenticator\" (in \
          jupyterhub_config.py), which is not supported yet: use one of 'dummy', 'shared-password', 'null'",
+    );
+    refused_with(
+        "class Mine: pass\nc.JupyterHub.spawner_class = Mine",
+        "JupyterHub.spawner_class names the class \"Mine\" (in jupyterhub_config.py), which is not supported yet: \
+         use one of 'simple'",
+    );
+    refused_with(
+        "class Mine: pass\nc.Spawner.default_url = Mine",
+        "Spawner.default_url must be a text, but is the class Mine (in jupyterhub_config.py)",
+    );
+    refused_with(
+        "c.JupyterHub.upgrade_db = True",
+        "JupyterHub.upgrade_db is not supported yet: remove it (in jupyterhub_config.py) or set it to its default",
     );
     refused_with(
         "c.JupyterHub.services = [{'name': 'cull', 'command': ['cull']}]",
