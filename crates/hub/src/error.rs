@@ -97,6 +97,10 @@ impl Error {
                     ),
                 )
             }
+            Self::Store(error @ orrery_store::StoreError::Reference(_)) => {
+                tracing::warn!(%error, "what a request is about was deleted meanwhile");
+                (StatusCode::NOT_FOUND, String::new())
+            }
             Self::Store(error) => {
                 tracing::error!(%error, "a query failed");
                 (StatusCode::INTERNAL_SERVER_ERROR, String::new())

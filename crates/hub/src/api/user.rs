@@ -22,6 +22,9 @@ use crate::router::{Needs, Routes};
 use crate::servers::StopError;
 use crate::state::AppState;
 
+/// How often a user's servers are stopped, if new ones are started meanwhile, before the user stays.
+const DELETE_ATTEMPTS: usize = 5;
+
 pub(super) fn routes() -> Routes {
     let readers = &[
         Scope::ReadUsers,
@@ -220,14 +223,35 @@ async fn delete(
     if default.is_some_and(|view| view.pending() == Some("stop")) {
         return Err(stopping());
     }
-    match hub.servers.stop_all_of(&user, SLOW_STOP).await {
-        Err(StopError::StillRunning(_)) => return Err(stopping()),
-        other => other?,
-    }
     let id = user.id;
-    hub.store
-        .write(|transaction| async move { users::delete(&transaction, id).await })
-        .await?;
+    let mut attempts = DELETE_ATTEMPTS;
+    loop {
+        match hub.servers.stop_all_of(&user, SLOW_STOP).await {
+            Err(StopError::StillRunning(_)) => return Err(stopping()),
+            other => other?,
+        }
+        let deleted = hub
+            .store
+            .write(|transaction| async move { users::delete(&transaction, id).await })
+            .await;
+        match deleted {
+            // A start arrived in between: that server is stopped as well.
+            Err(StoreError::StillActive(server)) => {
+                attempts -= 1;
+                tracing::info!(%server, "started while its user was being deleted");
+                if attempts == 0 {
+                    return Err(Error::conflict(format!(
+                        "{}'s server is started again each time that it is stopped, please try later.",
+                        user.name
+                    )));
+                }
+            }
+            Err(error) => return Err(error.into()),
+            Ok(true) => break,
+            // Somebody else was faster.
+            Ok(false) => return Err(Error::not_found("")),
+        }
+    }
     tracing::info!(user = %user.name, by = requester.name(), "user deleted");
     hub.routes.wake();
     Ok(StatusCode::NO_CONTENT)

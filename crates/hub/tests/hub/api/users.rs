@@ -1,7 +1,11 @@
 //! `/hub/api/users` and `/hub/api/users/{user}`.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{Request, header};
+use orrery_core::phase::Phase;
+use orrery_store::runs;
 use serde_json::{Value, json};
 
 use crate::test_hub::{Answer, TestHub};
@@ -446,4 +450,54 @@ async fn a_user_is_deleted_with_their_servers_but_not_by_themselves() {
         0
     );
     hub.delete("/users/ada", &root).await.refused(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn starts_during_a_delete_left_servers_that_nobody_stopped() {
+    let hub = TestHub::new().await.with_admin("root").await;
+    let root = hub.token("root").await;
+    let active = [
+        Phase::Queued,
+        Phase::Starting,
+        Phase::Ready,
+        Phase::Stopping,
+    ];
+    for round in 0..6 {
+        let path = format!("/users/ada-{round}");
+        hub.post(&path, &root, json!({})).await.ok(201);
+        let start = async || {
+            let path = format!("{path}/server");
+            loop {
+                let answer = hub.post(&path, &root, json!({})).await;
+                let status = answer.status.as_u16();
+                if status == 404 {
+                    return;
+                }
+                // As upstream answers when a start is cancelled by a stop.
+                let cancelled = ["was stopped before", "was cancelled"];
+                assert!(
+                    [201, 202, 400].contains(&status)
+                        || (status == 500 && cancelled.iter().any(|part| answer.text().contains(part))),
+                    "{status}: {}",
+                    answer.text()
+                );
+            }
+        };
+        let delete = async {
+            loop {
+                let answer = hub.delete(&path, &root).await;
+                match answer.status.as_u16() {
+                    204 => return,
+                    400 | 409 => assert!(answer.refused(answer.status.as_u16()).contains("server")),
+                    status => panic!("{status}"),
+                }
+            }
+        };
+        let all = async { tokio::join!(start(), start(), start(), delete) };
+        tokio::time::timeout(Duration::from_secs(60), all)
+            .await
+            .expect("the user is deleted in time");
+        let left = runs::list(hub.state.store.read(), &active).await.unwrap();
+        assert_eq!(left, []);
+    }
 }
