@@ -9,7 +9,7 @@ use orrery_core::authenticator::Authenticator;
 use orrery_core::scopes::Definitions;
 use orrery_core::spawner::Spawner;
 use orrery_core::{Clock, Secret};
-use orrery_store::{DbUrl, Store, StoreError, StoreOptions};
+use orrery_store::{Claim, DbUrl, Store, StoreError, StoreOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::cookies::Signer;
@@ -170,10 +170,11 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
 /// Runs the hub until `stop` is cancelled, by a signal's handler or by the API.
 pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError> {
     let program = setup.program.clone();
-    let pid_file = PidFile::write(&setup.config.hub.pid_file)?;
     // The address first: a second hub on the same port must not touch the first one's database.
     let address = setup.config.hub_address();
     let listener = Listener::tcp(&address.host, address.port).await.map_err(StartError::Listen)?;
+    let claim = Claim::take(&db_url(&setup.config)?)?;
+    let pid_file = PidFile::write(&setup.config.hub.pid_file)?;
     let (hub, table) = build(setup).await?;
     let reconciled = hub.servers.reconcile().await?;
     tracing::info!(?reconciled, "servers of before taken over");
@@ -196,6 +197,7 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
     let keeping = tokio::spawn(async move { keeper.run().await });
     let engine = hub.servers.clone();
     let moving = tokio::spawn(async move { engine.run().await });
+    let discarding = tokio::spawn(crate::housekeeping::run(Arc::clone(&hub), closing.clone()));
     hub.routes.wake();
     tracing::info!(url = %hub.config.hub.bind_url, "JupyterHub is now running, by Orrery");
 
@@ -211,12 +213,13 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
     hub.routes.close();
     proxy.stop(hub.cleanup.proxy(hub.config.hub.cleanup_proxy)).await;
     closing.cancel();
-    for task in [serving, keeping, moving] {
+    for task in [serving, keeping, moving, discarding] {
         if let Err(error) = task.await {
             tracing::error!(%error, "a part of the hub ended badly");
         }
     }
     hub.store.close().await;
+    drop(claim);
     drop(pid_file);
     Ok(())
 }
@@ -249,8 +252,11 @@ fn cookie_secret(config: &Config, environment: Option<&str>) -> Result<Vec<u8>, 
 }
 
 async fn open_store(config: &Config) -> Result<Store, StartError> {
-    let url = DbUrl::parse(&config.hub.db_url).map_err(|error| StartError::DbUrl(error.to_string()))?;
-    Ok(Store::open(&url, StoreOptions::default()).await?)
+    Ok(Store::open(&db_url(config)?, StoreOptions::default()).await?)
+}
+
+fn db_url(config: &Config) -> Result<DbUrl, StartError> {
+    DbUrl::parse(&config.hub.db_url).map_err(|error| StartError::DbUrl(error.to_string()))
 }
 
 /// Configured, or made of the cookie secret, so that a hub that starts again still knows the token of

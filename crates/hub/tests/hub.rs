@@ -2,6 +2,8 @@
 
 #[path = "hub/api.rs"]
 mod api;
+#[path = "hub/housekeeping.rs"]
+mod housekeeping;
 #[path = "hub/pages.rs"]
 mod pages;
 #[path = "hub/routes.rs"]

@@ -285,7 +285,7 @@ impl Drop for TestHub {
     }
 }
 
-fn setup(folder: &Path, proxy_api: &str, change: impl FnOnce(&mut Config)) -> Setup {
+pub(crate) fn setup(folder: &Path, proxy_api: &str, change: impl FnOnce(&mut Config)) -> Setup {
     let mut config = Config::with_defaults();
     let file = |name: &str| folder.join(name).display().to_string();
     config.hub.db_url = format!("sqlite:///{}", file("hub.sqlite"));
@@ -423,7 +423,7 @@ impl Spawner for InProcessSpawner {
 }
 
 /// A proxy that keeps the routes it is told; where its API is.
-async fn fake_proxy() -> String {
+pub(crate) async fn fake_proxy() -> String {
     let routes: Arc<Mutex<BTreeMap<String, Value>>> = Arc::default();
     let app = Router::new().fallback(move |method: Method, uri: axum::http::Uri, body: Bytes| {
         let routes = Arc::clone(&routes);
