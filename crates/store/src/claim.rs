@@ -10,8 +10,9 @@ use crate::{
 };
 
 /// The right to be the only hub on a SQLite file, held until it is dropped. It is a lock on the file
-/// `….lock` beside the database, which the kernel gives back when the process ends, however it ends.
-/// Other programs, such as upstream's or ours that make a token, are not kept out.
+/// `…-lock` beside the database (`….lock` may be SQLite's own), which the kernel gives back when the
+/// process ends, however it ends. Other programs, such as upstream's or ours that make a token, are not
+/// kept out.
 #[derive(Debug)]
 pub struct Claim {
     /// Servers and proxies do not inherit it, for files are closed when a program is started.
@@ -82,7 +83,7 @@ fn lock_path(database: &Path) -> PathBuf {
         },
     }
     .into_os_string();
-    path.push(".lock");
+    path.push("-lock");
     path.into()
 }
 

@@ -359,12 +359,12 @@ fn a_second_hub_took_the_database_of_the_first() {
     Claim::take(&url).unwrap();
 }
 
-#[test]
-fn a_hub_that_was_killed_keeps_nobody_out() {
+#[tokio::test]
+async fn a_hub_that_was_killed_keeps_nobody_out() {
     let folder = tempfile::tempdir().unwrap();
     let url = DbUrl::file(folder.path().join("hub.sqlite"));
     drop(Claim::take(&url).unwrap());
-    let lock = folder.path().join("hub.sqlite.lock");
+    let lock = folder.path().join("hub.sqlite-lock");
     assert_eq!(
         fs::metadata(&lock).unwrap().permissions().mode() & 0o777,
         0o600
@@ -378,7 +378,7 @@ fn a_hub_that_was_killed_keeps_nobody_out() {
     let end = std::time::Instant::now() + Duration::from_secs(10);
     while Claim::take(&url).is_ok() {
         assert!(std::time::Instant::now() < end, "it is never locked");
-        std::thread::sleep(Duration::from_millis(5));
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     holder.kill().unwrap();
     holder.wait().unwrap();
