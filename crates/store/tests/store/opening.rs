@@ -370,7 +370,7 @@ async fn a_hub_that_was_killed_keeps_nobody_out() {
         0o600
     );
     let mut holder = std::process::Command::new("flock")
-        .args(["--no-fork", "--nonblock"])
+        .arg("--no-fork")
         .arg(&lock)
         .args(["sleep", "60"])
         .spawn()
