@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::listen::Listener;
 use crate::metrics::Metrics;
 use crate::pages::Templates;
-use crate::routes::{HttpRouteTable, Keeper, KeeperParts, ProxyError, ProxyProcess, ProxySettings};
+use crate::routes::{HttpRouteTable, Keeper, KeeperParts, ProxyError, ProxyHold, ProxyProcess, ProxySettings};
 use crate::servers::{Engine, EngineParts, Settings};
 use crate::setup;
 use crate::state::{AppState, HubState};
@@ -173,6 +173,8 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
     // The address first: a second hub on the same port must not touch the first one's database.
     let address = setup.config.hub_address();
     let listener = Listener::tcp(&address.host, address.port).await.map_err(StartError::Listen)?;
+    // Nor its proxy, nor its process id file, when the two have ports of their own.
+    let hold = ProxyHold::take(setup.config.proxy.should_start, Path::new(&setup.config.chp.pid_file))?;
     let claim = Claim::take(&db_url(&setup.config)?)?;
     let pid_file = PidFile::write(&setup.config.hub.pid_file)?;
     let (hub, table) = build(setup).await?;
@@ -221,6 +223,7 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
     hub.store.close().await;
     drop(claim);
     drop(pid_file);
+    drop(hold);
     Ok(())
 }
 
@@ -295,7 +298,8 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if let Some(path) = &self.0
+        let is_ours = |path: &PathBuf| std::fs::read_to_string(path).is_ok_and(|id| id == std::process::id().to_string());
+        if let Some(path) = self.0.as_ref().filter(|path| is_ours(path))
             && let Err(error) = std::fs::remove_file(path)
         {
             tracing::warn!(path = %path.display(), %error, "the process id file was not removed");

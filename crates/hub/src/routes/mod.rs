@@ -6,5 +6,7 @@ mod table;
 mod wanted;
 
 pub use keeper::{Changes, Keeper, KeeperError, KeeperParts};
-pub use process::{ProxyCommand, ProxyError, ProxyProcess, ProxySettings, derived_token};
+pub use process::{
+    ProxyCommand, ProxyError, ProxyHold, ProxyProcess, ProxySettings, derived_token,
+};
 pub use table::HttpRouteTable;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use orrery_core::Secret;
@@ -69,7 +71,7 @@ pub struct ProxySettings {
     pub token: Secret,
     /// `ConfigurableHTTPProxy.pid_file`; empty for none.
     pub pid_file: PathBuf,
-    /// `ConfigurableHTTPProxy.command_umask`, for a configured command.
+    /// `ConfigurableHTTPProxy.command_umask`.
     pub umask: u32,
     /// Variables to set beside those of the hub's own environment.
     pub environment: BTreeMap<String, OsString>,
@@ -130,6 +132,11 @@ impl ProxySettings {
         if let (ProxyCommand::Ours(_), Some(file)) = (&self.command, self.state_file()) {
             words.push("--state-file".into());
             words.push(file.into());
+        }
+        // A configured command knows no such option and is wrapped instead.
+        if matches!(self.command, ProxyCommand::Ours(_)) {
+            words.push("--umask".into());
+            words.push(format!("{:03o}", self.umask).into());
         }
         words
     }
@@ -194,8 +201,44 @@ pub enum ProxyError {
     #[error("the proxy was started, but its API at {0} did not answer within {seconds} seconds", seconds = UP.as_secs())]
     Silent(String),
     /// The pid file cannot be written.
-    #[error("the proxy's pid file {0} cannot be written: {1}")]
+    #[error("the proxy's pid file {0} cannot be written: {1}; see ConfigurableHTTPProxy.pid_file")]
     PidFile(PathBuf, std::io::Error),
+    /// A hub that runs looks after the proxy of this pid file.
+    #[error(
+        "another hub that is running has the proxy of {0}. Stop it, or start this one in another folder or with \
+         another ConfigurableHTTPProxy.pid_file"
+    )]
+    Held(PathBuf),
+}
+
+/// The right to look after the proxy of a pid file: one running hub has it. The system takes it back
+/// when the hub ends, however that happens.
+pub struct ProxyHold(#[expect(dead_code, reason = "it is held, not read")] Option<Flock<File>>);
+
+impl ProxyHold {
+    /// Takes the right, so that a hub started by mistake neither ends nor adopts the proxy of the one
+    /// that runs. Without a proxy of ours, or without a pid file, there is nothing to take.
+    pub fn take(should_start: bool, pid_file: &Path) -> Result<Self, ProxyError> {
+        if !should_start || pid_file.as_os_str().is_empty() {
+            return Ok(Self(None));
+        }
+        let path = pid_file.with_extension("lock");
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(|error| ProxyError::PidFile(path.clone(), error))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self(Some(lock))),
+            Err((_, Errno::EWOULDBLOCK)) => Err(ProxyError::Held(pid_file.to_owned())),
+            Err((_, error)) => {
+                // Some file systems have no locks; that is no reason to have no hub.
+                tracing::warn!(path = %path.display(), %error, "cannot tell whether another hub runs here");
+                Ok(Self(None))
+            }
+        }
+    }
 }
 
 /// The proxy that this hub looks after. Dropping it leaves the proxy running.
@@ -257,7 +300,7 @@ impl ProxyProcess {
                     tracing::info!(pid = pid.as_raw(), "found the proxy running");
                     Running::Found(pid)
                 }
-                None => inner.spawn().await?,
+                None => inner.spawn(PidFile::Required).await?,
             };
             inner.set(Some(running));
         }
@@ -299,8 +342,17 @@ impl ProxyProcess {
             .expect("nothing panics under this lock")
             .take();
         end(pid, running).await;
-        self.0.forget();
+        self.0.forget(pid);
     }
+}
+
+/// Whether a proxy may run whose pid file cannot be written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PidFile {
+    /// At the start somebody is there to mend it.
+    Required,
+    /// Later a full disk is no reason to close the site.
+    Wished,
 }
 
 impl Inner {
@@ -337,7 +389,7 @@ impl Inner {
             loop {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(BACKOFF.1);
-                match self.spawn().await {
+                match self.spawn(PidFile::Wished).await {
                     Ok(running) => {
                         self.set(Some(running));
                         break;
@@ -351,34 +403,62 @@ impl Inner {
         }
     }
 
-    /// The proxy of the pid file, if it is ours: called with the same arguments, answering to our token.
+    /// The proxy that an earlier life of this hub left, if it can be used. One that cannot is ended.
+    ///
+    /// The pid file names it, or else, should the hub have been killed between the start and the
+    /// file, its own command line and working folder tell whose it is.
     async fn find(&self) -> Option<Pid> {
-        let pid = self.pid_from_file()?;
         let expected = self.settings.arguments();
-        if !is_alive(pid) || !is_called(pid, &expected) {
-            // Another program has the number now, or a proxy with other options.
-            if is_alive(pid) && is_called(pid, &expected[..program_words(&self.settings.command)]) {
-                tracing::warn!(
-                    pid = pid.as_raw(),
-                    "stopping a proxy that was started with other options"
-                );
-                end(pid, None).await;
+        let program = &expected[..program_words(&self.settings.command)];
+        let named = self.pid_from_file();
+        let alive = named.filter(|pid| is_alive(*pid) && is_called(*pid, program));
+        let Some(pid) = alive.or_else(|| self.unnamed(program)) else {
+            // Another program may have the number now.
+            if let Some(pid) = named {
+                self.forget(pid);
             }
-            self.forget();
             return None;
-        }
-        match self.table.routes().await {
-            Ok(_) => Some(pid),
-            Err(error) => {
-                tracing::warn!(pid = pid.as_raw(), %error, "stopping a proxy that is there but cannot be used");
-                end(pid, None).await;
-                self.forget();
-                None
+        };
+        let why = if is_called(pid, &expected) {
+            match self.table.routes().await {
+                Ok(_) => {
+                    if named != Some(pid) {
+                        self.remember(pid, PidFile::Wished).ok();
+                    }
+                    return Some(pid);
+                }
+                Err(error) => error.to_string(),
             }
-        }
+        } else {
+            "it was started with other options".to_owned()
+        };
+        tracing::warn!(
+            pid = pid.as_raw(),
+            why,
+            "stopping a proxy that is there but cannot be used"
+        );
+        end(pid, None).await;
+        self.forget(named.unwrap_or(pid));
+        None
     }
 
-    async fn spawn(&self) -> Result<Running, ProxyError> {
+    /// A proxy at our API's port that was started in our folder, and is not in the pid file.
+    fn unnamed(&self, program: &[OsString]) -> Option<Pid> {
+        let folder = std::env::current_dir().ok()?;
+        let port = self.settings.api_port.to_string();
+        std::fs::read_dir("/proc")
+            .ok()?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .map(Pid::from_raw)
+            .find(|pid| {
+                is_called(*pid, program)
+                    && has_option(*pid, "--api-port", &port)
+                    && std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder)
+                    && is_alive(*pid)
+            })
+    }
+
+    async fn spawn(&self, pid_file: PidFile) -> Result<Running, ProxyError> {
         let settings = &self.settings;
         // A proxy that has just ended may hold its ports for a moment longer.
         let patience = Instant::now() + LET_GO;
@@ -424,21 +504,23 @@ impl Inner {
         // Known at once: whoever stops the hub meanwhile must be able to end it.
         let pid = child.id().and_then(|id| i32::try_from(id).ok());
         self.pid.store(pid.unwrap_or_default(), Ordering::Relaxed);
-        if let Err(error) = self.until_up(&mut child).await {
+        // So is the file: a hub that is killed before the proxy is up must find it.
+        let remembered = pid.map_or(Ok(()), |pid| self.remember(Pid::from_raw(pid), pid_file));
+        let up = match remembered {
+            Ok(()) => self.until_up(&mut child).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = up {
             // Should it still run, it is of no use.
             let _ = child.start_kill();
             let _ = tokio::time::timeout(DOWN, child.wait()).await;
             self.pid.store(0, Ordering::Relaxed);
+            if let Some(pid) = pid {
+                self.forget(Pid::from_raw(pid));
+            }
             return Err(error);
         }
-        if let Some(pid) = pid {
-            tracing::info!(pid, address = settings.public_address(), "the proxy runs");
-            let file = &settings.pid_file;
-            if !file.as_os_str().is_empty() {
-                std::fs::write(file, pid.to_string())
-                    .map_err(|error| ProxyError::PidFile(file.clone(), error))?;
-            }
-        }
+        tracing::info!(pid, address = settings.public_address(), "the proxy runs");
         Ok(Running::Child(child))
     }
 
@@ -504,9 +586,27 @@ impl Inner {
             .map(Pid::from_raw)
     }
 
-    fn forget(&self) {
-        if let Err(error) = std::fs::remove_file(&self.settings.pid_file)
-            && error.kind() != std::io::ErrorKind::NotFound
+    fn remember(&self, pid: Pid, file: PidFile) -> Result<(), ProxyError> {
+        let path = &self.settings.pid_file;
+        if path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        match std::fs::write(path, pid.to_string()) {
+            Err(error) if file == PidFile::Required => {
+                Err(ProxyError::PidFile(path.clone(), error))
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the proxy's pid file was not written");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Removes the pid file if it names this process.
+    fn forget(&self, pid: Pid) {
+        if self.pid_from_file() == Some(pid)
+            && let Err(error) = std::fs::remove_file(&self.settings.pid_file)
         {
             tracing::warn!(%error, "the proxy's pid file was not removed");
         }
@@ -590,6 +690,15 @@ fn is_called(pid: Pid, words: &[OsString]) -> bool {
                 .zip(&called[start + 1..])
                 .all(|(word, there)| word.as_bytes() == *there)
     })
+}
+
+/// Whether these two words stand beside each other among the process's arguments.
+fn has_option(pid: Pid, option: &str, value: &str) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    words
+        .windows(2)
+        .any(|pair| pair == [option.as_bytes(), value.as_bytes()])
 }
 
 fn program_words(command: &ProxyCommand) -> usize {
