@@ -21,8 +21,9 @@ config_class! {
         auth_state_hook: Hook = Hook, NotYet;
         /// The program that is the single-user server. None lets the spawner choose.
         cmd: Option<Command> = Some(Command::of(["jupyterhub-singleuser"])), Works;
-        /// End the hub after this many failed starts in a row, so that whatever supervises it
-        /// starts it anew. 0 never does.
+        /// After this many failed starts in a row, each further one is logged as an error for the
+        /// operator to see. `JupyterHub` ends itself at this point; Orrery goes on, because its other
+        /// servers do not suffer from it. 0 logs none.
         consecutive_failure_limit: i64 = 0, Works;
         /// CPU cores that a server is sure to have, if the spawner can do so. Servers see it as
         /// `CPU_GUARANTEE`.

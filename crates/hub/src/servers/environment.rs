@@ -21,10 +21,13 @@ pub(super) fn spec(
 ) -> Result<ServerSpec, Failure> {
     let base_url = urls.server(user, server);
     let fill = |option: &str, text: &str| {
-        fill_in(text, user, &base_url).map_err(|placeholder| {
+        fill_in(text, user, server, &base_url).map_err(|placeholder| {
             Failure::new(
                 Cause::Spawner,
-                format!("Spawner.{option} names {{{placeholder}}}; only {{username}} and {{base_url}} can be filled in."),
+                format!(
+                    "Spawner.{option} names {{{placeholder}}}; only {{username}}, {{servername}} and {{base_url}} can be \
+                     filled in."
+                ),
             )
         })
     };
@@ -149,9 +152,14 @@ pub(super) fn callback_url(urls: &Urls, user: &UserName, server: &ServerName) ->
     format!("{}oauth_callback", urls.server(user, server))
 }
 
-/// Fills in Python's format fields `{username}` and `{base_url}`; doubled braces stand for one.
-/// The name of an unknown field is the error.
-fn fill_in(text: &str, user: &UserName, base_url: &str) -> Result<String, String> {
+/// Fills in the format fields `{username}`, `{base_url}` and `{servername}`, of which `JupyterHub` has
+/// the first two; doubled braces stand for one. The name of an unknown field is the error.
+fn fill_in(
+    text: &str,
+    user: &UserName,
+    server: &ServerName,
+    base_url: &str,
+) -> Result<String, String> {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find(['{', '}']) {
@@ -170,6 +178,7 @@ fn fill_in(text: &str, user: &UserName, base_url: &str) -> Result<String, String
         };
         match name {
             "username" => filled.push_str(user.as_str()),
+            "servername" => filled.push_str(server.as_str()),
             "base_url" => filled.push_str(base_url),
             other => return Err(other.to_owned()),
         }
@@ -273,7 +282,7 @@ mod tests {
     fn the_sites_own_values_are_the_strongest() {
         let mut settings = Settings {
             default_url: "/lab/tree/{username}".to_owned(),
-            notebook_dir: "/srv/{username}/{{x}}".to_owned(),
+            notebook_dir: "/srv/{username}/{servername}/{{x}}".to_owned(),
             public_host: Some("https://hub.example.org".to_owned()),
             debug: true,
             ..Settings::default()
@@ -287,7 +296,7 @@ mod tests {
         for (name, value) in [
             ("JUPYTERHUB_DEBUG", "no"),
             ("JUPYTERHUB_DEFAULT_URL", "/lab/tree/ada@x.org"),
-            ("JUPYTERHUB_ROOT_DIR", "/srv/ada@x.org/{x}"),
+            ("JUPYTERHUB_ROOT_DIR", "/srv/ada@x.org/lab/{x}"),
             (
                 "JUPYTERHUB_PUBLIC_URL",
                 "https://hub.example.org/user/ada@x.org/lab/",

@@ -374,10 +374,6 @@ const READ_NOWHERE: &[(&str, &str)] = &[
     ("auth_refresh_strict", "the same"),
     ("refresh_pre_spawn", "the same"),
     ("refresh_pre_stop", "the same"),
-    (
-        "upgrade_db",
-        "a database of another version is refused when it is opened",
-    ),
     ("config_file", "it is looked at before anything is loaded"),
     ("generate_config", "the same"),
     ("answer_yes", "the same"),
