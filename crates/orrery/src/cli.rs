@@ -30,9 +30,13 @@ pub(crate) enum Action {
     /// Bring the database up to date.
     UpgradeDb,
     /// Run the proxy.
-    Proxy(Box<orrery_proxy::Options>),
+    Proxy(Box<ProxyFlags>),
     /// Print a script that completes commands in a shell.
-    Completions(clap_complete::Shell),
+    Completions {
+        shell: clap_complete::Shell,
+        /// Whose: the name that we were called by.
+        name: &'static str,
+    },
     /// Check or write the generated pages.
     Docs(DocsFlags),
     /// Print a version.
@@ -111,7 +115,7 @@ struct Hub {
     /// Keep the database in memory only
     #[arg(long)]
     no_db: bool,
-    /// Bring an older database up to date at start
+    /// Bring an older database up to date at start (not supported yet)
     #[arg(long)]
     upgrade_db: bool,
     /// The file that keeps the key that signs cookies
@@ -173,7 +177,7 @@ enum Command {
         common: Common,
     },
     /// Run the proxy alone: a drop-in configurable-http-proxy
-    Proxy(Box<ProxyCli>),
+    Proxy(Box<ProxyFlags>),
     /// Print a script that completes these commands in a shell
     Completions {
         /// The shell
@@ -190,9 +194,19 @@ enum Command {
     name = "configurable-http-proxy",
     about = "Run the proxy alone: a drop-in configurable-http-proxy"
 )]
-struct ProxyCli {
+pub(crate) struct ProxyFlags {
     #[command(flatten)]
-    options: orrery_proxy::Options,
+    pub(crate) options: orrery_proxy::Options,
+    /// The umask to run with, in octal digits; the hub sets it
+    #[arg(long, hide = true, value_parser = octal)]
+    pub(crate) umask: Option<u32>,
+    /// Show the version of configurable-http-proxy whose behaviour this is, then end
+    #[arg(short = 'V', long)]
+    version: bool,
+}
+
+fn octal(text: &str) -> Result<u32, std::num::ParseIntError> {
+    u32::from_str_radix(text, 8)
 }
 
 /// Flags of the hidden command `docs`.
@@ -218,8 +232,8 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Invocation, Stop> {
         .unwrap_or(OsStr::new("orrery"));
     let rest = arguments.get(1..).unwrap_or_default();
     if program == "configurable-http-proxy" {
-        let proxy = ProxyCli::try_parse_from(arguments).map_err(Stop::Clap)?;
-        return Ok(alone(Action::Proxy(Box::new(proxy.options))));
+        let flags = ProxyFlags::try_parse_from(arguments).map_err(Stop::Clap)?;
+        return Ok(alone(proxy(Box::new(flags))));
     }
     let as_jupyterhub = program == "jupyterhub";
     let name = if as_jupyterhub {
@@ -269,8 +283,8 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Invocation, Stop> {
             settings.common(&common);
             Action::UpgradeDb
         }
-        Some(Command::Proxy(proxy)) => Action::Proxy(Box::new(proxy.options)),
-        Some(Command::Completions { shell }) => Action::Completions(shell),
+        Some(Command::Proxy(flags)) => proxy(flags),
+        Some(Command::Completions { shell }) => Action::Completions { shell, name },
         Some(Command::Docs(flags)) => Action::Docs(flags),
     };
     for (class, option, texts) in classes {
@@ -291,8 +305,15 @@ pub(crate) fn help() -> String {
 }
 
 /// The command for completion scripts.
-pub(crate) fn command() -> clap::Command {
-    Cli::command()
+pub(crate) fn command(name: &'static str) -> clap::Command {
+    Cli::command().name(name).bin_name(name)
+}
+
+fn proxy(flags: Box<ProxyFlags>) -> Action {
+    if flags.version {
+        return Action::Version("configurable-http-proxy");
+    }
+    Action::Proxy(flags)
 }
 
 fn alone(action: Action) -> Invocation {

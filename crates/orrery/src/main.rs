@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod descriptors;
 mod logging;
 mod output;
 mod registry;
@@ -12,6 +13,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    descriptors::close_inherited();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match cli::parse(&arguments) {
         Ok(invocation) => report(commands::run(&invocation)),

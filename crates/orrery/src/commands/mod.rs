@@ -10,6 +10,7 @@ mod upgrade_db;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use nix::sys::stat::Mode;
 use orrery_core::config::{OptionValue as _, Problem, Setting, Tree};
 use orrery_hub::JUPYTERHUB_VERSION;
 
@@ -17,9 +18,14 @@ use crate::cli::{self, Action, HubFlags, Invocation};
 use crate::output::say;
 use crate::{registry, render, sources};
 
+/// The version of configurable-http-proxy whose options and answers the proxy has.
+const CHP_VERSION: &str = "5.3.0";
+
 /// Does what the command line asks for.
 pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<ExitCode> {
     match &invocation.action {
+        // What configurable-http-proxy prints: its version alone.
+        Action::Version("configurable-http-proxy") => say(&format!("{CHP_VERSION}\n"))?,
         Action::Version("jupyterhub") => say(&format!("{JUPYTERHUB_VERSION}\n"))?,
         Action::Version(_) => {
             say(&format!(
@@ -27,14 +33,17 @@ pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<ExitCode> {
                 env!("CARGO_PKG_VERSION")
             ))?;
         }
-        Action::Completions(shell) => {
+        Action::Completions { shell, name } => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut cli::command(), "orrery", &mut script);
+            clap_complete::generate(*shell, &mut cli::command(name), *name, &mut script);
             say(&String::from_utf8(script)?)?;
         }
         Action::Docs(flags) => return docs::run(flags),
-        Action::Proxy(options) => {
-            runtime()?.block_on(orrery_proxy::run(options.as_ref().clone()))?;
+        Action::Proxy(flags) => {
+            if let Some(umask) = flags.umask {
+                nix::sys::stat::umask(Mode::from_bits_truncate(umask));
+            }
+            runtime()?.block_on(orrery_proxy::run(flags.options.clone()))?;
         }
         Action::Token { name } => runtime()?.block_on(token::run(invocation, name.as_deref()))?,
         Action::UpgradeDb => runtime()?.block_on(upgrade_db::run(invocation))?,
