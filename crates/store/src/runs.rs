@@ -305,8 +305,10 @@ pub async fn list(connection: &impl ConnectionTrait, phases: &[Phase]) -> Result
 
 /// Where every active run stands, by id.
 pub async fn standing(connection: &impl ConnectionTrait) -> Result<Vec<Standing>> {
-    let sql =
-        format!("SELECT {STANDING} FROM orrery_runs WHERE active_key IS NOT NULL ORDER BY id");
+    let sql = format!(
+        "SELECT {STANDING} FROM orrery_runs WHERE {} ORDER BY id",
+        active!()
+    );
     sql::all(connection, &sql, vec![]).await
 }
 
@@ -316,7 +318,8 @@ pub async fn standing_owned(
     owner: &str,
 ) -> Result<Vec<Standing>> {
     let sql = format!(
-        "SELECT {STANDING} FROM orrery_runs WHERE owner = ? AND active_key IS NOT NULL ORDER BY id"
+        "SELECT {STANDING} FROM orrery_runs WHERE owner = ? AND {} ORDER BY id",
+        active!()
     );
     sql::all(connection, &sql, values![owner]).await
 }
@@ -325,8 +328,11 @@ pub async fn standing_owned(
 pub async fn count_free(connection: &impl ConnectionTrait, now: NaiveDateTime) -> Result<u64> {
     sql::count(
         connection,
-        "SELECT COUNT(*) AS n FROM orrery_runs WHERE active_key IS NOT NULL \
-         AND (owner IS NULL OR lease_until IS NULL OR lease_until < ?)",
+        concat!(
+            "SELECT COUNT(*) AS n FROM orrery_runs WHERE ",
+            active!(),
+            " AND (owner IS NULL OR lease_until IS NULL OR lease_until < ?)"
+        ),
         values![time::truncate(now)],
     )
     .await

@@ -521,3 +521,37 @@ async fn the_ledger_is_pruned_from_its_old_end() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_counted_after_serialise_stays_true() {
+    on_each(|store| async move {
+        let ada = &add_user(&store, "ada").await;
+        let mut spawners = Vec::new();
+        for number in 0..12 {
+            spawners.push(add_spawner(&store, ada, &format!("s{number}")).await);
+        }
+        let mut asking = tokio::task::JoinSet::new();
+        for spawner in spawners {
+            let (store, ada) = (store.clone(), ada.clone());
+            asking.spawn(async move {
+                let (ada, spawner) = (&ada, &spawner);
+                store
+                    .write(|txn| async move {
+                        runs::serialise(&txn).await?;
+                        if runs::count_in(&txn, &[Queued]).await? >= 3 {
+                            return Ok(false);
+                        }
+                        runs::insert(&txn, &new_run(ada, spawner, 0)).await?;
+                        Ok::<_, StoreError>(true)
+                    })
+                    .await
+                    .unwrap()
+            });
+        }
+        let taken = asking.join_all().await;
+        assert_eq!(taken.iter().filter(|taken| **taken).count(), 3);
+        assert_eq!(runs::count_in(store.read(), &[Queued]).await.unwrap(), 3);
+        assert_eq!(runs::standing(store.read()).await.unwrap().len(), 3);
+    })
+    .await;
+}
