@@ -594,7 +594,10 @@ async fn a_server_whose_state_was_lost_is_found_by_its_mark_and_can_be_stopped()
     let found = later.spawner.find(&mark).await.unwrap().unwrap();
     assert_eq!(pid(&found), pid(&started.state));
     assert_eq!(found["start_time"], started.state["start_time"]);
-    assert_eq!(later.spawner.find(&mark[..mark.len() - 1]).await.unwrap(), None);
+    assert_eq!(
+        later.spawner.find(&mark[..mark.len() - 1]).await.unwrap(),
+        None
+    );
     later.spawner.stop(&found, None).await.unwrap();
     assert_eq!(later.spawner.find(&mark).await.unwrap(), None);
 }

@@ -64,7 +64,11 @@ impl Process {
         let own_user = fs::metadata("/proc/self")?.uid();
         let mut found: HashMap<i32, Stat> = HashMap::new();
         for entry in fs::read_dir("/proc")?.flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
                 continue;
             };
             // A process that ends meanwhile is none that is looked for.
