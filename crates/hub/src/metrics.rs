@@ -462,7 +462,6 @@ mod tests {
             owner: None,
             lease_until: None,
             deadline: None,
-            options: json!({}),
             events: Vec::new(),
             failure: None,
             cancel_requested: false,

@@ -53,7 +53,10 @@ pub(super) async fn show(
     let owner = Value::from_object(page_user(&hub, &target.user).await?);
     let options_form = !hub.config.spawner.options_form.is_empty();
     let spawn_url = hub.urls.spawn(&target.user_name, &target.server);
-    if let Some(view) = view.as_ref().filter(|view| view.pending().is_some()) {
+    if let Some(view) = view
+        .as_ref()
+        .filter(|view| view.pending().is_some() && !view.failing())
+    {
         let template = if view.pending() == Some("stop") {
             "stop_pending.html"
         } else {

@@ -42,7 +42,7 @@ pub(super) async fn show(
             .await?;
     }
     let view = target.view(&hub).await?;
-    if let Some(view) = view.filter(|view| view.phase.is_active()) {
+    if let Some(view) = view.filter(|view| view.phase.is_active() && !view.failing()) {
         let to = if view.ready() {
             next_or(&hub, &requester, &uri, &target.url(&hub))
         } else {
@@ -87,7 +87,7 @@ pub(super) async fn submit(
     if let Some(view) = target
         .view(&hub)
         .await?
-        .filter(|view| view.phase.is_active())
+        .filter(|view| view.phase.is_active() && !view.failing())
     {
         return Err(Error::bad_request(match view.pending() {
             Some(pending) => format!("{} is pending {pending}", view.log_name()),

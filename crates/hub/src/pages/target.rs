@@ -123,7 +123,7 @@ pub(super) enum Ending {
 
 /// How the last run of `view` ended.
 pub(super) async fn ending(hub: &AppState, view: Option<&ServerView>) -> Result<Ending> {
-    let Some(view) = view.filter(|view| view.phase == Phase::Failed) else {
+    let Some(view) = view.filter(|view| view.phase == Phase::Failed || view.failing()) else {
         return Ok(Ending::Stopped);
     };
     let Some(failure) = view

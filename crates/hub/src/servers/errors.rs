@@ -122,6 +122,9 @@ pub enum CreateError {
         /// Its name.
         server: String,
     },
+    /// It may not be made.
+    #[error(transparent)]
+    Refused(#[from] NamedServerError),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -131,6 +134,7 @@ impl From<CreateError> for Error {
     fn from(error: CreateError) -> Self {
         match error {
             CreateError::Store(error) => Self::Store(error),
+            CreateError::Refused(error) => error.into(),
             other @ CreateError::Exists { .. } => Self::conflict(other.to_string()),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use orrery_core::scopes::{Client, NoGroups, Owner};
+use orrery_core::scopes::{Client, Owner};
 use orrery_core::{Secret, escape};
 use orrery_store::api_tokens::{self, NewApiToken};
 use orrery_store::oauth_clients::{self, NewOauthClient};
@@ -14,6 +14,7 @@ use orrery_store::{ConnectionTrait, NaiveDateTime, StoreError, roles};
 use serde_json::{Value, json};
 
 use super::{Course, Engine, environment};
+use crate::auth::memberships;
 use crate::urls::Urls;
 
 /// The OAuth client that tokens made by the hub itself belong to.
@@ -46,7 +47,7 @@ impl Grant {
 
 impl Engine {
     /// Writes all rows that upstream writes before it calls its spawner. `old_address` is the row of
-    /// an earlier life that was never cleaned.
+    /// an earlier life that was never cleaned. Gives the server's id as an OAuth client.
     pub(super) async fn write_grant(
         &self,
         connection: &impl ConnectionTrait,
@@ -54,7 +55,7 @@ impl Engine {
         grant: &Grant,
         old_address: Option<i32>,
         now: NaiveDateTime,
-    ) -> Result<(), StoreError> {
+    ) -> Result<String, StoreError> {
         if let Some(old) = old_address {
             servers::delete(connection, old).await?;
         }
@@ -83,7 +84,7 @@ impl Engine {
             },
         )
         .await?;
-        let client_id = Urls::oauth_client_id(&course.user, &course.server);
+        let client_id = client_id(connection, course).await?;
         oauth_clients::upsert(
             connection,
             &NewOauthClient {
@@ -100,7 +101,7 @@ impl Engine {
             state: Some(json!({})),
             started: Some(Some(now)),
             last_activity: Some(Some(now)),
-            oauth_client_id: Some(Some(client_id)),
+            oauth_client_id: Some(Some(client_id.clone())),
             ..SpawnerChanges::default()
         };
         spawners::update(connection, course.spawner_id, &changes).await?;
@@ -109,7 +110,7 @@ impl Engine {
             ..UserChanges::default()
         };
         users::update(connection, course.user_id, &changes).await?;
-        Ok(())
+        Ok(client_id)
     }
 
     /// Takes back what [`Engine::write_grant`] gave and clears the spawner's row, as upstream does
@@ -132,8 +133,6 @@ impl Engine {
                 api_tokens::delete(connection, token.id).await?;
             }
         }
-        let client_id = Urls::oauth_client_id(&course.user, &course.server);
-        oauth_clients::delete(connection, &client_id).await?;
         if let Some(spawner) = spawners::find_by_id(connection, course.spawner_id).await? {
             let changes = SpawnerChanges {
                 server_id: Some(None),
@@ -143,6 +142,12 @@ impl Engine {
                 ..SpawnerChanges::default()
             };
             spawners::update(connection, spawner.id, &changes).await?;
+            // A database from JupyterHub may name one client in two rows.
+            if let Some(client_id) = &spawner.oauth_client_id
+                && !spawners::is_client_of_another(connection, client_id, spawner.id).await?
+            {
+                oauth_clients::delete(connection, client_id).await?;
+            }
             if let Some(address) = spawner.server_id {
                 servers::delete(connection, address).await?;
             }
@@ -189,9 +194,13 @@ impl Engine {
             .collect();
         held.insert("inherit".to_owned());
         let owner = Owner::User(course.user.as_str());
+        let asked = self.definitions.expand(&wanted, Some(owner), &Client::Hub);
+        let has = self.definitions.expand(&held, Some(owner), &Client::Hub);
+        let members = asked.members_in_question(&has);
+        let groups = memberships(connection, members.iter().map(String::as_str)).await?;
         let resolved =
             self.definitions
-                .resolve_requested(&wanted, &held, owner, &Client::Hub, &NoGroups);
+                .resolve_requested(&wanted, &held, owner, &Client::Hub, &groups);
         if !resolved.disallowed.is_empty() {
             tracing::debug!(
                 user = %escape::for_log(course.user.as_str(), 64),
@@ -216,6 +225,20 @@ impl Engine {
         ));
         scopes.into_iter().collect()
     }
+}
+
+/// The server's id as an OAuth client: upstream's, unless another server has that one. Upstream joins
+/// the names of user and server by a hyphen, which both may have inside.
+async fn client_id(
+    connection: &impl ConnectionTrait,
+    course: &Course,
+) -> Result<String, StoreError> {
+    let usual = Urls::oauth_client_id(&course.user, &course.server);
+    if spawners::is_client_of_another(connection, &usual, course.spawner_id).await? {
+        // Begins otherwise than all usual ones, so that nobody can choose names that give it.
+        return Ok(format!("jupyterhub-server-{}", course.spawner_id));
+    }
+    Ok(usual)
 }
 
 /// An address as upstream keeps it, from the URL that a spawner gave.

@@ -11,6 +11,7 @@ mod events;
 mod follow;
 mod grant;
 mod hints;
+mod leftovers;
 mod names;
 mod queue;
 mod readiness;
@@ -33,8 +34,8 @@ use std::sync::{Arc, Mutex};
 use orrery_core::scopes::Definitions;
 use orrery_core::spawner::Spawner;
 use orrery_core::{Clock, ServerName, UserName};
-use orrery_store::Store;
 use orrery_store::runs::Run;
+use orrery_store::{NaiveDateTime, Store};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -100,6 +101,10 @@ pub struct Inner {
     /// Whether somebody may wait in the queue; spares a query after each start.
     may_be_queued: AtomicBool,
     activity: activity::Buffer,
+    /// What could not be stopped; derived from the rows of failed runs.
+    leftovers: Mutex<HashMap<i64, leftovers::Leftover>>,
+    /// When leases were last renewed.
+    renewed: Mutex<Option<tokio::time::Instant>>,
     failures_in_a_row: AtomicU32,
     warned_of_version: AtomicBool,
 }
@@ -134,6 +139,8 @@ impl Engine {
             board: tokio::sync::Mutex::default(),
             may_be_queued: AtomicBool::new(true),
             activity: activity::Buffer::default(),
+            leftovers: Mutex::default(),
+            renewed: Mutex::default(),
             failures_in_a_row: AtomicU32::new(0),
             warned_of_version: AtomicBool::new(false),
         }))
@@ -163,6 +170,7 @@ struct Course {
     user_id: i32,
     user: UserName,
     server: ServerName,
+    queued_at: NaiveDateTime,
 }
 
 impl Course {
@@ -174,7 +182,18 @@ impl Course {
             user_id: run.user_id?,
             user: UserName::parse(&run.user_name).ok()?,
             server: ServerName::parse(&run.server_name).ok()?,
+            queued_at: run.queued_at,
         })
+    }
+
+    /// What the server is told by [`RUN_VARIABLE`](orrery_core::spawner::RUN_VARIABLE): made of what
+    /// the row says, and no other database's runs have it.
+    fn mark(&self) -> String {
+        Self::mark_of(self.run.0, self.queued_at)
+    }
+
+    fn mark_of(run: i64, queued_at: NaiveDateTime) -> String {
+        format!("{run}-{}", queued_at.and_utc().timestamp_micros())
     }
 
     fn log_name(&self) -> String {

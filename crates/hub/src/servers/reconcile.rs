@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use orrery_core::phase::Phase;
 use orrery_store::runs::{self, NewRun, TakeOver};
 use orrery_store::spawners::{self, ActiveSpawner};
-use orrery_store::{Dialect, StoreError};
+use orrery_store::{ConnectionTrait, Dialect, NaiveDateTime, StoreError};
 use serde_json::Value;
 
 use super::run::Entry;
@@ -38,9 +38,17 @@ impl Engine {
         self.store
             .write(|transaction| async move {
                 runs::extend_leases(&transaction, &self.replica, until).await?;
-                runs::take_over(&transaction, which, &self.replica, now, until).await
+                runs::take_over(&transaction, which, &self.replica, now, until).await?;
+                // While no hub was there, no time of theirs has passed.
+                let ours = runs::standing_owned(&transaction, &self.replica).await?;
+                for run in ours {
+                    self.renew_deadline(&transaction, run.id, run.phase, now)
+                        .await?;
+                }
+                Ok::<_, StoreError>(())
             })
             .await?;
+        self.load_leftovers().await?;
         let mut found = Reconciled::default();
         for run in runs::list_owned(self.store.read(), &self.replica).await? {
             if self.settings.blocked_users.contains(&run.user_name) {
@@ -78,6 +86,26 @@ impl Engine {
             );
         }
         Ok(found)
+    }
+
+    /// Gives a run that goes on under another hub, or another life of it, the time that what is left
+    /// to do may take: a server must not be ended because nobody looked at it.
+    pub(super) async fn renew_deadline(
+        &self,
+        transaction: &impl ConnectionTrait,
+        run: i64,
+        phase: Phase,
+        now: NaiveDateTime,
+    ) -> Result<(), StoreError> {
+        let settings = &self.settings;
+        let time = match phase {
+            Phase::Starting => settings.http_timeout,
+            Phase::Stopping => settings.stop_timeout,
+            Phase::Queued | Phase::Ready | Phase::Stopped | Phase::Failed => return Ok(()),
+        };
+        let deadline = now + time + settings.grace;
+        runs::set_deadline(transaction, run, phase, Some(deadline)).await?;
+        Ok(())
     }
 
     /// Gives a server that JupyterHub started a run of its own.

@@ -1,6 +1,7 @@
 //! Asking for a server, and creating named ones.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use orrery_core::phase::Phase;
 use orrery_core::{ServerName, UserName};
@@ -13,7 +14,10 @@ use serde_json::{Value, json};
 use super::grant::Grant;
 use super::run::Entry;
 use super::view::log_name;
-use super::{Course, CreateError, Engine, NamedServerError, RunId, StartError, names};
+use super::{Course, CreateError, Engine, NamedServerError, RunId, StartError, names, view};
+
+/// How long a start waits for the end of the one before, which failed.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is asked for along with a start.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,7 +41,8 @@ impl WriteError for CreateError {
     fn store_error(&self) -> Option<&StoreError> {
         match self {
             Self::Store(error) => Some(error),
-            Self::Exists { .. } => None,
+            Self::Refused(NamedServerError::Store(error)) => Some(error),
+            Self::Exists { .. } | Self::Refused(_) => None,
         }
     }
 }
@@ -46,8 +51,8 @@ impl WriteError for CreateError {
 struct Begun {
     course: Course,
     options: Value,
-    /// Its turn came at once.
-    at_once: bool,
+    /// Its turn came at once, with this OAuth client.
+    client_id: Option<String>,
 }
 
 impl Engine {
@@ -81,10 +86,15 @@ impl Engine {
             return Err(StartError::Refused(error.to_string()));
         }
         // A server that died a moment ago, unnoticed, must not keep its user from starting it.
-        if let Some(run) = runs::active(self.store.read(), user.id, server.as_str()).await?
-            && run.phase == Phase::Ready
-        {
-            self.ask_whether_it_runs(&run).await?;
+        // And one that did not start may still be coming down, which its user cannot know.
+        match runs::active(self.store.read(), user.id, server.as_str()).await? {
+            Some(run) if run.phase == Phase::Ready => {
+                self.ask_whether_it_runs(&run).await?;
+            }
+            Some(run) if view::is_failing(&run) => {
+                self.wait(RunId(run.id), PATIENCE).await?;
+            }
+            _ => {}
         }
         let grant = Grant::generate()?;
         let (user_name, request, grant) = (&user_name, &request, &grant);
@@ -106,12 +116,13 @@ impl Engine {
             other => other?,
         };
         let run = begun.course.run;
-        if begun.at_once {
+        if let Some(client_id) = begun.client_id {
             self.launch(
                 begun.course,
                 Entry::Start {
                     token: grant.token.clone(),
                     options: begun.options,
+                    client_id,
                 },
             );
         } else {
@@ -131,6 +142,8 @@ impl Engine {
         request: &StartRequest,
         grant: &Grant,
     ) -> Result<Begun, StartError> {
+        // First of all: what is counted below must stay true.
+        runs::serialise(transaction).await?;
         let now = self.clock.now();
         if let Some(run) = runs::active(transaction, user.id, server.as_str()).await? {
             return Err(occupied(user_name, server, &run));
@@ -152,7 +165,13 @@ impl Engine {
         let at_once = settings.concurrent_spawn_limit == 0
             || runs::count_in(transaction, &[Phase::Queued, Phase::Starting]).await?
                 < u64::from(settings.concurrent_spawn_limit);
-        let spawner = spawner_row(transaction, user.id, server, request).await?;
+        let spawner = self
+            .spawner_row(transaction, user, server, request)
+            .await
+            .map_err(|error| match error {
+                NamedServerError::Store(error) => StartError::Store(error),
+                refused => StartError::Refused(refused.to_string()),
+            })?;
         let options = match &spawner.user_options {
             Value::Null => json!({}),
             options => options.clone(),
@@ -178,20 +197,23 @@ impl Engine {
             user_id: user.id,
             user: user_name.clone(),
             server: server.clone(),
+            queued_at: now,
         };
-        if at_once {
+        let client_id = if at_once {
             self.write_turn(transaction, &course, grant, spawner.server_id, now)
-                .await?;
-        }
+                .await?
+        } else {
+            None
+        };
         Ok(Begun {
             course,
             options,
-            at_once,
+            client_id,
         })
     }
 
-    /// Moves a queued run to starting, with everything the server is given. `false`: it was no longer
-    /// queued.
+    /// Moves a queued run to starting, with everything the server is given, and gives its OAuth client.
+    /// `None`: it was no longer queued.
     pub(super) async fn write_turn(
         &self,
         transaction: &impl ConnectionTrait,
@@ -199,7 +221,7 @@ impl Engine {
         grant: &Grant,
         old_address: Option<i32>,
         now: NaiveDateTime,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<String>, StoreError> {
         let settings = &self.settings;
         let deadline = now + settings.start_timeout + settings.http_timeout + settings.grace;
         let turned = runs::transition(
@@ -211,11 +233,12 @@ impl Engine {
             Some(deadline),
         )
         .await?;
-        if turned {
-            self.write_grant(transaction, course, grant, old_address, now)
-                .await?;
+        if !turned {
+            return Ok(None);
         }
-        Ok(turned)
+        self.write_grant(transaction, course, grant, old_address, now)
+            .await
+            .map(Some)
     }
 
     /// Upstream's checks on a named server that shall be created, started or renamed. `check_limit`
@@ -234,18 +257,8 @@ impl Engine {
         let is_new = !existing
             .iter()
             .any(|spawner| spawner.name == server.as_str());
-        let limit = self.settings.named_server_limit_per_user;
-        if check_limit && is_new && limit > 0 {
-            let named = existing
-                .iter()
-                .filter(|spawner| !spawner.name.is_empty())
-                .count();
-            if named >= usize::try_from(limit).unwrap_or(usize::MAX) {
-                return Err(NamedServerError::Limit {
-                    user: user.name.clone(),
-                    limit,
-                });
-            }
+        if check_limit && is_new {
+            self.refuse_beyond_limit(user, &existing)?;
         }
         let is_valid = names::is_valid_name(server.as_str());
         if is_new {
@@ -282,6 +295,7 @@ impl Engine {
         let request = &request;
         self.store
             .write(|transaction| async move {
+                runs::serialise(&transaction).await?;
                 if spawners::find(&transaction, user.id, server.as_str())
                     .await?
                     .is_some()
@@ -291,15 +305,53 @@ impl Engine {
                         server: server.to_string(),
                     });
                 }
-                spawner_row(&transaction, user.id, server, request).await?;
+                self.spawner_row(&transaction, user, server, request)
+                    .await?;
                 Ok(())
             })
             .await
     }
+
+    fn refuse_beyond_limit(
+        &self,
+        user: &User,
+        existing: &[Spawner],
+    ) -> Result<(), NamedServerError> {
+        let limit = self.settings.named_server_limit_per_user;
+        let named = existing
+            .iter()
+            .filter(|spawner| !spawner.name.is_empty())
+            .count();
+        if limit > 0 && named >= usize::try_from(limit).unwrap_or(usize::MAX) {
+            return Err(NamedServerError::Limit {
+                user: user.name.clone(),
+                limit,
+            });
+        }
+        Ok(())
+    }
+
+    /// Finds or makes a server's row and writes what the request changes in it. The limit of named
+    /// servers is looked at again here, where no other request can come in between.
+    async fn spawner_row(
+        &self,
+        transaction: &impl ConnectionTrait,
+        user: &User,
+        server: &ServerName,
+        request: &StartRequest,
+    ) -> Result<Spawner, NamedServerError> {
+        let is_new = spawners::find(transaction, user.id, server.as_str())
+            .await?
+            .is_none();
+        if is_new && !server.is_default() && self.settings.named_server_limit_per_user > 0 {
+            let existing = spawners::list_of_user(transaction, user.id).await?;
+            self.refuse_beyond_limit(user, &existing)?;
+        }
+        Ok(write_spawner_row(transaction, user.id, server, request).await?)
+    }
 }
 
-/// Finds or makes a server's row and writes what the request changes in it.
-async fn spawner_row(
+async fn write_spawner_row(
     transaction: &impl ConnectionTrait,
     user_id: i32,
     server: &ServerName,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Uri;
 use orrery_core::Secret;
 use orrery_core::phase::{Cause, Failure, Phase};
-use orrery_core::spawner::{Event, Events, Started, Status};
+use orrery_core::spawner::{Event, Events, RUN_VARIABLE, Started, Status};
 use orrery_store::runs::{self, Run};
 use orrery_store::spawners::{self, SpawnerChanges};
 use orrery_store::{StoreError, servers};
@@ -17,6 +17,8 @@ use super::view::is_empty;
 use super::{Course, Engine, environment, events, grant};
 use crate::JUPYTERHUB_VERSION;
 
+/// The variable by which a server knows itself as an OAuth client.
+const CLIENT_ID: &str = "JUPYTERHUB_CLIENT_ID";
 /// How many lines of a server's log a failure carries.
 const LOG_TAIL: usize = 100;
 /// The first pause between two looks whether a starting server still lives.
@@ -34,6 +36,8 @@ pub(super) enum Entry {
         token: Secret,
         /// What the user chose.
         options: Value,
+        /// The server as an OAuth client.
+        client_id: String,
     },
     /// The run was starting when an earlier life of the hub ended.
     Recover,
@@ -107,8 +111,12 @@ impl Engine {
 
     async fn drive(&self, course: &Course, entry: Entry, look: &CancellationToken) {
         let next = match entry {
-            Entry::Start { token, options } => {
-                let work = self.bring_up(course, token, options);
+            Entry::Start {
+                token,
+                options,
+                client_id,
+            } => {
+                let work = self.bring_up(course, token, options, &client_id);
                 self.until_ready(course, look, work).await
             }
             Entry::Recover => self.until_ready(course, look, self.recover(course)).await,
@@ -159,8 +167,9 @@ impl Engine {
         course: &Course,
         token: Secret,
         options: Value,
+        client_id: &str,
     ) -> Result<bool, Failure> {
-        let spec = environment::spec(
+        let mut spec = environment::spec(
             &self.settings,
             &self.urls,
             course.run,
@@ -169,6 +178,13 @@ impl Engine {
             options,
             &token,
         )?;
+        // The id that the row has, which is the usual one but where two servers would share it.
+        if !self.settings.environment.contains_key(CLIENT_ID) {
+            spec.environment
+                .insert(CLIENT_ID.to_owned(), Secret::new(client_id));
+        }
+        spec.environment
+            .insert(RUN_VARIABLE.to_owned(), Secret::new(course.mark()));
         let base_url = spec.base_url.clone();
         let begun = tokio::time::Instant::now();
         let (reporter, mut reports) = Events::channel();
@@ -392,12 +408,22 @@ impl Engine {
 
     /// Ends a start that failed. The user sees why at once; what may still run is stopped first.
     async fn give_up(&self, course: &Course, mut failure: Failure) {
-        let state = spawners::find_by_id(self.store.read(), course.spawner_id)
+        let mut state = spawners::find_by_id(self.store.read(), course.spawner_id)
             .await
             .ok()
             .flatten()
             .map(|spawner| spawner.state)
             .unwrap_or_default();
+        // Something may run all the same: whoever started it was cut off before its state was kept.
+        if is_empty(&state)
+            && let Some(found) = self.search(&course.mark()).await
+        {
+            tracing::warn!(server = %course.log_name(), run = %course.run, "found a server that a start had left");
+            state = found;
+            if let Err(failure) = self.keep_state(course, &state).await {
+                tracing::warn!(server = %course.log_name(), "its state is not kept: {}", failure.message);
+            }
+        }
         if failure.log_tail.is_empty() && !is_empty(&state) {
             failure.log_tail = self.log_lines(&state, LOG_TAIL).await;
         }

@@ -147,29 +147,28 @@ impl Engine {
                 return;
             }
         };
-        let mut trouble = None;
-        if !is_empty(&state) {
-            let limit = self.settings.stop_timeout;
-            trouble = match tokio::time::timeout(limit, self.spawner.stop(&state, None)).await {
-                Ok(Ok(())) => None,
-                Ok(Err(failure)) => Some(failure),
-                Err(_) => Some(Failure::new(
-                    Cause::Timeout,
-                    format!(
-                        "The server did not stop within {} seconds.",
-                        limit.as_secs_f32()
-                    ),
-                )),
-            };
-        }
-        if let Some(trouble) = &trouble {
+        // Without a state, or without a row, something may run all the same.
+        let state = if is_empty(&state) {
+            self.search(&course.mark()).await
+        } else {
+            Some(state)
+        };
+        let mut trouble = match &state {
+            Some(state) => self.end_server(state).await,
+            None => None,
+        };
+        if let Some(trouble) = &mut trouble {
             tracing::error!(
                 server = %course.log_name(),
                 run = %course.run,
                 "the server could not be stopped and may still run: {}",
                 trouble.message
             );
+            trouble
+                .message
+                .push_str(" It may still run; the hub goes on trying to stop it.");
         }
+        let left_running = state.filter(|_| trouble.is_some());
         let cancelled = failure
             .as_ref()
             .is_some_and(|failure| failure.cause == Cause::Cancelled);
@@ -179,6 +178,10 @@ impl Engine {
             (_, Some(trouble)) => (Phase::Failed, Some(trouble)),
             (_, None) => (Phase::Stopped, None),
         };
+        let failure = failure.map(|failure| Failure {
+            left_running,
+            ..failure
+        });
         match self
             .finish(course, Phase::Stopping, to, failure.as_ref())
             .await
@@ -216,6 +219,10 @@ impl Engine {
                 if moved {
                     if let Some(failure) = failure {
                         runs::set_failure(&transaction, run, failure).await?;
+                        if failure.left_running.is_some() {
+                            // By this the next life of the hub finds it; see `leftovers`.
+                            runs::set_deadline(&transaction, run, to, Some(now)).await?;
+                        }
                     }
                     if from != Phase::Queued {
                         self.revoke_grant(&transaction, course, now).await?;
@@ -224,6 +231,9 @@ impl Engine {
                 Ok::<_, StoreError>(moved)
             })
             .await?;
+        if ended && let Some(failure) = failure {
+            self.note_leftover(course.run, course.log_name(), failure);
+        }
         self.hints.wake(run);
         if matches!(from, Phase::Starting | Phase::Stopping) {
             self.dispatch().await;
@@ -241,6 +251,7 @@ impl Engine {
                 runs::fail(&transaction, run.id, run.phase, failure, now).await
             })
             .await?;
+        self.stop_unowned(run);
         self.routes.wake();
         self.hints.wake(run.id);
         Ok(ended)

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::grant::Grant;
 use super::queue::Board;
 use super::run::Entry;
+use super::view::is_empty;
 use super::{Course, Engine, QueuePlace};
 
 /// How many past starts the expected time is judged by.
@@ -19,6 +20,16 @@ const PAST_STARTS: u32 = 20;
 
 /// How long tasks may take to notice that the hub closes.
 const CLOSING: Duration = Duration::from_secs(5);
+
+/// What calling a waiting run came to.
+enum Turn {
+    /// It starts, with these options and this OAuth client.
+    Taken(Value, String),
+    /// As many start as may.
+    Full,
+    /// It no longer waits.
+    Gone,
+}
 
 impl Engine {
     /// Sees to leases, stray and overdue runs, the queue and activity until [`Engine::shutdown`].
@@ -61,19 +72,41 @@ impl Engine {
             .keys()
             .copied()
             .collect();
-        self.store
-            .write(|transaction| async move {
-                runs::extend_leases(&transaction, &self.replica, until).await?;
-                runs::take_over(&transaction, TakeOver::Expired, &self.replica, now, until).await
-            })
-            .await?;
+        let began = tokio::time::Instant::now();
+        let is_due = self
+            .renewed
+            .lock()
+            .expect("nothing panics under this lock")
+            .is_none_or(|renewed| began.duration_since(renewed) >= self.settings.lease / 3);
+        // A write makes every reader's cache stale, so there is none without need.
+        if is_due || runs::count_free(self.store.read(), now).await? > 0 {
+            self.store
+                .write(|transaction| async move {
+                    runs::extend_leases(&transaction, &self.replica, until).await?;
+                    let which = TakeOver::Expired;
+                    let taken =
+                        runs::take_over(&transaction, which, &self.replica, now, until).await?;
+                    for run in taken {
+                        self.renew_deadline(&transaction, run.id, run.phase, now)
+                            .await?;
+                    }
+                    Ok::<_, StoreError>(())
+                })
+                .await?;
+            *self.renewed.lock().expect("nothing panics under this lock") = Some(began);
+        }
+        self.retry_leftovers();
         let mut ours = HashSet::new();
-        for run in runs::list_owned(self.store.read(), &self.replica).await? {
+        for run in runs::standing_owned(self.store.read(), &self.replica).await? {
             ours.insert(run.id);
-            if run.deadline.is_some_and(|deadline| deadline < now) {
-                self.end_overdue(&run).await?;
-            } else if !with_task.contains(&run.id) {
-                self.resume(&run).await?;
+            let is_overdue = run.deadline.is_some_and(|deadline| deadline < now);
+            if is_overdue || !with_task.contains(&run.id) {
+                // Rare, so the whole row is read only now.
+                match runs::find(self.store.read(), run.id).await? {
+                    Some(run) if is_overdue => self.end_overdue(&run).await?,
+                    Some(run) => self.resume(&run).await?,
+                    None => {}
+                }
             } else if run.phase == Phase::Stopping {
                 // Its task may be waiting for the spawner; one that watches is told by this.
                 self.nudge(run.id);
@@ -131,6 +164,15 @@ impl Engine {
             return Ok(());
         }
         self.remove_route(&course).await;
+        let mut failure = failure;
+        if run.phase == Phase::Stopping {
+            let spawner = spawners::find_by_id(self.store.read(), course.spawner_id).await?;
+            let state = spawner.map(|spawner| spawner.state);
+            failure.left_running = match state.filter(|state| !is_empty(state)) {
+                Some(state) => Some(state),
+                None => self.search(&course.mark()).await,
+            };
+        }
         self.finish(&course, run.phase, Phase::Failed, Some(&failure))
             .await?;
         // A task that still waits for the spawner finds the run ended when it looks.
@@ -179,9 +221,15 @@ impl Engine {
             let grant = Grant::generate()?;
             let now = self.clock.now();
             let (taken, given) = (&course, &grant);
-            let turned = self
+            let turn = self
                 .store
                 .write(|transaction| async move {
+                    // Other replicas call theirs, and requests start at once, under the same limit.
+                    runs::serialise(&transaction).await?;
+                    if limit > 0 && runs::count_in(&transaction, &[Phase::Starting]).await? >= limit
+                    {
+                        return Ok(Turn::Full);
+                    }
                     let old = spawners::find_by_id(&transaction, taken.spawner_id).await?;
                     let (old_address, options) = old.map_or((None, Value::Null), |spawner| {
                         (spawner.server_id, spawner.user_options)
@@ -189,22 +237,29 @@ impl Engine {
                     let turned = self
                         .write_turn(&transaction, taken, given, old_address, now)
                         .await?;
-                    Ok::<_, StoreError>(turned.then_some(options))
+                    Ok::<_, StoreError>(match turned {
+                        Some(client_id) => Turn::Taken(options, client_id),
+                        None => Turn::Gone,
+                    })
                 })
                 .await?;
-            if let Some(options) = turned {
-                self.hints.wake(run.id);
-                self.launch(
-                    course,
-                    Entry::Start {
-                        token: grant.token,
-                        options: match options {
-                            Value::Null => Value::Object(serde_json::Map::new()),
-                            options => options,
-                        },
+            let (options, client_id) = match turn {
+                Turn::Taken(options, client_id) => (options, client_id),
+                Turn::Full => return Ok(()),
+                Turn::Gone => continue,
+            };
+            self.hints.wake(run.id);
+            self.launch(
+                course,
+                Entry::Start {
+                    token: grant.token,
+                    options: match options {
+                        Value::Null => Value::Object(serde_json::Map::new()),
+                        options => options,
                     },
-                );
-            }
+                    client_id,
+                },
+            );
         }
         Ok(())
     }

@@ -61,6 +61,13 @@ impl ServerView {
         self.phase == Phase::Ready
     }
 
+    /// Whether its start failed and what may still run of it is being stopped: to its user it has
+    /// failed.
+    pub fn failing(&self) -> bool {
+        // Only a start that fails notes a failure before the server has stopped.
+        self.phase == Phase::Stopping && self.failure.is_some()
+    }
+
     /// Whether it neither runs, starts nor stops.
     pub fn stopped(&self) -> bool {
         !self.phase.is_active()
@@ -253,6 +260,16 @@ impl Engine {
             user_name,
         }))
     }
+}
+
+/// Whether a run is one whose start failed and of which something may still be coming down.
+pub(super) fn is_failing(run: &Run) -> bool {
+    run.phase == Phase::Stopping
+        && run.ready_at.is_none()
+        && run
+            .failure
+            .as_ref()
+            .is_some_and(|failure| failure.cause != Cause::Cancelled)
 }
 
 /// Whether a spawner's state says nothing.

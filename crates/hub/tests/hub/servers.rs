@@ -5,6 +5,8 @@ pub(crate) mod bench;
 #[path = "servers/fakes.rs"]
 pub(crate) mod fakes;
 
+#[path = "servers/clients.rs"]
+mod clients;
 #[path = "servers/failures.rs"]
 mod failures;
 #[path = "servers/life.rs"]

@@ -309,3 +309,83 @@ async fn a_server_becomes_ready_though_the_proxy_is_away() {
     bench.keeper().check().await.expect("a check");
     assert!(bench.table.target("/user/ada/").is_some());
 }
+
+#[tokio::test]
+async fn what_cannot_be_stopped_is_tried_again_also_by_the_next_life() {
+    let bench = Bench::new(Start::Answers).await;
+    let first = bench.life().await;
+    let ada = bench.user("ada").await;
+    start(&first, &ada, "").await;
+    until(&first, &ada, "", Phase::Ready).await;
+    let set_fails = |fails: bool| {
+        *bench
+            .spawner
+            .stop_fails
+            .lock()
+            .expect("no panic under a lock") = fails;
+    };
+    set_fails(true);
+    first.stop(&ada, &named("")).await.expect("a stop");
+    let failed = until(&first, &ada, "", Phase::Failed).await;
+    let failure = failed.failure.expect("a failure");
+    assert!(
+        failure.message.starts_with("The backend is away.")
+            && failure.message.contains("goes on trying"),
+        "{}",
+        failure.message
+    );
+    assert!(failure.left_running.is_some());
+    assert_eq!(bench.spawner.running(), 1);
+    // Its user is not kept from a new server.
+    start(&first, &ada, "").await;
+    until(&first, &ada, "", Phase::Ready).await;
+    assert_eq!(bench.spawner.running(), 2);
+    first.shutdown(false).await;
+
+    let second = bench.life().await;
+    set_fails(false);
+    eventually("the old server is gone", || bench.spawner.running() == 1).await;
+    assert!(view(&second, &ada, "").await.ready(), "the new one is not");
+    let run = failed.run.expect("a run").0;
+    let looking = async {
+        loop {
+            let row = runs::find(bench.store.read(), run)
+                .await
+                .expect("a database")
+                .expect("a row");
+            if row
+                .failure
+                .is_some_and(|failure| failure.left_running.is_none())
+            {
+                return row.deadline;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let deadline = tokio::time::timeout(SOON, looking)
+        .await
+        .expect("it is noted");
+    assert_eq!(deadline, None);
+}
+
+#[tokio::test]
+async fn a_start_asked_for_while_the_last_one_comes_down_waits_for_its_end() {
+    let mut bench = Bench::new(Start::NeverAnswers).await;
+    bench.settings.http_timeout = Duration::from_millis(200);
+    bench.settings.stop_timeout = Duration::from_secs(1);
+    let engine = bench.life().await;
+    let ada = bench.user("ada").await;
+    *bench
+        .spawner
+        .stop_hangs
+        .lock()
+        .expect("no panic under a lock") = true;
+    start(&engine, &ada, "").await;
+    let coming_down = until(&engine, &ada, "", Phase::Stopping).await;
+    assert!(coming_down.failing());
+    *bench.spawner.start.lock().expect("no panic under a lock") = Start::Answers;
+    // Not refused as pending.
+    let run = start(&engine, &ada, "").await;
+    assert_ne!(Some(run), coming_down.run);
+    assert_eq!(engine.wait(run, SOON).await.expect("a phase"), Phase::Ready);
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orrery_core::phase::{Cause, Failure};
 use orrery_core::routes::{Route, RouteError, RouteTable};
-use orrery_core::spawner::{Events, ServerSpec, Spawner, Started, Status};
+use orrery_core::spawner::{Events, RUN_VARIABLE, ServerSpec, Spawner, Started, Status};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -29,6 +29,8 @@ pub(crate) enum Start {
     NeverReturns,
     /// `start` never returns and tells nothing.
     NeverReturnsNorTells,
+    /// The same, but the server runs.
+    RunsButNeverTells,
     /// The spawner refuses.
     Refuses,
     /// It answers once the test opened the gate.
@@ -51,10 +53,13 @@ pub(crate) struct FakeSpawner {
     next: AtomicI32,
     starting: AtomicUsize,
     pub(crate) most_at_once: AtomicUsize,
+    /// `stop` answers with an error.
+    pub(crate) stop_fails: Mutex<bool>,
 }
 
 struct FakeServer {
     status: Status,
+    mark: Option<String>,
     listener: Option<tokio::task::JoinHandle<()>>,
 }
 
@@ -79,12 +84,13 @@ impl FakeSpawner {
             next: AtomicI32::new(100),
             starting: AtomicUsize::new(0),
             most_at_once: AtomicUsize::new(0),
+            stop_fails: Mutex::new(false),
         })
     }
 
     /// A server that something else started; gives its state.
     pub(crate) fn plant(&self) -> Value {
-        json!({ "pid": self.enter(Status::Running, None) })
+        json!({ "pid": self.enter(Status::Running, None, None) })
     }
 
     /// Ends the server of `state` as if it had crashed or left.
@@ -107,12 +113,21 @@ impl FakeSpawner {
             .count()
     }
 
-    fn enter(&self, status: Status, listener: Option<tokio::task::JoinHandle<()>>) -> i32 {
+    fn enter(
+        &self,
+        status: Status,
+        listener: Option<tokio::task::JoinHandle<()>>,
+        mark: Option<String>,
+    ) -> i32 {
         let id = self.next.fetch_add(1, Ordering::SeqCst);
-        self.servers
-            .lock()
-            .expect("no panic under a lock")
-            .insert(id, FakeServer { status, listener });
+        self.servers.lock().expect("no panic under a lock").insert(
+            id,
+            FakeServer {
+                status,
+                mark,
+                listener,
+            },
+        );
         id
     }
 }
@@ -157,6 +172,9 @@ impl Spawner for FakeSpawner {
             .expect("no panic under a lock")
             .push(format!("{}/{}", spec.user, spec.server));
         let environment = spec.environment("127.0.0.1", 1);
+        let mark = environment
+            .get(RUN_VARIABLE)
+            .map(|mark| mark.expose().to_owned());
         let environment = environment
             .into_iter()
             .map(|(name, value)| (name, value.expose().to_owned()));
@@ -182,7 +200,10 @@ impl Spawner for FakeSpawner {
             }
             _ => (Status::Running, Some(listener)),
         };
-        let state = json!({ "pid": self.enter(status, listener) });
+        let state = json!({ "pid": self.enter(status, listener, mark) });
+        if start == Start::RunsButNeverTells {
+            std::future::pending::<()>().await;
+        }
         events.state(state.clone());
         if start == Start::NeverReturns {
             std::future::pending::<()>().await;
@@ -202,7 +223,18 @@ impl Spawner for FakeSpawner {
         Ok(known.map_or(Status::Exited(None), |server| server.status))
     }
 
+    async fn find(&self, mark: &str) -> Result<Option<Value>, Failure> {
+        let servers = self.servers.lock().expect("no panic under a lock");
+        let found = servers.iter().find(|(_, server)| {
+            server.status == Status::Running && server.mark.as_deref() == Some(mark)
+        });
+        Ok(found.map(|(id, _)| json!({ "pid": id })))
+    }
+
     async fn stop(&self, state: &Value, _grace: Option<Duration>) -> Result<(), Failure> {
+        if *self.stop_fails.lock().expect("no panic under a lock") {
+            return Err(Failure::new(Cause::Spawner, "The backend is away."));
+        }
         if *self.stop_hangs.lock().expect("no panic under a lock") {
             std::future::pending::<()>().await;
         }
@@ -237,6 +269,9 @@ impl Spawner for FakeSpawner {
 pub(crate) struct FakeTable {
     pub(crate) routes: Mutex<BTreeMap<String, Route>>,
     pub(crate) is_away: Mutex<bool>,
+    /// How often all routes were asked for, and how often one.
+    pub(crate) asked_for_all: AtomicUsize,
+    pub(crate) asked_for_one: AtomicUsize,
 }
 
 impl FakeTable {
@@ -262,8 +297,15 @@ impl FakeTable {
 #[async_trait]
 impl RouteTable for FakeTable {
     async fn routes(&self) -> Result<BTreeMap<String, Route>, RouteError> {
+        self.asked_for_all.fetch_add(1, Ordering::SeqCst);
         self.answer()?;
         Ok(self.routes.lock().expect("no panic under a lock").clone())
+    }
+
+    async fn has(&self, spec: &str) -> Result<bool, RouteError> {
+        self.asked_for_one.fetch_add(1, Ordering::SeqCst);
+        self.answer()?;
+        Ok(self.target(spec).is_some())
     }
 
     async fn add(&self, spec: &str, route: &Route) -> Result<(), RouteError> {

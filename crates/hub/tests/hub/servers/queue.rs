@@ -133,3 +133,41 @@ async fn those_who_waited_when_the_hub_went_are_called_by_its_next_life() {
         "/user/ada/"
     );
 }
+
+#[tokio::test]
+async fn limits_hold_however_many_ask_at_once() {
+    let mut bench = Bench::new(Start::Answers).await;
+    bench.settings.named_server_limit_per_user = 1;
+    bench.settings.active_server_limit = 3;
+    let engine = bench.life().await;
+    let ada = bench.user("ada").await;
+    let names: Vec<_> = (0..8).map(|number| named(&format!("s{number}"))).collect();
+    let starts = names
+        .iter()
+        .map(|server| engine.start(&ada, server, StartRequest::default()));
+    let answers = futures_util::future::join_all(starts).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
+    let refused = answers
+        .iter()
+        .find_map(|answer| answer.as_ref().err())
+        .expect("a refusal");
+    assert!(refused.to_string().contains("maximum of 1"), "{refused}");
+    let creations = names
+        .iter()
+        .map(|server| engine.create_server(&ada, server, None, None));
+    for answer in futures_util::future::join_all(creations).await {
+        assert!(answer.is_err());
+    }
+    assert_eq!(engine.views(&ada).await.expect("a database").len(), 1);
+
+    let mut crowd = Vec::new();
+    for number in 0..8 {
+        crowd.push(bench.user(&format!("user{number}")).await);
+    }
+    let server = named("");
+    let starts = crowd
+        .iter()
+        .map(|user| engine.start(user, &server, StartRequest::default()));
+    let answers = futures_util::future::join_all(starts).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 2);
+}

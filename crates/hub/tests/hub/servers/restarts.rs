@@ -183,6 +183,86 @@ async fn a_start_cut_off_inside_the_spawner_is_cleaned_and_can_be_repeated() {
     }
 }
 
+#[tokio::test]
+async fn a_server_that_ran_before_its_state_was_kept_is_found_and_stopped() {
+    // The hub is cut off; or the start is cancelled, or takes too long, in that very moment.
+    for end in ["cut off", "cancelled", "late"] {
+        let mut bench = Bench::new(Start::RunsButNeverTells).await;
+        if end == "late" {
+            bench.settings.start_timeout = Duration::from_millis(500);
+        }
+        let first = bench.life().await;
+        let ada = bench.user("ada").await;
+        start(&first, &ada, "").await;
+        eventually("the server", || bench.spawner.running() == 1).await;
+        assert!(state_of(&bench, &ada).await["pid"].is_null());
+        match end {
+            "cut off" => {
+                first.shutdown(false).await;
+                let second = bench.life().await;
+                until(&second, &ada, "", Phase::Failed).await;
+            }
+            "cancelled" => {
+                first.stop(&ada, &named("")).await.expect("a stop");
+                until(&first, &ada, "", Phase::Stopped).await;
+            }
+            _ => {
+                until(&first, &ada, "", Phase::Failed).await;
+            }
+        }
+        assert_eq!(bench.spawner.running(), 0, "{end}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_not_ended_because_the_hub_was_away_for_long() {
+    for phase in [Phase::Starting, Phase::Stopping] {
+        let bench = Bench::new(if phase == Phase::Starting {
+            Start::NeverAnswers
+        } else {
+            Start::Answers
+        })
+        .await;
+        let first = bench.life().await;
+        let ada = bench.user("ada").await;
+        let run = start(&first, &ada, "").await;
+        let address = wait_for_address(&bench, &ada).await;
+        if phase == Phase::Stopping {
+            until(&first, &ada, "", Phase::Ready).await;
+            set_stop_hangs(&bench, true);
+            first.stop(&ada, &named("")).await.expect("a stop");
+        }
+        first.shutdown(false).await;
+        let long_ago = SystemClock.now() - Duration::from_hours(1);
+        bench
+            .store
+            .write(|transaction| async move {
+                runs::set_deadline(&transaction, run.0, phase, Some(long_ago)).await
+            })
+            .await
+            .expect("a deadline");
+        let (port, _server) = listen(Start::Answers).await;
+        move_to(&bench, address, port).await;
+        set_stop_hangs(&bench, false);
+
+        let second = bench.life().await;
+        let expected = if phase == Phase::Starting {
+            Phase::Ready
+        } else {
+            Phase::Stopped
+        };
+        assert_eq!(second.wait(run, SOON).await.expect("a phase"), expected);
+    }
+}
+
+fn set_stop_hangs(bench: &Bench, hangs: bool) {
+    *bench
+        .spawner
+        .stop_hangs
+        .lock()
+        .expect("no panic under a lock") = hangs;
+}
+
 async fn wait_for_state(bench: &Bench, user: &User) {
     let looking = async {
         while state_of(bench, user).await["pid"].is_null() {
