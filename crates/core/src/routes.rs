@@ -31,6 +31,12 @@ pub trait RouteTable: Send + Sync + 'static {
     /// All routes that a hub made. Called at start, when the proxy comes back, and every minute.
     async fn routes(&self) -> Result<BTreeMap<String, Route>, RouteError>;
 
+    /// Whether the proxy answers and has this route: a cheap look, made every few seconds. Not to be
+    /// asked of the route `/`.
+    async fn has(&self, spec: &str) -> Result<bool, RouteError> {
+        Ok(self.routes().await?.contains_key(spec))
+    }
+
     /// Adds or replaces one route. A second call with the same arguments changes nothing.
     async fn add(&self, spec: &str, route: &Route) -> Result<(), RouteError>;
 

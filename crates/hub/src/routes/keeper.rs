@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -13,6 +13,7 @@ use orrery_core::{ServerName, UserName};
 use orrery_store::{NaiveDateTime, Store, StoreError};
 use serde_json::json;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::wanted::{self, Wanted};
@@ -20,6 +21,8 @@ use crate::urls::Urls;
 
 /// The pause after a check that failed: the proxy may be back soon.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often everything is compared though nothing is known to have changed.
+const COMPARE: Duration = Duration::from_mins(1);
 /// Checks that are asked for follow each other no faster than this.
 const CALM: Duration = Duration::from_millis(50);
 /// How many changes of the table are under way at once; the table has its own bound too.
@@ -43,7 +46,7 @@ pub struct KeeperParts {
     pub hub_target: String,
     /// `Proxy.extra_routes`.
     pub extra_routes: BTreeMap<String, String>,
-    /// How often everything is compared though nothing is known to have changed.
+    /// How often to look whether the proxy is there and still has its routes.
     pub check_interval: Duration,
 }
 
@@ -55,6 +58,8 @@ pub struct Inner {
     closing: CancellationToken,
     is_up: AtomicBool,
     checking: tokio::sync::Mutex<()>,
+    /// A route that the proxy has as long as it has not lost its table.
+    sample: Mutex<Option<String>>,
 }
 
 impl Deref for Keeper {
@@ -106,15 +111,33 @@ impl Keeper {
             closing: CancellationToken::new(),
             is_up: AtomicBool::new(false),
             checking: tokio::sync::Mutex::default(),
+            sample: Mutex::default(),
         }))
     }
 
-    /// Checks at once, when woken, soon after a check that failed, and every `check_interval`, until
-    /// [`Keeper::close`].
+    /// Checks at once, when woken, soon after a check that failed, and every minute, until
+    /// [`Keeper::close`]. In between it looks every `check_interval` whether the proxy is there, and
+    /// checks if that has lost its table.
     pub async fn run(&self) {
         let mut was_up = true;
+        // When everything was compared, unless it is to be compared at once.
+        let mut compared: Option<Instant> = None;
         loop {
-            let pause = match self.check().await {
+            let is_due = !was_up || compared.is_none_or(|at| at.elapsed() >= COMPARE);
+            let outcome = if is_due || self.sample().is_none() {
+                compared = Some(Instant::now());
+                self.check().await
+            } else {
+                match self.look().await {
+                    Ok(true) => Ok(Changes::default()),
+                    Ok(false) => {
+                        compared = Some(Instant::now());
+                        self.check().await
+                    }
+                    Err(error) => Err(error.into()),
+                }
+            };
+            let pause = match outcome {
                 Ok(changes) => {
                     if !was_up {
                         tracing::info!("the proxy answers again");
@@ -126,7 +149,7 @@ impl Keeper {
                     for spec in &changes.deleted {
                         tracing::warn!(spec, "deleted a stale route");
                     }
-                    self.parts.check_interval
+                    self.parts.check_interval.clamp(CALM, COMPARE)
                 }
                 Err(error) => {
                     // Said once for each time that it is away.
@@ -140,9 +163,27 @@ impl Keeper {
             tokio::select! {
                 () = self.closing.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
-                () = self.wake.notified() => tokio::time::sleep(CALM).await,
+                () = self.wake.notified() => {
+                    compared = None;
+                    tokio::time::sleep(CALM).await;
+                }
             }
         }
+    }
+
+    /// Whether the proxy answers and has a route that it should have.
+    async fn look(&self) -> Result<bool, RouteError> {
+        match self.sample() {
+            Some(spec) => self.noting(self.parts.table.has(&spec).await),
+            None => Ok(false),
+        }
+    }
+
+    fn sample(&self) -> Option<String> {
+        self.sample
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Says that something changed, or that the proxy is back: [`Keeper::run`] checks soon.
@@ -184,6 +225,15 @@ impl Keeper {
             .filter(|spec| !wanted.routes.contains_key(*spec) && !wanted.in_flux.contains(*spec))
             .collect();
         self.apply(&missing, &stale).await?;
+        // Routes of servers come and go; others stay.
+        let of_users = format!("{}user/", self.urls.base);
+        let sample = wanted
+            .routes
+            .keys()
+            .filter(|spec| **spec != self.parts.hub_routespec)
+            .min_by_key(|spec| spec.starts_with(&of_users))
+            .cloned();
+        *self.sample.lock().unwrap_or_else(PoisonError::into_inner) = sample;
         let mut changes = Changes {
             added: missing.iter().map(|(spec, _)| (*spec).clone()).collect(),
             deleted: stale.into_iter().cloned().collect(),
@@ -263,6 +313,10 @@ impl Keeper {
         server: &ServerName,
     ) -> Result<(), RouteError> {
         let spec = self.urls.server(user, server);
+        self.sample
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take_if(|sample| *sample == spec);
         self.noting(self.parts.table.delete(&spec).await)
     }
 

@@ -178,6 +178,22 @@ impl RouteTable for HttpRouteTable {
             .collect())
     }
 
+    async fn has(&self, spec: &str) -> Result<bool, RouteError> {
+        let failed = |why: String| RouteError {
+            what: format!("did not tell of the route {spec}"),
+            why,
+        };
+        let (status, _) = self
+            .ask(Method::GET, &self.path(spec), None)
+            .await
+            .map_err(failed)?;
+        match status {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            status => Err(failed(format!("it answered {status}"))),
+        }
+    }
+
     async fn add(&self, spec: &str, route: &Route) -> Result<(), RouteError> {
         let failed = |why: String| RouteError {
             what: format!("did not add the route {spec}"),

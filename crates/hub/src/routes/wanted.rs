@@ -34,14 +34,8 @@ pub(super) async fn of_database(
     urls: &Urls,
 ) -> Result<Wanted, StoreError> {
     let mut wanted = Wanted::default();
-    let all = [
-        Phase::Queued,
-        Phase::Starting,
-        Phase::Ready,
-        Phase::Stopping,
-    ];
     let mut ready = HashMap::new();
-    for run in runs::list(connection, &all).await? {
+    for run in runs::standing(connection).await? {
         let (Ok(user), Ok(server)) = (
             UserName::parse(&run.user_name),
             ServerName::parse(&run.server_name),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -91,6 +92,38 @@ async fn the_keeper_comes_back_when_the_proxy_does() {
     keeper.close();
 }
 
+#[tokio::test]
+async fn everything_is_compared_only_when_there_is_a_reason_to() {
+    let bench = Bench::new(Start::Answers).await;
+    let engine = bench.life().await;
+    let ada = bench.user("ada").await;
+    start(&engine, &ada, "").await;
+    until(&engine, &ada, "", Phase::Ready).await;
+    let keeper = bench.keeper();
+    let running = keeper.clone();
+    tokio::spawn(async move { running.run().await });
+    let looked = |times: usize| {
+        let table = bench.table.clone();
+        move || table.asked_for_one.load(Ordering::SeqCst) >= times
+    };
+    eventually("five looks", looked(5)).await;
+    assert_eq!(bench.table.asked_for_all.load(Ordering::SeqCst), 1);
+
+    // A proxy that was started anew by somebody else answers, and knows nothing.
+    bench
+        .table
+        .routes
+        .lock()
+        .expect("no panic under a lock")
+        .clear();
+    eventually("both routes again", || {
+        bench.table.target("/").is_some() && bench.table.target("/user/ada/").is_some()
+    })
+    .await;
+    assert_eq!(bench.table.asked_for_all.load(Ordering::SeqCst), 2);
+    keeper.close();
+}
+
 /// A proxy of a few lines of Python, on free ports.
 fn small_proxy(folder: &Path) -> ProxySettings {
     let free = || {
@@ -138,6 +171,8 @@ async fn a_table_over_http_adds_tells_and_deletes() {
     table.add(spec, &wanted).await.expect("an answer");
     let routes = table.routes().await.expect("routes");
     assert_eq!(routes.get(spec), Some(&wanted));
+    assert!(table.has(spec).await.expect("an answer"));
+    assert!(!table.has("/user/bob/").await.expect("an answer"));
     table.delete(spec).await.expect("an answer");
     table
         .delete(spec)

@@ -28,7 +28,9 @@ class Api(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != token:
             return self.answer(403)
         if self.command == "GET":
-            return self.answer(200, json.dumps(table).encode())
+            if self.path_of_route() == "/":
+                return self.answer(200, json.dumps(table).encode())
+            return self.answer(200 if self.path_of_route() in table else 404)
         if self.command == "POST":
             table[self.path_of_route()] = json.loads(body)
             return self.answer(201)
