@@ -54,7 +54,7 @@ pub fn for_log(text: &str, limit: usize) -> String {
         match character {
             '\'' | '\\' => safe.extend(character.escape_default()),
             c if c.is_control() || ('\u{200b}'..='\u{202e}').contains(&c) => {
-                safe.extend(c.escape_unicode())
+                safe.extend(c.escape_unicode());
             }
             c => safe.push(c),
         }

@@ -1,7 +1,7 @@
 //! The REST API, as JupyterHub 6.1.1 answers it.
 //!
 //! One file for each endpoint or small family, with its wire types. A handler's scopes stand in the
-//! route's [`Needs`](crate::router::Needs); what a model shows of somebody is filtered in [`models`].
+//! route's [`Needs`](crate::router::Needs); what a model shows of somebody is filtered in `models`.
 
 mod activity;
 mod arguments;

@@ -240,12 +240,11 @@ async fn check_xsrf(requester: &Requester, parts: &axum::http::request::Parts, b
     let from_query = || {
         redirects::query_pairs(&parts.uri).into_iter().find(|(key, _)| key == xsrf::NAME).map(|(_, value)| value)
     };
-    let (sent, body) = match from_header.or_else(from_query) {
-        Some(sent) => (Some(sent), body),
-        None => {
-            let limit = if requester.identity.is_some() { MAX_BODY } else { MAX_STRANGERS_FORM };
-            xsrf_in_form(&parts.headers, body, limit).await?
-        }
+    let (sent, body) = if let Some(sent) = from_header.or_else(from_query) {
+        (Some(sent), body)
+    } else {
+        let limit = if requester.identity.is_some() { MAX_BODY } else { MAX_STRANGERS_FORM };
+        xsrf_in_form(&parts.headers, body, limit).await?
     };
     let Some(sent) = sent else {
         return Err(Error::forbidden(format!("'_xsrf' argument missing from {}", parts.method)));

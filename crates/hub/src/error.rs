@@ -1,6 +1,6 @@
 //! The one place where errors become responses.
 //!
-//! A handler returns [`Error`]; [`render`] (a layer around all routes) turns it into upstream's JSON
+//! A handler returns [`Error`]; [`render_errors`](crate::pages::render_errors) (a layer around all routes) turns it into upstream's JSON
 //! body on API paths and into an error page elsewhere, and logs what is the hub's own fault.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};

@@ -173,15 +173,12 @@ async fn check(needs: Needs, request: Request) -> Result<Request, Refusal> {
     };
     let missing_credentials = || Refusal::Answer(Error::forbidden("Missing or invalid credentials."));
     let (scopes, some) = match needs {
-        Needs::Nothing => (None, false),
-        Needs::Login if requester.user().is_none() => return Err(missing_login()),
-        Needs::Login => (None, false),
-        Needs::LoginAnd(_) if requester.user().is_none() => return Err(missing_login()),
+        Needs::Login | Needs::LoginAnd(_) if requester.user().is_none() => return Err(missing_login()),
         Needs::Credentials | Needs::Scopes(_) | Needs::ServerScopes(_) | Needs::SomeScopes(_)
             if requester.identity.is_none() => {
             return Err(missing_credentials());
         }
-        Needs::Credentials => (None, false),
+        Needs::Nothing | Needs::Login | Needs::Credentials => (None, false),
         Needs::LoginAnd(scopes) | Needs::Scopes(scopes) | Needs::ServerScopes(scopes) => (Some(scopes), false),
         Needs::SomeScopes(scopes) => (Some(scopes), true),
     };

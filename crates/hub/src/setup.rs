@@ -373,14 +373,14 @@ async fn write_tokens(
 ) -> Result<(), SetupError> {
     for configured in tokens {
         let owner = if configured.is_service {
-            let id = match services::find(transaction, &configured.name).await? {
-                Some(service) => service.id,
-                None => {
-                    let fields = ServiceFields { name: configured.name.clone(), from_config: true, ..ServiceFields::default() };
-                    services::insert(transaction, &fields).await?.id
-                }
+            // `write_services` has made it.
+            let Some(service) = services::find(transaction, &configured.name).await? else {
+                return Err(SetupError::Unknown {
+                    what: "JupyterHub.service_tokens".to_owned(),
+                    name: escape::for_log(&configured.name, 64),
+                });
             };
-            Owner::Service(id)
+            Owner::Service(service.id)
         } else {
             Owner::User(named_user(transaction, rules, "JupyterHub.api_tokens", &configured.name, now).await?)
         };

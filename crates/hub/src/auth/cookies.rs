@@ -79,7 +79,7 @@ impl Signer {
             return None;
         }
         let mut padded = text.to_owned();
-        while padded.len() % 4 != 0 {
+        while !padded.len().is_multiple_of(4) {
             padded.push('=');
         }
         let signed = String::from_utf8(URL_SAFE.decode(padded).ok()?).ok()?;

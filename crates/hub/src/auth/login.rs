@@ -12,7 +12,7 @@ use orrery_core::{Secret, ServerName};
 use orrery_store::users::User;
 
 use super::{AUTHENTICATE_TIMEOUT, Asking, LOGIN_COOKIE, Requester, people, redirects, throttle, user_name};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, redirect};
 use crate::pages;
 use crate::state::AppState;
 
@@ -29,7 +29,7 @@ pub async fn show(State(hub): State<AppState>, Asking(requester): Asking, Origin
         // The server's cookie may be what brought the browser here; the hub's is renewed as well.
         log_in(&hub, &requester, user);
         let next = next_url(&hub, &requester, &uri, Some(user)).await?;
-        return Ok(crate::error::redirect(&next));
+        return Ok(redirect(&next));
     }
     requester.refresh_xsrf();
     let typed = query(&uri, "username").unwrap_or_default();
@@ -75,26 +75,21 @@ pub async fn submit(
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         return Ok(response);
     }
-    match authenticate(&hub, &credentials).await? {
-        Some(user) => {
-            hub.throttle.succeeded(&keys);
-            log_in(&hub, &requester, &user);
-            tracing::info!(user = %user.name, address = %requester.browser.address, "user logged in");
-            hub.metrics.login(true, began.elapsed());
-            let next = next_url(&hub, &requester, &uri, Some(&user)).await?;
-            Ok((StatusCode::FOUND, [(header::LOCATION, next)]).into_response())
-        }
-        None => {
-            hub.throttle.failed(&keys, hub.clock.now());
-            hub.metrics.login(false, began.elapsed());
-            tracing::warn!(
-                user = %for_log(&credentials.username, SHOWN),
-                address = %for_log(&requester.browser.address, 64),
-                "failed login"
-            );
-            refuse(StatusCode::FORBIDDEN, "Invalid username or password")
-        }
-    }
+    let Some(user) = authenticate(&hub, &credentials).await? else {
+        hub.throttle.failed(&keys, hub.clock.now());
+        hub.metrics.login(false, began.elapsed());
+        tracing::warn!(
+            user = %for_log(&credentials.username, SHOWN),
+            address = %for_log(&requester.browser.address, 64),
+            "failed login"
+        );
+        return refuse(StatusCode::FORBIDDEN, "Invalid username or password");
+    };
+    hub.throttle.succeeded(&keys);
+    log_in(&hub, &requester, &user);
+    tracing::info!(user = %user.name, address = %requester.browser.address, "user logged in");
+    hub.metrics.login(true, began.elapsed());
+    Ok(redirect(&next_url(&hub, &requester, &uri, Some(&user)).await?))
 }
 
 fn credentials(fields: Vec<(String, String)>, requester: &Requester) -> Credentials {
@@ -102,7 +97,7 @@ fn credentials(fields: Vec<(String, String)>, requester: &Requester) -> Credenti
     for (name, value) in fields {
         match name.as_str() {
             super::xsrf::NAME => {}
-            "username" => username = value.trim().to_owned(),
+            "username" => value.trim().clone_into(&mut username),
             "password" => password = Secret::new(value),
             _ => rest.push((name, Secret::new(value))),
         }

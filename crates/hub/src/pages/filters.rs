@@ -45,7 +45,7 @@ fn entity(byte: u8) -> &'static str {
     }
 }
 
-/// `text` escaped as [`write_escaped`] does.
+/// `text` escaped as `write_escaped` does.
 pub fn escaped(text: &str) -> String {
     let mut result = String::with_capacity(text.len() + 8);
     for character in text.chars() {
