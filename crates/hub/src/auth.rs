@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
 use axum::body::HttpBody as _;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -24,8 +24,8 @@ use futures_util::StreamExt as _;
 use subtle::ConstantTimeEq as _;
 
 pub use requester::{
-    Asking, Browser, Identity, Known, KnownCache, Requester, by_cookie, by_token, client_of, memberships,
-    raw_user_scopes, service_scopes, token_in, token_scopes, user_name, user_scopes,
+    Asking, Browser, Identity, Known, KnownCache, Requester, by_cookie, by_token, client_of,
+    memberships, raw_user_scopes, service_scopes, token_in, token_scopes, user_name, user_scopes,
 };
 
 use crate::error::{Error, Result};
@@ -66,12 +66,20 @@ pub async fn bound(State(_): State<AppState>, request: Request, next: Next) -> R
         )
         .into_response();
         discard(request.into_body()).await;
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
         return response;
     }
     let is_known = matches!(
         *request.method(),
-        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS
+        Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::PATCH
+            | Method::DELETE
+            | Method::OPTIONS
     );
     if !is_known {
         return Error::new(StatusCode::METHOD_NOT_ALLOWED, "").into_response();
@@ -84,13 +92,21 @@ fn without_long_pauses(body: Body) -> Body {
     if body.is_end_stream() {
         return body;
     }
-    Body::from_stream(futures_util::stream::unfold(Some(body.into_data_stream()), async |chunks| {
-        let mut chunks = chunks?;
-        match tokio::time::timeout(BODY_PAUSE, chunks.next()).await {
-            Ok(chunk) => Some((chunk?, Some(chunks))),
-            Err(_) => Some((Err(axum::Error::new(std::io::Error::from(std::io::ErrorKind::TimedOut))), None)),
-        }
-    }))
+    Body::from_stream(futures_util::stream::unfold(
+        Some(body.into_data_stream()),
+        async |chunks| {
+            let mut chunks = chunks?;
+            match tokio::time::timeout(BODY_PAUSE, chunks.next()).await {
+                Ok(chunk) => Some((chunk?, Some(chunks))),
+                Err(_) => Some((
+                    Err(axum::Error::new(std::io::Error::from(
+                        std::io::ErrorKind::TimedOut,
+                    ))),
+                    None,
+                )),
+            }
+        },
+    ))
 }
 
 /// Reads away what is refused, up to a limit: a client that is still sending when the connection
@@ -124,12 +140,20 @@ pub async fn identify(State(hub): State<AppState>, request: Request, next: Next)
         Err((requester, error)) => (requester, error.into_response()),
     };
     let headers = response.headers_mut();
-    headers.entry("x-jupyterhub-version").or_insert(HeaderValue::from_static(crate::JUPYTERHUB_VERSION));
+    headers
+        .entry("x-jupyterhub-version")
+        .or_insert(HeaderValue::from_static(crate::JUPYTERHUB_VERSION));
     headers
         .entry(header::ACCESS_CONTROL_ALLOW_HEADERS)
-        .or_insert(HeaderValue::from_static("accept, content-type, authorization"));
-    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(csp);
-    headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+        .or_insert(HeaderValue::from_static(
+            "accept, content-type, authorization",
+        ));
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(csp);
+    headers
+        .entry(header::X_CONTENT_TYPE_OPTIONS)
+        .or_insert(HeaderValue::from_static("nosniff"));
     if let Some(requester) = requester {
         // Kept for the layer around this one, which may have to render an error page.
         response.extensions_mut().insert(requester);
@@ -141,7 +165,11 @@ pub async fn identify(State(hub): State<AppState>, request: Request, next: Next)
 pub fn is_api(hub: &AppState, path: &str) -> bool {
     path.strip_prefix(hub.urls.hub.as_str())
         // The page that asks people to confirm an application stands among the API's paths.
-        .is_some_and(|rest| (rest.starts_with("api/") && rest != "api/oauth2/authorize") || rest == "api" || rest == "metrics")
+        .is_some_and(|rest| {
+            (rest.starts_with("api/") && rest != "api/oauth2/authorize")
+                || rest == "api"
+                || rest == "metrics"
+        })
 }
 
 /// Adds the requester's cookies to the finished answer.
@@ -153,18 +181,33 @@ pub fn add_cookies(requester: &Requester, response: &mut Response) {
 
 type Refused = (Option<Arc<Requester>>, Error);
 
-async fn prepare(hub: &AppState, request: Request, is_api: bool) -> Result<(Arc<Requester>, Request), Refused> {
+async fn prepare(
+    hub: &AppState,
+    request: Request,
+    is_api: bool,
+) -> Result<(Arc<Requester>, Request), Refused> {
     let (parts, body) = request.into_parts();
     let browser = browser(hub, &parts.headers, parts.extensions.get::<Peer>().copied());
-    let known = known(hub, &parts.method, &parts.headers, is_api).await.map_err(|error| (None, error))?;
-    let requester = Arc::new(Requester::new(Arc::clone(hub), known, browser, parts.headers.clone()));
+    let known = known(hub, &parts.method, &parts.headers, is_api)
+        .await
+        .map_err(|error| (None, error))?;
+    let requester = Arc::new(Requester::new(
+        Arc::clone(hub),
+        known,
+        browser,
+        parts.headers.clone(),
+    ));
     record_activity(hub, &requester);
 
     // Nobody's credentials can be misused where there are none, but a page elsewhere must not learn
     // from our answer whether there are.
     let is_stranger = requester.identity.is_none();
-    let skip = requester.used_token() || (is_api && is_stranger && !parts.headers.contains_key(header::ORIGIN));
-    if skip || !xsrf::is_needed(&parts.method, &parts.headers, is_api) || is_exempt(hub, parts.uri.path()) {
+    let skip = requester.used_token()
+        || (is_api && is_stranger && !parts.headers.contains_key(header::ORIGIN));
+    if skip
+        || !xsrf::is_needed(&parts.method, &parts.headers, is_api)
+        || is_exempt(hub, parts.uri.path())
+    {
         return Ok((requester, Request::from_parts(parts, body)));
     }
     match check_xsrf(&requester, &parts, body).await {
@@ -175,10 +218,16 @@ async fn prepare(hub: &AppState, request: Request, is_api: bool) -> Result<(Arc<
 
 /// Clients prove themselves at the token endpoint by their secret; no cookie counts there.
 fn is_exempt(hub: &AppState, path: &str) -> bool {
-    path == hub.urls.hub_path("api/oauth2/token") || path == hub.urls.hub_path("api/authorizations/token")
+    path == hub.urls.hub_path("api/oauth2/token")
+        || path == hub.urls.hub_path("api/authorizations/token")
 }
 
-async fn known(hub: &AppState, method: &Method, headers: &HeaderMap, is_api: bool) -> Result<Option<Known>> {
+async fn known(
+    hub: &AppState,
+    method: &Method,
+    headers: &HeaderMap,
+    is_api: bool,
+) -> Result<Option<Known>> {
     if is_api
         && let Some(token) = token_in(headers)
         && let Some(known) = by_token(hub, &token).await?
@@ -203,7 +252,9 @@ async fn known(hub: &AppState, method: &Method, headers: &HeaderMap, is_api: boo
 fn is_json_or_unsaid(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_none_or(|value| {
         value.to_str().is_ok_and(|text| {
-            text.to_ascii_lowercase().split(';').any(|part| part.trim_start().starts_with("application/json"))
+            text.to_ascii_lowercase()
+                .split(';')
+                .any(|part| part.trim_start().starts_with("application/json"))
         })
     })
 }
@@ -233,42 +284,74 @@ fn record_activity(hub: &AppState, requester: &Requester) {
     }
 }
 
-async fn check_xsrf(requester: &Requester, parts: &axum::http::request::Parts, body: Body) -> Result<Body> {
+async fn check_xsrf(
+    requester: &Requester,
+    parts: &axum::http::request::Parts,
+    body: Body,
+) -> Result<Body> {
     let from_header = ["x-xsrftoken", "x-csrftoken"]
         .iter()
         .find_map(|name| parts.headers.get(*name)?.to_str().ok().map(str::to_owned));
     let from_query = || {
-        redirects::query_pairs(&parts.uri).into_iter().find(|(key, _)| key == xsrf::NAME).map(|(_, value)| value)
+        redirects::query_pairs(&parts.uri)
+            .into_iter()
+            .find(|(key, _)| key == xsrf::NAME)
+            .map(|(_, value)| value)
     };
     let (sent, body) = if let Some(sent) = from_header.or_else(from_query) {
         (Some(sent), body)
     } else {
-        let limit = if requester.identity.is_some() { MAX_BODY } else { MAX_STRANGERS_FORM };
+        let limit = if requester.identity.is_some() {
+            MAX_BODY
+        } else {
+            MAX_STRANGERS_FORM
+        };
         xsrf_in_form(&parts.headers, body, limit).await?
     };
     let Some(sent) = sent else {
-        return Err(Error::forbidden(format!("'_xsrf' argument missing from {}", parts.method)));
+        return Err(Error::forbidden(format!(
+            "'_xsrf' argument missing from {}",
+            parts.method
+        )));
     };
     if bool::from(sent.as_bytes().ct_eq(requester.xsrf_token().as_bytes())) {
         Ok(body)
     } else {
-        Err(Error::forbidden(format!("XSRF cookie does not match {} argument", parts.method)))
+        Err(Error::forbidden(format!(
+            "XSRF cookie does not match {} argument",
+            parts.method
+        )))
     }
 }
 
 /// Reads a form to find its `_xsrf` field, and hands the same body on.
-async fn xsrf_in_form(headers: &HeaderMap, body: Body, limit: usize) -> Result<(Option<String>, Body)> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+async fn xsrf_in_form(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<(Option<String>, Body)> {
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let is_form = content_type.starts_with("application/x-www-form-urlencoded");
     let boundary = content_type
         .starts_with("multipart/form-data")
-        .then(|| content_type.split("boundary=").nth(1).map(|text| text.trim_matches('"').to_owned()))
+        .then(|| {
+            content_type
+                .split("boundary=")
+                .nth(1)
+                .map(|text| text.trim_matches('"').to_owned())
+        })
         .flatten();
     if !is_form && boundary.is_none() {
         return Ok((None, body));
     }
     let bytes = axum::body::to_bytes(body, limit).await.map_err(|_| {
-        Error::new(StatusCode::PAYLOAD_TOO_LARGE, "The form is too large, or it was not sent completely.")
+        Error::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "The form is too large, or it was not sent completely.",
+        )
     })?;
     let found = match boundary {
         None => form_urlencoded::parse(&bytes)
@@ -286,14 +369,19 @@ async fn xsrf_in_form(headers: &HeaderMap, body: Body, limit: usize) -> Result<(
 /// reach the hub's own port, or whoever is trusted like it.
 fn browser(hub: &AppState, headers: &HeaderMap, peer: Option<Peer>) -> Browser {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let peer = peer.and_then(|peer| peer.0).map(|address| address.ip().to_string()).unwrap_or_default();
+    let peer = peer
+        .and_then(|peer| peer.0)
+        .map(|address| address.ip().to_string())
+        .unwrap_or_default();
     // Each proxy appends the address it was called from; the last one that is no proxy is the client.
     let address = text("x-forwarded-for")
         .into_iter()
         .flat_map(|list| list.split(','))
         .map(str::trim)
         .rev()
-        .find(|address| address.parse::<std::net::IpAddr>().is_ok() && !hub.is_trusted_proxy(address))
+        .find(|address| {
+            address.parse::<std::net::IpAddr>().is_ok() && !hub.is_trusted_proxy(address)
+        })
         .map_or(peer, str::to_owned);
     let scheme = text("x-scheme")
         .or_else(|| text("x-forwarded-proto"))
@@ -301,8 +389,14 @@ fn browser(hub: &AppState, headers: &HeaderMap, peer: Option<Peer>) -> Browser {
         .map(str::trim)
         .filter(|scheme| matches!(*scheme, "http" | "https"))
         .unwrap_or("http");
-    let host = text("host").filter(|host| host.len() <= 255).unwrap_or_default();
-    Browser { scheme: scheme.to_owned(), host: host.to_owned(), address }
+    let host = text("host")
+        .filter(|host| host.len() <= 255)
+        .unwrap_or_default();
+    Browser {
+        scheme: scheme.to_owned(),
+        host: host.to_owned(),
+        address,
+    }
 }
 
 /// How long work for one login may take in an authenticator.

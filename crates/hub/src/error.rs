@@ -37,7 +37,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// `status` with a sentence.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self::Http { status, message: message.into(), headers: Vec::new() }
+        Self::Http {
+            status,
+            message: message.into(),
+            headers: Vec::new(),
+        }
     }
 
     /// 400.
@@ -72,7 +76,11 @@ impl Error {
     fn parts(&self) -> (StatusCode, String, HeaderMap) {
         let mut extra = HeaderMap::new();
         let (status, message) = match self {
-            Self::Http { status, message, headers } => {
+            Self::Http {
+                status,
+                message,
+                headers,
+            } => {
                 for (name, value) in headers {
                     extra.append(name, value.clone());
                 }
@@ -80,10 +88,14 @@ impl Error {
             }
             Self::Store(error) if error.is_unavailable() => {
                 tracing::error!(%error, "the database does not answer");
-                extra.insert(axum::http::header::RETRY_AFTER, HeaderValue::from_static("2"));
+                extra.insert(
+                    axum::http::header::RETRY_AFTER,
+                    HeaderValue::from_static("2"),
+                );
                 (
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "The hub cannot reach its database right now. Please try again in a moment.".to_owned(),
+                    "The hub cannot reach its database right now. Please try again in a moment."
+                        .to_owned(),
                 )
             }
             Self::Store(error @ orrery_store::StoreError::Lookalike { name, .. }) => {
@@ -136,7 +148,9 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let (status, message, headers) = self.parts();
         let mut response = (status, headers).into_response();
-        response.extensions_mut().insert(ErrorBody { status, message });
+        response
+            .extensions_mut()
+            .insert(ErrorBody { status, message });
         response
     }
 }
@@ -149,7 +163,11 @@ impl ErrorBody {
 
     /// Upstream's error body of the REST API.
     pub fn json(&self) -> String {
-        let message = if self.message.is_empty() { self.status_message() } else { &self.message };
+        let message = if self.message.is_empty() {
+            self.status_message()
+        } else {
+            &self.message
+        };
         json!({ "status": self.status.as_u16(), "message": message }).to_string()
     }
 }
@@ -168,7 +186,11 @@ mod tests {
         let response = error.into_response();
         let body = response.extensions().get::<ErrorBody>().unwrap();
         assert_eq!(body.status, StatusCode::CONFLICT);
-        assert!(body.message.contains("ask the administrator"), "{}", body.message);
+        assert!(
+            body.message.contains("ask the administrator"),
+            "{}",
+            body.message
+        );
         assert!(!body.message.contains("root"), "{}", body.message);
     }
 }

@@ -63,9 +63,9 @@ pub async fn discard(store: &Store, now: NaiveDateTime) -> Result<Discarded, Sto
         .await?;
     for _ in 0..BATCHES {
         let deleted = store
-            .write(|transaction| async move {
-                runs::prune(&transaction, now - LEDGER, BATCH).await
-            })
+            .write(
+                |transaction| async move { runs::prune(&transaction, now - LEDGER, BATCH).await },
+            )
             .await?;
         done.runs += deleted;
         if deleted < u64::from(BATCH) {

@@ -51,9 +51,12 @@ impl Listener {
         let shown = path.display();
         if path.exists() {
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                return Err(format!("the hub cannot listen on {shown}: another program does already"));
+                return Err(format!(
+                    "the hub cannot listen on {shown}: another program does already"
+                ));
             }
-            std::fs::remove_file(path).map_err(|error| format!("the hub cannot replace {shown}: {error}"))?;
+            std::fs::remove_file(path)
+                .map_err(|error| format!("the hub cannot replace {shown}: {error}"))?;
         }
         UnixListener::bind(path)
             .map(Self::Unix)
@@ -63,7 +66,9 @@ impl Listener {
     /// The address listened on, for logs.
     pub fn address(&self) -> String {
         match self {
-            Self::Tcp(listener) => listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string()),
+            Self::Tcp(listener) => listener
+                .local_addr()
+                .map_or_else(|_| "?".to_owned(), |address| address.to_string()),
             Self::Unix(listener) => listener
                 .local_addr()
                 .ok()
@@ -97,7 +102,10 @@ impl Listener {
                 },
             }
         }
-        if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        if tokio::time::timeout(DRAIN, graceful.shutdown())
+            .await
+            .is_err()
+        {
             tracing::info!("some requests were still open when the hub stopped");
         }
     }
@@ -124,11 +132,12 @@ where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let router = router.clone();
-    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let mut request: Request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(peer);
-        router.clone().call(request)
-    });
+    let service =
+        hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let mut request: Request = request.map(axum::body::Body::new);
+            request.extensions_mut().insert(peer);
+            router.clone().call(request)
+        });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

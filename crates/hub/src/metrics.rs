@@ -441,7 +441,6 @@ fn handler_name(route: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use orrery_core::phase::Failure;
-    use serde_json::json;
 
     use super::*;
 

@@ -32,7 +32,10 @@ pub fn fields(body: &Bytes, boundary: &str) -> Vec<Field> {
     let delimiter = [b"\r\n--", boundary.as_bytes()].concat();
     let between = memmem::Finder::new(&delimiter);
     // The first delimiter begins the body, without the line end before it.
-    let Some(mut at) = body.starts_with(&delimiter[2..]).then_some(delimiter.len() - 2) else {
+    let Some(mut at) = body
+        .starts_with(&delimiter[2..])
+        .then_some(delimiter.len() - 2)
+    else {
         return Vec::new();
     };
     let mut fields = Vec::new();
@@ -72,7 +75,12 @@ fn field(part: &Bytes) -> Option<Field> {
         }
     }
     let content = part.slice(head_end + 4..);
-    Some(Field { name: name?, file_name, content_type, content })
+    Some(Field {
+        name: name?,
+        file_name,
+        content_type,
+        content,
+    })
 }
 
 /// A parameter, quoted or bare. Browsers write `"` in it as `%22`; a semicolon in quotes is part of it.
@@ -83,12 +91,17 @@ fn parameter(value: &str, name: &str) -> Option<String> {
         let after = after.trim_start();
         let (text, next) = match after.strip_prefix('"') {
             Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-            None => after.split_once(';').map_or((after, ""), |(text, _)| (text, &after[text.len()..])),
+            None => after
+                .split_once(';')
+                .map_or((after, ""), |(text, _)| (text, &after[text.len()..])),
         };
         if key.trim().eq_ignore_ascii_case(name) {
             return Some(text.trim().replace("%22", "\""));
         }
-        rest = next.trim_start().strip_prefix(';').unwrap_or(next.trim_start());
+        rest = next
+            .trim_start()
+            .strip_prefix(';')
+            .unwrap_or(next.trim_start());
     }
 }
 
@@ -117,7 +130,10 @@ mod tests {
             b"--x\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a;b.txt\"\r\n\r\nv\r\n--x--",
         );
         let fields = fields(&body, "x");
-        assert_eq!((fields[0].name.as_str(), fields[0].file_name.as_deref()), ("f", Some("a;b.txt")));
+        assert_eq!(
+            (fields[0].name.as_str(), fields[0].file_name.as_deref()),
+            ("f", Some("a;b.txt"))
+        );
     }
 
     /// Each of these once took minutes: parts without heads, and boundaries as long as the body.
@@ -126,14 +142,24 @@ mod tests {
         let many = Bytes::from("--x".to_owned() + &"\r\n--x".repeat(2_000_000));
         assert_eq!(fields(&many, "x"), []);
         let long = "y".repeat(60_000);
-        assert_eq!(fields(&Bytes::from(format!("--{long}\r\n").repeat(160)), &long), []);
+        assert_eq!(
+            fields(&Bytes::from(format!("--{long}\r\n").repeat(160)), &long),
+            []
+        );
         let headless = Bytes::from("--x".to_owned() + &"\r\na\r\n--x".repeat(1_000_000));
         assert_eq!(fields(&headless, "x"), []);
     }
 
     #[test]
     fn nonsense_is_no_field() {
-        for body in ["", "--x", "--x\r\n", "--x\r\n\r\n--x--", "--x--\r\n", "--x\r\nname\r\n\r\nv\r\n--x--"] {
+        for body in [
+            "",
+            "--x",
+            "--x\r\n",
+            "--x\r\n\r\n--x--",
+            "--x--\r\n",
+            "--x\r\nname\r\n\r\nv\r\n--x--",
+        ] {
             assert_eq!(fields(&Bytes::from(body), "x"), []);
         }
     }

@@ -27,7 +27,9 @@ pub fn routes() -> Routes {
 /// The scopes that every token of `client` has: to know its owner and to reach the client itself.
 fn required_scopes(user: &User, client: &Client) -> Vec<String> {
     let identify = orrery_core::scopes::identify_scopes(Owner::User(&user.name));
-    identify.union(&orrery_core::scopes::access_scopes(client)).to_strings()
+    identify
+        .union(&orrery_core::scopes::access_scopes(client))
+        .to_strings()
 }
 
 /// Splits `requested` by what the client may ask for and what the user holds; both raw.
@@ -43,10 +45,16 @@ async fn resolve(
     let held = hub.scopes.expand(have, Some(owner), client);
     let members = wanted.members_in_question(&held);
     let groups = auth::memberships(hub.store.read(), members.iter().map(String::as_str)).await?;
-    Ok(hub.scopes.resolve_requested(requested, have, owner, client, &groups))
+    Ok(hub
+        .scopes
+        .resolve_requested(requested, have, owner, client, &groups))
 }
 
 /// What people call the client.
 fn description(client: &OauthClient) -> &str {
-    client.description.as_deref().filter(|text| !text.is_empty()).unwrap_or(&client.identifier)
+    client
+        .description
+        .as_deref()
+        .filter(|text| !text.is_empty())
+        .unwrap_or(&client.identifier)
 }

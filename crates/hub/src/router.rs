@@ -1,9 +1,11 @@
 //! The one list of the hub's routes, each with what its requester needs.
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequestParts as _, OriginalUri, RawPathParams, Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::extract::{
+    DefaultBodyLimit, FromRequestParts as _, OriginalUri, RawPathParams, Request, State,
+};
 use axum::handler::Handler;
+use axum::http::{Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
@@ -102,7 +104,10 @@ impl Routes {
         H: Handler<T, AppState>,
         T: 'static,
     {
-        let guarded = on(method, handler).route_layer(from_fn(move |request: Request, next: Next| guard(needs, request, next)));
+        let guarded =
+            on(method, handler).route_layer(from_fn(move |request: Request, next: Next| {
+                guard(needs, request, next)
+            }));
         Self(self.0.route(path, guarded))
     }
 }
@@ -116,7 +121,13 @@ pub fn router(hub: AppState) -> Router {
         .merge(pages::routes());
     let prefix = hub.urls.hub.trim_end_matches('/').to_owned();
     Router::new()
-        .nest(&prefix, hub_routes.0.method_not_allowed_fallback(other_method).fallback(pages::not_found))
+        .nest(
+            &prefix,
+            hub_routes
+                .0
+                .method_not_allowed_fallback(other_method)
+                .fallback(pages::not_found),
+        )
         // `nest` does not match the prefix with its slash.
         .route(&format!("{prefix}/"), axum::routing::get(pages::root))
         .fallback(pages::outside)
@@ -131,7 +142,11 @@ pub fn router(hub: AppState) -> Router {
 
 /// A method that a route does not have. The API answers every `OPTIONS`, as browsers send it before
 /// requests from other sites.
-async fn other_method(State(hub): State<AppState>, method: Method, OriginalUri(uri): OriginalUri) -> Response {
+async fn other_method(
+    State(hub): State<AppState>,
+    method: Method,
+    OriginalUri(uri): OriginalUri,
+) -> Response {
     if method == Method::OPTIONS && auth::is_api(&hub, uri.path()) {
         return ([(header::CONTENT_TYPE, "application/json")], "").into_response();
     }
@@ -164,32 +179,52 @@ async fn check(needs: Needs, request: Request) -> Result<Request, Refusal> {
         .extensions
         .get::<std::sync::Arc<Requester>>()
         .cloned()
-        .ok_or_else(|| Error::Internal("a route stands outside the identifying layer".to_owned()))?;
+        .ok_or_else(|| {
+            Error::Internal("a route stands outside the identifying layer".to_owned())
+        })?;
     let missing_login = || match parts.method {
         axum::http::Method::GET | axum::http::Method::HEAD => {
             Refusal::LogIn(requester.login_url(&parts.uri, &parts.extensions))
         }
         _ => Refusal::Answer(Error::forbidden("")),
     };
-    let missing_credentials = || Refusal::Answer(Error::forbidden("Missing or invalid credentials."));
+    let missing_credentials =
+        || Refusal::Answer(Error::forbidden("Missing or invalid credentials."));
     let (scopes, some) = match needs {
-        Needs::Login | Needs::LoginAnd(_) if requester.user().is_none() => return Err(missing_login()),
+        Needs::Login | Needs::LoginAnd(_) if requester.user().is_none() => {
+            return Err(missing_login());
+        }
         Needs::Credentials | Needs::Scopes(_) | Needs::ServerScopes(_) | Needs::SomeScopes(_)
-            if requester.identity.is_none() => {
+            if requester.identity.is_none() =>
+        {
             return Err(missing_credentials());
         }
         Needs::Nothing | Needs::Login | Needs::Credentials => (None, false),
-        Needs::LoginAnd(scopes) | Needs::Scopes(scopes) | Needs::ServerScopes(scopes) => (Some(scopes), false),
+        Needs::LoginAnd(scopes) | Needs::Scopes(scopes) | Needs::ServerScopes(scopes) => {
+            (Some(scopes), false)
+        }
         Needs::SomeScopes(scopes) => (Some(scopes), true),
     };
     if let Some(scopes) = scopes {
         let parameters = RawPathParams::from_request_parts(&mut parts, &())
             .await
             .map_err(|_| Error::bad_request("The address is not valid UTF-8."))?;
-        let named = |kind: &str| parameters.iter().find(|(name, _)| *name == kind).map(|(_, value)| value);
-        let target = match (named("user"), named("server"), named("group"), named("service")) {
+        let named = |kind: &str| {
+            parameters
+                .iter()
+                .find(|(name, _)| *name == kind)
+                .map(|(_, value)| value)
+        };
+        let target = match (
+            named("user"),
+            named("server"),
+            named("group"),
+            named("service"),
+        ) {
             (Some(user), Some(server), _, _) => Some(Target::Server { user, server }),
-            (Some(user), ..) if matches!(needs, Needs::ServerScopes(_)) => Some(Target::Server { user, server: "" }),
+            (Some(user), ..) if matches!(needs, Needs::ServerScopes(_)) => {
+                Some(Target::Server { user, server: "" })
+            }
             (Some(user), ..) => Some(Target::User(user)),
             (_, _, Some(group), _) => Some(Target::Group(group)),
             (_, _, _, Some(service)) => Some(Target::Service(service)),
@@ -203,7 +238,9 @@ async fn check(needs: Needs, request: Request) -> Result<Request, Refusal> {
         match allowed {
             Ok(()) => {}
             Err(Denied::NotFound) => {
-                return Err(Error::not_found("No access to resources or resources not found").into());
+                return Err(
+                    Error::not_found("No access to resources or resources not found").into(),
+                );
             }
             Err(Denied::Forbidden) => {
                 let names: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use orrery_core::access::Rules;
-use orrery_core::scopes::roles::{DEFAULT_ROLES, RolePlan, plan};
 use orrery_core::scopes::Definitions;
+use orrery_core::scopes::roles::{DEFAULT_ROLES, RolePlan, plan};
 use orrery_core::{Secret, escape};
 use orrery_store::api_tokens::{self, NewApiToken, Owner};
 use orrery_store::oauth_clients::{self, NewOauthClient};
@@ -89,9 +89,22 @@ pub(crate) async fn apply(
 
 fn role_value(role: &crate::config::RoleSpec) -> Value {
     let mut value = serde_json::Map::from_iter([("name".to_owned(), json!(role.name))]);
-    let lists = [("scopes", &role.scopes), ("users", &role.users), ("services", &role.services), ("groups", &role.groups)];
-    value.extend(role.description.iter().map(|text| ("description".to_owned(), json!(text))));
-    value.extend(lists.into_iter().filter_map(|(key, list)| Some((key.to_owned(), json!(list.as_ref()?)))));
+    let lists = [
+        ("scopes", &role.scopes),
+        ("users", &role.users),
+        ("services", &role.services),
+        ("groups", &role.groups),
+    ];
+    value.extend(
+        role.description
+            .iter()
+            .map(|text| ("description".to_owned(), json!(text))),
+    );
+    value.extend(
+        lists
+            .into_iter()
+            .filter_map(|(key, list)| Some((key.to_owned(), json!(list.as_ref()?)))),
+    );
     Value::Object(value)
 }
 
@@ -101,12 +114,19 @@ async fn write_roles(
 ) -> Result<BTreeMap<String, Role>, SetupError> {
     let mut written = BTreeMap::new();
     for role in &plan.roles {
-        let row = roles::upsert(transaction, &role.name, role.description.as_deref(), &role.scopes, role.managed_by_auth)
-            .await?;
+        let row = roles::upsert(
+            transaction,
+            &role.name,
+            role.description.as_deref(),
+            &role.scopes,
+            role.managed_by_auth,
+        )
+        .await?;
         written.insert(role.name.clone(), row);
     }
     for old in roles::list(transaction).await? {
-        let is_wanted = written.contains_key(&old.name) || DEFAULT_ROLES.contains(&old.name.as_str());
+        let is_wanted =
+            written.contains_key(&old.name) || DEFAULT_ROLES.contains(&old.name.as_str());
         if !is_wanted && !old.managed_by_auth {
             tracing::info!(role = %old.name, "deleting a role that is no longer configured");
             roles::delete(transaction, old.id).await?;
@@ -116,7 +136,11 @@ async fn write_roles(
 }
 
 /// Allowed users and administrators have a row before they first log in, as in upstream.
-async fn write_users(transaction: &impl ConnectionTrait, rules: &Rules, now: NaiveDateTime) -> Result<(), SetupError> {
+async fn write_users(
+    transaction: &impl ConnectionTrait,
+    rules: &Rules,
+    now: NaiveDateTime,
+) -> Result<(), SetupError> {
     for name in rules.allowed_users().union(rules.admin_users()) {
         let admin = rules.admin_users().contains(name);
         let user = people::find_or_insert(transaction, name, admin, now).await?;
@@ -142,11 +166,14 @@ async fn write_groups(
                 }
                 group
             }
-            None => groups::insert(transaction, name, &properties.unwrap_or_else(|| json!({}))).await?,
+            None => {
+                groups::insert(transaction, name, &properties.unwrap_or_else(|| json!({}))).await?
+            }
         };
         let mut members = Vec::new();
         for user in &spec.users {
-            members.push(named_user(transaction, rules, "JupyterHub.load_groups", user, now).await?);
+            members
+                .push(named_user(transaction, rules, "JupyterHub.load_groups", user, now).await?);
         }
         groups::add_members(transaction, group.id, &members).await?;
     }
@@ -166,10 +193,18 @@ async fn named_user(
         why: why.to_string(),
     })?;
     let admin = rules.admin_users().contains(name.as_str());
-    Ok(people::find_or_insert(transaction, name.as_str(), admin, now).await?.id)
+    Ok(
+        people::find_or_insert(transaction, name.as_str(), admin, now)
+            .await?
+            .id,
+    )
 }
 
-async fn write_services(transaction: &impl ConnectionTrait, config: &Config, urls: &Urls) -> Result<(), SetupError> {
+async fn write_services(
+    transaction: &impl ConnectionTrait,
+    config: &Config,
+    urls: &Urls,
+) -> Result<(), SetupError> {
     // Tokens that no service asked for belong to the hub's own client.
     oauth_clients::upsert(
         transaction,
@@ -187,7 +222,14 @@ async fn write_services(transaction: &impl ConnectionTrait, config: &Config, url
         .services
         .iter()
         .map(|service| service.name.as_str())
-        .chain(config.hub.service_tokens.0.iter().map(|(_, name)| name.as_str()))
+        .chain(
+            config
+                .hub
+                .service_tokens
+                .0
+                .iter()
+                .map(|(_, name)| name.as_str()),
+        )
         .collect();
     for old in services::list(transaction).await? {
         if old.fields.from_config && !configured.contains(old.fields.name.as_str()) {
@@ -201,18 +243,30 @@ async fn write_services(transaction: &impl ConnectionTrait, config: &Config, url
     // A token alone makes a service, which roles may name.
     for (_, name) in &config.hub.service_tokens.0 {
         if services::find(transaction, name).await?.is_none() {
-            let fields = ServiceFields { name: name.clone(), from_config: true, ..ServiceFields::default() };
+            let fields = ServiceFields {
+                name: name.clone(),
+                from_config: true,
+                ..ServiceFields::default()
+            };
             services::insert(transaction, &fields).await?;
         }
     }
     Ok(())
 }
 
-async fn write_service(transaction: &impl ConnectionTrait, spec: &ServiceSpec, urls: &Urls) -> Result<(), SetupError> {
+async fn write_service(
+    transaction: &impl ConnectionTrait,
+    spec: &ServiceSpec,
+    urls: &Urls,
+) -> Result<(), SetupError> {
     let is_client = spec.url.is_some() || spec.oauth_specified;
     if is_client {
         let redirect_uri = spec.oauth_redirect_uri.clone().unwrap_or_else(|| {
-            format!("{}services/{}/oauth_callback", urls.base, escape::path_segment(&spec.name))
+            format!(
+                "{}services/{}/oauth_callback",
+                urls.base,
+                escape::path_segment(&spec.name)
+            )
         });
         // Without a secret the client can prove nothing and stays unusable.
         let secret = match &spec.api_token {
@@ -264,7 +318,9 @@ async fn write_holders(
     now: NaiveDateTime,
 ) -> Result<(), SetupError> {
     for role in &plan.roles {
-        let Some(row) = written.get(&role.name) else { continue };
+        let Some(row) = written.get(&role.name) else {
+            continue;
+        };
         let lists = [
             (HolderKind::User, &role.users),
             (HolderKind::Service, &role.services),
@@ -280,7 +336,8 @@ async fn write_holders(
             }
             for old in roles::holders(transaction, kind, row.id).await? {
                 // Whoever is an administrator, or simply a user, has that role by that.
-                let by_default = kind == HolderKind::User && matches!(role.name.as_str(), "admin" | "user");
+                let by_default =
+                    kind == HolderKind::User && matches!(role.name.as_str(), "admin" | "user");
                 if !wanted.contains(&old.id) && !by_default {
                     roles::strip(transaction, holder_of(kind, old.id), row.id).await?;
                 }
@@ -312,7 +369,12 @@ async fn holder(
             }
             id
         }
-        HolderKind::Service => services::find(transaction, name).await?.ok_or_else(unknown)?.id,
+        HolderKind::Service => {
+            services::find(transaction, name)
+                .await?
+                .ok_or_else(unknown)?
+                .id
+        }
         HolderKind::Group => match groups::find(transaction, name).await? {
             Some(group) => group.id,
             None => groups::insert(transaction, name, &json!({})).await?.id,
@@ -345,9 +407,23 @@ struct ConfiguredToken {
 
 /// Hashing chosen tokens is slow on purpose, so it is done before the transaction begins.
 async fn hashed_tokens(config: &Config) -> Result<Vec<ConfiguredToken>, StoreError> {
-    let origin = if config.hub.trust_user_provided_tokens { Origin::Generated } else { Origin::Chosen };
-    let of_users = config.hub.api_tokens.0.iter().map(|(token, name)| (token.clone(), name.clone(), false));
-    let of_services = config.hub.service_tokens.0.iter().map(|(token, name)| (token.clone(), name.clone(), true));
+    let origin = if config.hub.trust_user_provided_tokens {
+        Origin::Generated
+    } else {
+        Origin::Chosen
+    };
+    let of_users = config
+        .hub
+        .api_tokens
+        .0
+        .iter()
+        .map(|(token, name)| (token.clone(), name.clone(), false));
+    let of_services = config
+        .hub
+        .service_tokens
+        .0
+        .iter()
+        .map(|(token, name)| (token.clone(), name.clone(), true));
     let in_services = config
         .hub
         .services
@@ -358,7 +434,12 @@ async fn hashed_tokens(config: &Config) -> Result<Vec<ConfiguredToken>, StoreErr
         all.into_iter()
             .map(|(token, name, is_service)| {
                 let hashed = token_hash::hash_token(token.expose(), origin)?;
-                Ok(ConfiguredToken { token, hashed, name, is_service })
+                Ok(ConfiguredToken {
+                    token,
+                    hashed,
+                    name,
+                    is_service,
+                })
             })
             .collect()
     });
@@ -382,7 +463,16 @@ async fn write_tokens(
             };
             Owner::Service(service.id)
         } else {
-            Owner::User(named_user(transaction, rules, "JupyterHub.api_tokens", &configured.name, now).await?)
+            Owner::User(
+                named_user(
+                    transaction,
+                    rules,
+                    "JupyterHub.api_tokens",
+                    &configured.name,
+                    now,
+                )
+                .await?,
+            )
         };
         let prefix = token_hash::prefix(configured.token.expose());
         let mut is_known = false;

@@ -18,7 +18,9 @@ use crate::config::Config;
 use crate::listen::Listener;
 use crate::metrics::Metrics;
 use crate::pages::Templates;
-use crate::routes::{HttpRouteTable, Keeper, KeeperParts, ProxyError, ProxyHold, ProxyProcess, ProxySettings};
+use crate::routes::{
+    HttpRouteTable, Keeper, KeeperParts, ProxyError, ProxyHold, ProxyProcess, ProxySettings,
+};
 use crate::servers::{Engine, EngineParts, Settings};
 use crate::setup;
 use crate::state::{AppState, HubState};
@@ -93,31 +95,71 @@ pub enum StartError {
 
 /// Opens the database and builds the hub, without listening or starting anything.
 pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), StartError> {
-    let Setup { config, spawner, authenticator, open_by_default, clock, hostname, environment, program: _ } = setup;
+    let Setup {
+        config,
+        spawner,
+        authenticator,
+        open_by_default,
+        clock,
+        hostname,
+        environment,
+        program: _,
+    } = setup;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    authenticator.check().map_err(|error| StartError::Backend(error.to_string()))?;
-    spawner.check().await.map_err(|failure| StartError::Backend(failure.message))?;
+    authenticator
+        .check()
+        .map_err(|error| StartError::Backend(error.to_string()))?;
+    spawner
+        .check()
+        .await
+        .map_err(|failure| StartError::Backend(failure.message))?;
 
-    let secret = cookie_secret(&config, environment.get("JPY_COOKIE_SECRET").map(String::as_str))?;
-    let (definitions, warnings) = Definitions::with_custom(&config.hub.custom_scopes.clone().into_iter().collect())?;
+    let secret = cookie_secret(
+        &config,
+        environment.get("JPY_COOKIE_SECRET").map(String::as_str),
+    )?;
+    let (definitions, warnings) =
+        Definitions::with_custom(&config.hub.custom_scopes.clone().into_iter().collect())?;
     let (rules, more_warnings) = Rules::new(access_settings(&config, open_by_default))?;
     for warning in warnings.iter().chain(&more_warnings) {
         tracing::warn!("{warning}");
     }
-    let paths: Vec<PathBuf> = config.hub.template_paths.iter().map(PathBuf::from).collect();
-    let templates = Templates::new(&paths, &config.hub.template_vars.clone().into_iter().collect())?;
+    let paths: Vec<PathBuf> = config
+        .hub
+        .template_paths
+        .iter()
+        .map(PathBuf::from)
+        .collect();
+    let templates = Templates::new(
+        &paths,
+        &config.hub.template_vars.clone().into_iter().collect(),
+    )?;
 
     let store = open_store(&config).await?;
     let urls = Urls::new(config.hub.base_url.as_str());
     setup::apply(&store, &config, &rules, &definitions, &urls, clock.now()).await?;
 
     let connect_url = config.hub_connect_url(&hostname);
-    let hub_target = connect_url.strip_suffix(urls.hub.as_str()).unwrap_or(&connect_url).to_owned();
-    let proxy_token = proxy_token(&config, environment.get("CONFIGPROXY_AUTH_TOKEN").map(String::as_str), &secret);
+    let hub_target = connect_url
+        .strip_suffix(urls.hub.as_str())
+        .unwrap_or(&connect_url)
+        .to_owned();
+    let proxy_token = proxy_token(
+        &config,
+        environment
+            .get("CONFIGPROXY_AUTH_TOKEN")
+            .map(String::as_str),
+        &secret,
+    );
     let concurrency = usize::try_from(config.chp.concurrency).unwrap_or(10).max(1);
-    let table = Arc::new(HttpRouteTable::new(&config.chp.api_url, proxy_token.clone(), false, concurrency)?);
+    let table = Arc::new(HttpRouteTable::new(
+        &config.chp.api_url,
+        proxy_token.clone(),
+        false,
+        concurrency,
+    )?);
     let routes = Keeper::new(KeeperParts {
         store: store.clone(),
         table: Arc::clone(&table) as Arc<dyn orrery_core::routes::RouteTable>,
@@ -172,9 +214,14 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
     let program = setup.program.clone();
     // The address first: a second hub on the same port must not touch the first one's database.
     let address = setup.config.hub_address();
-    let listener = Listener::tcp(&address.host, address.port).await.map_err(StartError::Listen)?;
+    let listener = Listener::tcp(&address.host, address.port)
+        .await
+        .map_err(StartError::Listen)?;
     // Nor its proxy, nor its process id file, when the two have ports of their own.
-    let hold = ProxyHold::take(setup.config.proxy.should_start, Path::new(&setup.config.chp.pid_file))?;
+    let hold = ProxyHold::take(
+        setup.config.proxy.should_start,
+        Path::new(&setup.config.chp.pid_file),
+    )?;
     let claim = Claim::take(&db_url(&setup.config)?)?;
     let pid_file = PidFile::write(&setup.config.hub.pid_file)?;
     let (hub, table) = build(setup).await?;
@@ -209,11 +256,19 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
     }
     tracing::info!("shutting down");
     let cleanup_servers = hub.cleanup.servers(hub.config.hub.cleanup_servers);
-    if tokio::time::timeout(STOP_ALL, hub.servers.shutdown(cleanup_servers)).await.is_err() {
-        tracing::warn!(seconds = STOP_ALL.as_secs(), "some servers did not stop in time");
+    if tokio::time::timeout(STOP_ALL, hub.servers.shutdown(cleanup_servers))
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            seconds = STOP_ALL.as_secs(),
+            "some servers did not stop in time"
+        );
     }
     hub.routes.close();
-    proxy.stop(hub.cleanup.proxy(hub.config.hub.cleanup_proxy)).await;
+    proxy
+        .stop(hub.cleanup.proxy(hub.config.hub.cleanup_proxy))
+        .await;
     closing.cancel();
     for task in [serving, keeping, moving, discarding] {
         if let Err(error) = task.await {
@@ -250,7 +305,9 @@ fn cookie_secret(config: &Config, environment: Option<&str>) -> Result<Vec<u8>, 
     }
     match environment.filter(|value| !value.is_empty()) {
         Some(value) => Ok(secret_file::from_environment(value)?),
-        None => Ok(secret_file::load_or_create(Path::new(&config.hub.cookie_secret_file))?),
+        None => Ok(secret_file::load_or_create(Path::new(
+            &config.hub.cookie_secret_file,
+        ))?),
     }
 }
 
@@ -298,7 +355,9 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        let is_ours = |path: &PathBuf| std::fs::read_to_string(path).is_ok_and(|id| id == std::process::id().to_string());
+        let is_ours = |path: &PathBuf| {
+            std::fs::read_to_string(path).is_ok_and(|id| id == std::process::id().to_string())
+        };
         if let Some(path) = self.0.as_ref().filter(|path| is_ours(path))
             && let Err(error) = std::fs::remove_file(path)
         {

@@ -71,7 +71,8 @@ impl HubState {
 
     /// How long a login lasts.
     pub fn cookie_max_age(&self) -> Duration {
-        Duration::try_from_secs_f64(self.config.hub.cookie_max_age_days * 86_400.0).unwrap_or(Duration::MAX)
+        Duration::try_from_secs_f64(self.config.hub.cookie_max_age_days * 86_400.0)
+            .unwrap_or(Duration::MAX)
     }
 
     /// Activity newer than the known one by less than this is not written.
@@ -82,13 +83,24 @@ impl HubState {
     /// Options for a cookie on `path`: only over TLS where the browser came by TLS.
     pub fn cookie_options(&self, browser: &Browser, path: &str) -> CookieOptions {
         let public = self.config.hub.public_url.as_str();
-        let is_tls = if public.is_empty() { browser.scheme == "https" } else { public.starts_with("https:") };
-        CookieOptions { secure: is_tls, ..CookieOptions::session(path) }
+        let is_tls = if public.is_empty() {
+            browser.scheme == "https"
+        } else {
+            public.starts_with("https:")
+        };
+        CookieOptions {
+            secure: is_tls,
+            ..CookieOptions::session(path)
+        }
     }
 
     /// Whether `address` is a proxy before ours, whose word on whom it was called by is believed.
     pub fn is_trusted_proxy(&self, address: &str) -> bool {
-        self.config.hub.trusted_downstream_ips.iter().any(|trusted| trusted == address)
+        self.config
+            .hub
+            .trusted_downstream_ips
+            .iter()
+            .any(|trusted| trusted == address)
     }
 
     /// The scheme and host that browsers address the hub by.
@@ -106,7 +118,9 @@ impl HubState {
     pub fn content_security_policy(&self, is_api: bool) -> HeaderValue {
         let report = self.urls.hub_path("security/csp-report");
         let default = if is_api { "; default-src 'none'" } else { "" };
-        HeaderValue::from_str(&format!("frame-ancestors 'none'; report-uri {report}{default}"))
-            .unwrap_or(HeaderValue::from_static("frame-ancestors 'none'"))
+        HeaderValue::from_str(&format!(
+            "frame-ancestors 'none'; report-uri {report}{default}"
+        ))
+        .unwrap_or(HeaderValue::from_static("frame-ancestors 'none'"))
     }
 }

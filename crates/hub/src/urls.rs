@@ -15,8 +15,15 @@ impl Urls {
     /// `base_url` with or without its slashes.
     pub fn new(base_url: &str) -> Self {
         let trimmed = base_url.trim_matches('/');
-        let base = if trimmed.is_empty() { "/".to_owned() } else { format!("/{trimmed}/") };
-        Self { hub: format!("{base}hub/"), base }
+        let base = if trimmed.is_empty() {
+            "/".to_owned()
+        } else {
+            format!("/{trimmed}/")
+        };
+        Self {
+            hub: format!("{base}hub/"),
+            base,
+        }
     }
 
     /// A page of the hub: `hub_path("home")` is `/hub/home`.
@@ -44,7 +51,11 @@ impl Urls {
         if server.is_default() {
             format!("{}api/users/{user}/server/progress", self.hub)
         } else {
-            format!("{}api/users/{user}/servers/{}/progress", self.hub, server.escaped())
+            format!(
+                "{}api/users/{user}/servers/{}/progress",
+                self.hub,
+                server.escaped()
+            )
         }
     }
 
@@ -78,7 +89,10 @@ impl Urls {
         if server.is_default() {
             format!("jupyterhub-user-{user}")
         } else {
-            format!("jupyterhub-user-{user}-{}", escape::client_id_part(server.as_str()))
+            format!(
+                "jupyterhub-user-{user}-{}",
+                escape::client_id_part(server.as_str())
+            )
         }
     }
 }
@@ -91,12 +105,23 @@ mod tests {
     fn paths_stand_under_the_base_url() {
         let ada = UserName::parse("ada@x.org").expect("a name");
         let lab = ServerName::parse("lab").expect("a name");
-        for (base_url, expected) in [("", "/"), ("/", "/"), ("jhub", "/jhub/"), ("/a/b/", "/a/b/")] {
+        for (base_url, expected) in [
+            ("", "/"),
+            ("/", "/"),
+            ("jhub", "/jhub/"),
+            ("/a/b/", "/a/b/"),
+        ] {
             assert_eq!(Urls::new(base_url).base, expected);
         }
         let urls = Urls::new("/jhub");
         assert_eq!(urls.server(&ada, &lab), "/jhub/user/ada@x.org/lab/");
-        assert_eq!(urls.progress(&ada, &ServerName::default_server()), "/jhub/hub/api/users/ada@x.org/server/progress");
-        assert_eq!(Urls::oauth_client_id(&ada, &lab), "jupyterhub-user-ada%40x.org-lab");
+        assert_eq!(
+            urls.progress(&ada, &ServerName::default_server()),
+            "/jhub/hub/api/users/ada@x.org/server/progress"
+        );
+        assert_eq!(
+            Urls::oauth_client_id(&ada, &lab),
+            "jupyterhub-user-ada%40x.org-lab"
+        );
     }
 }

@@ -18,7 +18,7 @@ pub struct Connection {
 }
 
 /// A write transaction. Cloning gives another handle to the same one; without
-/// [`commit`](Transaction::commit) everything is rolled back when the last handle is dropped.
+/// [`Store::commit`](crate::Store::commit) everything is rolled back when the last handle is dropped.
 #[derive(Clone)]
 pub struct Transaction {
     inner: Arc<DatabaseTransaction>,

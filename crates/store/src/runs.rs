@@ -181,7 +181,7 @@ pub async fn serialise(connection: &impl ConnectionTrait) -> Result<()> {
     Ok(())
 }
 
-/// Adds a run. [`StoreError::Duplicate`](crate::StoreError::Duplicate) if the server has an active
+/// Adds a run. [`StoreError::Duplicate`] if the server has an active
 /// run already.
 pub async fn insert(connection: &impl ConnectionTrait, new: &NewRun) -> Result<i64> {
     let key = format!("{}/{}", new.user_id, new.server_name);

@@ -107,7 +107,9 @@ async fn delete(
         .write(|transaction| async move {
             services::delete(&transaction, service.id).await?;
             if let Some(client) = &service.fields.oauth_client_id
-                && services::find_by_client(&transaction, client).await?.is_none()
+                && services::find_by_client(&transaction, client)
+                    .await?
+                    .is_none()
             {
                 oauth_clients::delete(&transaction, client).await?;
             }

@@ -19,8 +19,8 @@ use serde_json::{Map, Value, json};
 
 use super::body::JsonBody;
 use super::path::PathUser;
-use super::{models, python};
 use super::users::has_admin_rights;
+use super::{models, python};
 use crate::auth::{self, AUTHENTICATE_TIMEOUT, Asking, Identity, Requester, throttle};
 use crate::error::{Error, Result};
 use crate::router::{Needs, Routes};
@@ -142,7 +142,9 @@ async fn create(
     let is_own = matches!(&requester.identity, Identity::User(asking) if asking.id == user.id);
     if user.admin && !is_own && !has_admin_rights(&requester.identity, &requester.scopes) {
         // A token of theirs could do all that they may.
-        return Err(Error::forbidden("Only admins can make tokens for other admins"));
+        return Err(Error::forbidden(
+            "Only admins can make tokens for other admins",
+        ));
     }
     let wish = Wish::read(&hub, &body)?;
     let note = wish.note.unwrap_or_else(|| {

@@ -228,7 +228,10 @@ pub(super) fn shown_name(name: &str) -> String {
 /// Whether the requester is an administrator, or a service with their rights, and uses credentials
 /// that are not limited to less: only they may do what makes somebody as strong as they are.
 pub(super) fn is_admin(requester: &Requester) -> bool {
-    requester.identity.as_ref().is_some_and(|identity| has_admin_rights(identity, &requester.scopes))
+    requester
+        .identity
+        .as_ref()
+        .is_some_and(|identity| has_admin_rights(identity, &requester.scopes))
 }
 
 /// See [`is_admin`]. A service that was given every scope of the role `admin` counts as well.
@@ -248,9 +251,15 @@ pub(super) fn has_admin_rights(identity: &Identity, scopes: &ScopeSet) -> bool {
 }
 
 /// Refuses a name that the configuration makes an administrator's, unless an administrator gives it.
-pub(super) fn check_name_is_free_for(hub: &AppState, requester: &Requester, name: &str) -> Result<()> {
+pub(super) fn check_name_is_free_for(
+    hub: &AppState,
+    requester: &Requester,
+    name: &str,
+) -> Result<()> {
     if hub.rules.admin_users().contains(name) && !is_admin(requester) {
-        return Err(Error::forbidden("Only admins can give the name of an admin"));
+        return Err(Error::forbidden(
+            "Only admins can give the name of an admin",
+        ));
     }
     Ok(())
 }

@@ -23,7 +23,9 @@ pub struct Signer {
 impl Signer {
     /// A signer with the bytes of the cookie secret.
     pub fn new(secret: &[u8]) -> Self {
-        Self { key: Hmac::new_from_slice(secret).expect("HMAC takes keys of any length") }
+        Self {
+            key: Hmac::new_from_slice(secret).expect("HMAC takes keys of any length"),
+        }
     }
 
     /// `2|1:0|10:<time>|<len>:<name>|<len>:<base64 value>|<hex signature>`.
@@ -74,7 +76,13 @@ impl Signer {
     }
 
     /// Reverses [`Signer::sign_url_safe`].
-    pub fn verify_url_safe(&self, name: &str, text: &str, max_age: Duration, now: i64) -> Option<Vec<u8>> {
+    pub fn verify_url_safe(
+        &self,
+        name: &str,
+        text: &str,
+        max_age: Duration,
+        now: i64,
+    ) -> Option<Vec<u8>> {
         if text.len() > MAX_SIGNED {
             return None;
         }
@@ -110,7 +118,10 @@ pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok())
+        .collect()
 }
 
 #[cfg(test)]
@@ -125,9 +136,14 @@ mod tests {
         //                                 version=2, clock=lambda: 1700000000)
         let signed = "2|1:0|10:1700000000|20:jupyterhub-hub-login|24:Y29va2llLWlkLW9mLWFkYQ==|7f8f49e143fc1149feb94fa46d62af4ef64596d323cc327f6abd29df99a91630";
         let signer = Signer::new(b"0123456789abcdef");
-        assert_eq!(signer.sign("jupyterhub-hub-login", b"cookie-id-of-ada", 1_700_000_000), signed);
         assert_eq!(
-            signer.verify("jupyterhub-hub-login", signed, DAY, 1_700_000_100).as_deref(),
+            signer.sign("jupyterhub-hub-login", b"cookie-id-of-ada", 1_700_000_000),
+            signed
+        );
+        assert_eq!(
+            signer
+                .verify("jupyterhub-hub-login", signed, DAY, 1_700_000_100)
+                .as_deref(),
             Some(&b"cookie-id-of-ada"[..])
         );
     }
@@ -138,15 +154,33 @@ mod tests {
         let signed = signer.sign("a", b"value", 1_000_000);
         assert!(signer.verify("a", &signed, DAY, 1_000_000).is_some());
         assert!(signer.verify("b", &signed, DAY, 1_000_000).is_none());
-        assert!(signer.verify("a", &signed, DAY, 1_000_000 + 86_401).is_none());
-        assert!(Signer::new(b"other").verify("a", &signed, DAY, 1_000_000).is_none());
+        assert!(
+            signer
+                .verify("a", &signed, DAY, 1_000_000 + 86_401)
+                .is_none()
+        );
+        assert!(
+            Signer::new(b"other")
+                .verify("a", &signed, DAY, 1_000_000)
+                .is_none()
+        );
         for at in 0..signed.len() {
             let mut broken = signed.clone().into_bytes();
             broken[at] ^= 1;
             let broken = String::from_utf8_lossy(&broken).into_owned();
-            assert!(signer.verify("a", &broken, DAY, 1_000_000).is_none(), "{broken}");
+            assert!(
+                signer.verify("a", &broken, DAY, 1_000_000).is_none(),
+                "{broken}"
+            );
         }
-        for nonsense in ["", "|", "2|", "2|1:0|", &"9".repeat(5000), "2|99999999999999999999:x|"] {
+        for nonsense in [
+            "",
+            "|",
+            "2|",
+            "2|1:0|",
+            &"9".repeat(5000),
+            "2|99999999999999999999:x|",
+        ] {
             assert!(signer.verify("a", nonsense, DAY, 0).is_none());
         }
     }

@@ -11,7 +11,9 @@ use orrery_core::escape::for_log;
 use orrery_core::{Secret, ServerName};
 use orrery_store::users::User;
 
-use super::{AUTHENTICATE_TIMEOUT, Asking, LOGIN_COOKIE, Requester, people, redirects, throttle, user_name};
+use super::{
+    AUTHENTICATE_TIMEOUT, Asking, LOGIN_COOKIE, Requester, people, redirects, throttle, user_name,
+};
 use crate::error::{Error, Result, redirect};
 use crate::pages;
 use crate::state::AppState;
@@ -24,7 +26,11 @@ const MAX_FIELDS: usize = 32;
 const SHOWN: usize = 32;
 
 /// `GET /hub/login`: the form, or straight on for somebody who is logged in.
-pub async fn show(State(hub): State<AppState>, Asking(requester): Asking, OriginalUri(uri): OriginalUri) -> Result<Response> {
+pub async fn show(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response> {
     if let Some(user) = requester.user() {
         // The server's cookie may be what brought the browser here; the hub's is renewed as well.
         log_in(&hub, &requester, user);
@@ -33,7 +39,15 @@ pub async fn show(State(hub): State<AppState>, Asking(requester): Asking, Origin
     }
     requester.refresh_xsrf();
     let typed = query(&uri, "username").unwrap_or_default();
-    let page = pages::login(&hub, &requester, &pages::LoginForm { next: query(&uri, "next"), username: &typed, error: None })?;
+    let page = pages::login(
+        &hub,
+        &requester,
+        &pages::LoginForm {
+            next: query(&uri, "next"),
+            username: &typed,
+            error: None,
+        },
+    )?;
     Ok(page.into_response())
 }
 
@@ -46,11 +60,19 @@ pub async fn submit(
 ) -> Result<Response> {
     let began = Instant::now();
     let Ok(Form(fields)) = form else {
-        return Err(Error::bad_request("The login form could not be read: it is not valid UTF-8 form data."));
+        return Err(Error::bad_request(
+            "The login form could not be read: it is not valid UTF-8 form data.",
+        ));
     };
-    if fields.len() > MAX_FIELDS || fields.iter().any(|(name, value)| name.len() + value.len() > MAX_FIELD) {
+    if fields.len() > MAX_FIELDS
+        || fields
+            .iter()
+            .any(|(name, value)| name.len() + value.len() > MAX_FIELD)
+    {
         tracing::warn!(address = %requester.browser.address, "a login form with oversized fields was refused");
-        return Err(Error::bad_request("The login form has a field that is too long."));
+        return Err(Error::bad_request(
+            "The login form has a field that is too long.",
+        ));
     }
     if hub.authenticator.kind() == LoginKind::Disabled {
         return Err(Error::forbidden("Nobody can log in here."));
@@ -58,7 +80,11 @@ pub async fn submit(
     let credentials = credentials(fields, &requester);
     let refuse = |status: StatusCode, error: &str| -> Result<Response> {
         let shown: String = credentials.username.chars().take(SHOWN).collect();
-        let form = pages::LoginForm { next: query(&uri, "next"), username: &shown, error: Some(error) };
+        let form = pages::LoginForm {
+            next: query(&uri, "next"),
+            username: &shown,
+            error: Some(error),
+        };
         Ok((status, pages::login(&hub, &requester, &form)?).into_response())
     };
 
@@ -72,7 +98,9 @@ pub async fn submit(
             StatusCode::TOO_MANY_REQUESTS,
             &format!("Too many failed logins. Please wait {seconds} s and try again."),
         )?;
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, seconds.into());
         return Ok(response);
     }
     let Some(user) = authenticate(&hub, &credentials).await? else {
@@ -89,7 +117,9 @@ pub async fn submit(
     log_in(&hub, &requester, &user);
     tracing::info!(user = %user.name, address = %requester.browser.address, "user logged in");
     hub.metrics.login(true, began.elapsed());
-    Ok(redirect(&next_url(&hub, &requester, &uri, Some(&user)).await?))
+    Ok(redirect(
+        &next_url(&hub, &requester, &uri, Some(&user)).await?,
+    ))
 }
 
 fn credentials(fields: Vec<(String, String)>, requester: &Requester) -> Credentials {
@@ -102,21 +132,38 @@ fn credentials(fields: Vec<(String, String)>, requester: &Requester) -> Credenti
             _ => rest.push((name, Secret::new(value))),
         }
     }
-    Credentials { username, password, fields: rest, remote_address: requester.browser.address.clone() }
+    Credentials {
+        username,
+        password,
+        fields: rest,
+        remote_address: requester.browser.address.clone(),
+    }
 }
 
 /// The user behind the credentials, when they are right and the rules let them in.
 async fn authenticate(hub: &AppState, credentials: &Credentials) -> Result<Option<User>> {
-    let proven = tokio::time::timeout(AUTHENTICATE_TIMEOUT, hub.authenticator.authenticate(credentials))
-        .await
-        .map_err(|_| {
-            tracing::error!(seconds = AUTHENTICATE_TIMEOUT.as_secs(), "the authenticator did not answer in time");
-            Error::new(StatusCode::SERVICE_UNAVAILABLE, "Logging in takes too long right now. Please try again later.")
-        })?
-        .map_err(|error| {
-            tracing::error!(%error, "the authenticator failed");
-            Error::new(StatusCode::SERVICE_UNAVAILABLE, "Logging in does not work right now. Please try again later.")
-        })?;
+    let proven = tokio::time::timeout(
+        AUTHENTICATE_TIMEOUT,
+        hub.authenticator.authenticate(credentials),
+    )
+    .await
+    .map_err(|_| {
+        tracing::error!(
+            seconds = AUTHENTICATE_TIMEOUT.as_secs(),
+            "the authenticator did not answer in time"
+        );
+        Error::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Logging in takes too long right now. Please try again later.",
+        )
+    })?
+    .map_err(|error| {
+        tracing::error!(%error, "the authenticator failed");
+        Error::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Logging in does not work right now. Please try again later.",
+        )
+    })?;
     let Some(proven) = proven else {
         return Ok(None);
     };
@@ -133,7 +180,9 @@ pub async fn admit(hub: &AppState, proven: Proven) -> Result<Option<User>> {
         }
     };
     let exists = hub.rules.asks_for_existing()
-        && orrery_store::users::find(hub.store.read(), name.as_str()).await?.is_some();
+        && orrery_store::users::find(hub.store.read(), name.as_str())
+            .await?
+            .is_some();
     let decision = hub.rules.decide(&name, exists);
     if !decision.is_allowed() {
         tracing::warn!(user = %name, ?decision, "authenticated, but may not come in");
@@ -145,7 +194,9 @@ pub async fn admit(hub: &AppState, proven: Proven) -> Result<Option<User>> {
 /// Sets the cookies of a login.
 pub fn log_in(hub: &AppState, requester: &Arc<Requester>, user: &User) {
     requester.session_id_or_new();
-    let value = hub.signer.sign(LOGIN_COOKIE, user.cookie_id.as_bytes(), hub.unix_time());
+    let value = hub
+        .signer
+        .sign(LOGIN_COOKIE, user.cookie_id.as_bytes(), hub.unix_time());
     let mut options = hub.cookie_options(&requester.browser, &hub.urls.hub);
     options.max_age = i64::try_from(hub.cookie_max_age().as_secs()).ok();
     requester.set_cookie(LOGIN_COOKIE, &value, &options);
@@ -153,7 +204,12 @@ pub fn log_in(hub: &AppState, requester: &Arc<Requester>, user: &User) {
 }
 
 /// Where a login leads: to `next` if that is ours, or to the user's server, or home.
-pub async fn next_url(hub: &AppState, requester: &Requester, uri: &Uri, user: Option<&User>) -> Result<String> {
+pub async fn next_url(
+    hub: &AppState,
+    requester: &Requester,
+    uri: &Uri,
+    user: Option<&User>,
+) -> Result<String> {
     let (scheme, host) = hub.public_origin(&requester.browser);
     if let Some(next) = query(uri, "next").filter(|next| !next.is_empty()) {
         if let Some(safe) = redirects::safe_next(&next, &scheme, &host) {
@@ -162,8 +218,10 @@ pub async fn next_url(hub: &AppState, requester: &Requester, uri: &Uri, user: Op
         tracing::warn!(next = %for_log(&next, 200), "not redirecting outside the hub");
     }
     let default = default_url(hub, user).await?;
-    let kept: Vec<_> =
-        redirects::query_pairs(uri).into_iter().filter(|(key, _)| key != "next" && key != super::xsrf::NAME).collect();
+    let kept: Vec<_> = redirects::query_pairs(uri)
+        .into_iter()
+        .filter(|(key, _)| key != "next" && key != super::xsrf::NAME)
+        .collect();
     Ok(redirects::with_query(&default, &kept))
 }
 
@@ -175,7 +233,10 @@ pub async fn default_url(hub: &AppState, user: Option<&User>) -> Result<String> 
     let Some(user) = user.filter(|_| hub.config.hub.redirect_to_server) else {
         return Ok(hub.urls.hub_path("home"));
     };
-    let view = hub.servers.view(user, &ServerName::default_server()).await?;
+    let view = hub
+        .servers
+        .view(user, &ServerName::default_server())
+        .await?;
     if view.is_some_and(|view| view.phase.is_active()) {
         Ok(hub.urls.user(&user_name(user)?))
     } else {
@@ -185,5 +246,8 @@ pub async fn default_url(hub: &AppState, user: Option<&User>) -> Result<String> 
 
 /// One parameter of the query.
 pub fn query(uri: &Uri, name: &str) -> Option<String> {
-    redirects::query_pairs(uri).into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    redirects::query_pairs(uri)
+        .into_iter()
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value)
 }

@@ -16,7 +16,9 @@ pub async fn logout(State(hub): State<AppState>, Asking(requester): Asking) -> R
     if let Some(user) = requester.user() {
         if hub.config.hub.shutdown_on_logout {
             for view in hub.servers.views(user).await? {
-                if view.ready() && let Err(error) = hub.servers.stop(user, &view.name).await {
+                if view.ready()
+                    && let Err(error) = hub.servers.stop(user, &view.name).await
+                {
                     tracing::error!(user = %user.name, server = %view.name, %error, "not stopped on logout");
                 }
             }
@@ -26,7 +28,9 @@ pub async fn logout(State(hub): State<AppState>, Asking(requester): Asking) -> R
             let (id, session_id) = (user.id, session_id.as_str());
             let ended = hub
                 .store
-                .write(|transaction| async move { api_tokens::delete_session(&transaction, id, session_id).await })
+                .write(|transaction| async move {
+                    api_tokens::delete_session(&transaction, id, session_id).await
+                })
                 .await?;
             tracing::debug!(user = %user.name, tokens = ended, "tokens of the session deleted");
         }

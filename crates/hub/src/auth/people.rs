@@ -40,7 +40,8 @@ pub async fn came_in(hub: &AppState, name: &UserName, proven: &Proven) -> Result
     let user = hub
         .store
         .write(|transaction| async move {
-            let user = find_or_insert(&transaction, name.as_str(), admin.unwrap_or_default(), now).await?;
+            let user =
+                find_or_insert(&transaction, name.as_str(), admin.unwrap_or_default(), now).await?;
             let user = set_admin(&transaction, user, admin).await?;
             if let Some(names) = groups {
                 sync_groups(&transaction, user.id, names).await?;
@@ -62,15 +63,36 @@ pub async fn find_or_insert(
         return Ok(user);
     }
     let cookie_id = token_hash::generate_token()?.expose().to_owned();
-    let user = users::insert(transaction, &NewUser { name: name.to_owned(), admin, created: now, cookie_id }).await?;
+    let user = users::insert(
+        transaction,
+        &NewUser {
+            name: name.to_owned(),
+            admin,
+            created: now,
+            cookie_id,
+        },
+    )
+    .await?;
     assign_default_roles(transaction, &user).await?;
     Ok(user)
 }
 
 /// Gives or takes the administrator's rights; `None` leaves them.
-pub async fn set_admin(transaction: &impl ConnectionTrait, mut user: User, admin: Option<bool>) -> Result<User, StoreError> {
+pub async fn set_admin(
+    transaction: &impl ConnectionTrait,
+    mut user: User,
+    admin: Option<bool>,
+) -> Result<User, StoreError> {
     if let Some(admin) = admin.filter(|admin| *admin != user.admin) {
-        users::update(transaction, user.id, &UserChanges { admin: Some(admin), ..UserChanges::default() }).await?;
+        users::update(
+            transaction,
+            user.id,
+            &UserChanges {
+                admin: Some(admin),
+                ..UserChanges::default()
+            },
+        )
+        .await?;
         user.admin = admin;
     }
     assign_default_roles(transaction, &user).await?;
@@ -78,7 +100,10 @@ pub async fn set_admin(transaction: &impl ConnectionTrait, mut user: User, admin
 }
 
 /// Everybody has the role `user`; administrators, and only they, have `admin`.
-pub async fn assign_default_roles(transaction: &impl ConnectionTrait, user: &User) -> Result<(), StoreError> {
+pub async fn assign_default_roles(
+    transaction: &impl ConnectionTrait,
+    user: &User,
+) -> Result<(), StoreError> {
     let holder = roles::Holder::User(user.id);
     if let Some(role) = roles::find(transaction, "user").await? {
         roles::assign(transaction, holder, role.id, false).await?;
@@ -94,7 +119,11 @@ pub async fn assign_default_roles(transaction: &impl ConnectionTrait, user: &Use
 }
 
 /// Puts a user into exactly these groups, making those that do not exist.
-pub async fn sync_groups(transaction: &impl ConnectionTrait, user_id: i32, names: &[String]) -> Result<(), StoreError> {
+pub async fn sync_groups(
+    transaction: &impl ConnectionTrait,
+    user_id: i32,
+    names: &[String],
+) -> Result<(), StoreError> {
     let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
     for group in groups::of_users(transaction, &[user_id]).await? {
         if !wanted.contains(group.name.as_str()) {

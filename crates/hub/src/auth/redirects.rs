@@ -31,7 +31,9 @@ fn own_path(next: &str, scheme: &str, host: &str) -> Option<String> {
         .strip_prefix(&format!("{scheme}://{host}"))
         .or_else(|| {
             let slashless = next.trim_start_matches('/');
-            (next.len() - slashless.len() >= 2).then(|| slashless.strip_prefix(host)).flatten()
+            (next.len() - slashless.len() >= 2)
+                .then(|| slashless.strip_prefix(host))
+                .flatten()
         })?;
     match rest.chars().next() {
         None => Some("/".to_owned()),
@@ -46,7 +48,9 @@ pub fn with_query(url: &str, parameters: &[(String, String)]) -> String {
     if parameters.is_empty() {
         return url.to_owned();
     }
-    let (rest, fragment) = url.split_once('#').map_or((url, None), |(rest, fragment)| (rest, Some(fragment)));
+    let (rest, fragment) = url
+        .split_once('#')
+        .map_or((url, None), |(rest, fragment)| (rest, Some(fragment)));
     let mut query = form_urlencoded::Serializer::new(String::new());
     for (key, value) in parameters {
         query.append_pair(key, value);
@@ -98,7 +102,11 @@ mod tests {
             ("javascript:alert(1)", None),
             ("hub/home", None),
         ] {
-            assert_eq!(safe_next(next, "http", "hub.example").as_deref(), expected, "{next:?}");
+            assert_eq!(
+                safe_next(next, "http", "hub.example").as_deref(),
+                expected,
+                "{next:?}"
+            );
         }
     }
 

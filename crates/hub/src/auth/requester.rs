@@ -3,17 +3,20 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use axum::extract::FromRequestParts;
 use axum::body::Bytes;
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Uri, header};
-use orrery_core::scopes::{Client, Denied, Memberships, NoGroups, Owner, Scope, ScopeSet, Share, Target};
+use orrery_core::scopes::{
+    Client, Denied, Memberships, NoGroups, Owner, Scope, ScopeSet, Share, Target,
+};
 use orrery_core::{Secret, UserName};
 use orrery_store::api_tokens::ApiToken;
 use orrery_store::services::Service;
 use orrery_store::users::User;
 use orrery_store::{
-    ConnectionTrait, StoreError, Version, api_tokens, groups, oauth_clients, roles, services, shares, spawners, token_hash, users,
+    ConnectionTrait, StoreError, Version, api_tokens, groups, oauth_clients, roles, services,
+    shares, spawners, token_hash, users,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -74,10 +77,20 @@ pub struct Browser {
 }
 
 impl Requester {
-    pub(super) fn new(hub: AppState, known: Option<Known>, browser: Browser, headers: HeaderMap) -> Self {
+    pub(super) fn new(
+        hub: AppState,
+        known: Option<Known>,
+        browser: Browser,
+        headers: HeaderMap,
+    ) -> Self {
         let session_id = session::session_id(&headers).map(str::to_owned);
         let (identity, token, scopes, self_answer) = match known {
-            Some(known) => (Some(known.identity), known.token, known.scopes, known.self_answer),
+            Some(known) => (
+                Some(known.identity),
+                known.token,
+                known.scopes,
+                known.self_answer,
+            ),
             None => (None, None, ScopeSet::new(), Arc::default()),
         };
         let requester = Self {
@@ -92,7 +105,10 @@ impl Requester {
             cookies: Mutex::default(),
             headers,
         };
-        if requester.user().is_some() && requester.token.is_none() && requester.session_id().is_none() {
+        if requester.user().is_some()
+            && requester.token.is_none()
+            && requester.session_id().is_none()
+        {
             requester.start_session();
         }
         requester
@@ -108,7 +124,8 @@ impl Requester {
 
     /// The user who asks, where the route has made sure of one.
     pub fn logged_in(&self) -> Result<&Arc<User>> {
-        self.user().ok_or_else(|| Error::forbidden("Missing or invalid credentials."))
+        self.user()
+            .ok_or_else(|| Error::forbidden("Missing or invalid credentials."))
     }
 
     /// The name to show in logs.
@@ -127,7 +144,11 @@ impl Requester {
 
     /// Passes if one of the scopes reaches the target; says how to refuse otherwise. Looks up the
     /// target's groups only where they decide.
-    pub async fn require(&self, any_of: &[Scope], target: Option<Target<'_>>) -> Result<Result<(), Denied>> {
+    pub async fn require(
+        &self,
+        any_of: &[Scope],
+        target: Option<Target<'_>>,
+    ) -> Result<Result<(), Denied>> {
         if let Some(target) = target
             && let Some(member) = self.scopes.member_in_question(any_of, target)
         {
@@ -144,7 +165,10 @@ impl Requester {
 
     /// The browser session's id.
     pub fn session_id(&self) -> Option<String> {
-        self.session_id.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.session_id
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The browser session's id, a new one if there was none.
@@ -156,7 +180,10 @@ impl Requester {
         let id = orrery_core::random::hex::<16>();
         let options = self.hub.cookie_options(&self.browser, &self.hub.urls.base);
         self.set_cookie(session::SESSION_COOKIE, &id, &options);
-        *self.session_id.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.clone());
+        *self
+            .session_id
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(id.clone());
         id
     }
 
@@ -165,7 +192,11 @@ impl Requester {
     pub fn xsrf_token(&self) -> &str {
         self.xsrf_token.get_or_init(|| {
             let cookie_id = self.user().map(|user| user.cookie_id.clone());
-            let id = xsrf::expected_id(self.session_id().as_deref(), cookie_id.as_deref(), &self.headers);
+            let id = xsrf::expected_id(
+                self.session_id().as_deref(),
+                cookie_id.as_deref(),
+                &self.headers,
+            );
             let now = self.hub.unix_time();
             xsrf::token_in_cookies(&self.hub.signer, &self.headers, &id, now).unwrap_or_else(|| {
                 let token = xsrf::new_token(&self.hub.signer, &id, now);
@@ -179,7 +210,11 @@ impl Requester {
 
     /// Sets the XSRF cookie for a user who has just logged in.
     pub(super) fn renew_xsrf(&self, user: &User) {
-        let id = xsrf::expected_id(self.session_id().as_deref(), Some(&user.cookie_id), &self.headers);
+        let id = xsrf::expected_id(
+            self.session_id().as_deref(),
+            Some(&user.cookie_id),
+            &self.headers,
+        );
         let token = xsrf::new_token(&self.hub.signer, &id, self.hub.unix_time());
         self.set_xsrf_cookie(&token, true);
     }
@@ -207,14 +242,20 @@ impl Requester {
     /// Adds a `Set-Cookie` to the answer.
     pub fn set_cookie(&self, name: &str, value: &str, options: &session::CookieOptions) {
         if let Some(header) = session::set_cookie(name, value, options) {
-            self.cookies.lock().unwrap_or_else(PoisonError::into_inner).push(header);
+            self.cookies
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(header);
         }
     }
 
     /// Deletes a cookie with the answer.
     pub fn clear_cookie(&self, name: &str, path: &str) {
         if let Some(header) = session::clear_cookie(name, path, None) {
-            self.cookies.lock().unwrap_or_else(PoisonError::into_inner).push(header);
+            self.cookies
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(header);
         }
     }
 
@@ -229,7 +270,9 @@ impl Requester {
 
     /// Where to log in, with the way back to this very address.
     pub fn login_url(&self, uri: &Uri, extensions: &Extensions) -> String {
-        let original = extensions.get::<axum::extract::OriginalUri>().map_or(uri, |original| &original.0);
+        let original = extensions
+            .get::<axum::extract::OriginalUri>()
+            .map_or(uri, |original| &original.0);
         let path = original.path_and_query().map_or("/", |path| path.as_str());
         self.hub.urls.login(path)
     }
@@ -244,7 +287,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Asking {
             .get::<Arc<Requester>>()
             .cloned()
             .map(Self)
-            .ok_or_else(|| Error::Internal("a route stands outside the identifying layer".to_owned()))
+            .ok_or_else(|| {
+                Error::Internal("a route stands outside the identifying layer".to_owned())
+            })
     }
 }
 
@@ -261,7 +306,10 @@ const MAX_CACHED: usize = 20_000;
 impl KnownCache {
     fn get(&self, key: &[u8; 32], version: Version) -> Option<Known> {
         let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.get(key).filter(|(of, _)| *of == version).map(|(_, known)| known.clone())
+        entries
+            .get(key)
+            .filter(|(of, _)| *of == version)
+            .map(|(_, known)| known.clone())
     }
 
     fn put(&self, key: [u8; 32], version: Version, known: Known) {
@@ -278,9 +326,13 @@ pub fn token_in(headers: &HeaderMap) -> Option<Secret> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(char::is_whitespace)?;
     let token = token.trim();
-    let known_scheme = scheme.eq_ignore_ascii_case("token") || scheme.eq_ignore_ascii_case("bearer");
-    (known_scheme && !token.is_empty() && token.len() <= 1024 && !token.contains(char::is_whitespace))
-        .then(|| Secret::new(token))
+    let known_scheme =
+        scheme.eq_ignore_ascii_case("token") || scheme.eq_ignore_ascii_case("bearer");
+    (known_scheme
+        && !token.is_empty()
+        && token.len() <= 1024
+        && !token.contains(char::is_whitespace))
+    .then(|| Secret::new(token))
 }
 
 /// Who owns `token`, if anybody does and it has not expired.
@@ -291,19 +343,31 @@ pub async fn by_token(hub: &AppState, token: &Secret) -> Result<Option<Known>> {
     if let Some(version) = version
         && let Some(known) = hub.known.get(&key, version)
     {
-        let expired = known.token.as_ref().and_then(|token| token.expires_at).is_some_and(|end| end <= now);
+        let expired = known
+            .token
+            .as_ref()
+            .and_then(|token| token.expires_at)
+            .is_some_and(|end| end <= now);
         return Ok((!expired).then_some(known));
     }
     let connection = hub.store.read();
-    let candidates = api_tokens::find_candidates(connection, token_hash::prefix(token.expose()), now).await?;
+    let candidates =
+        api_tokens::find_candidates(connection, token_hash::prefix(token.expose()), now).await?;
     let Some(found) = verified(candidates, token).await? else {
         return Ok(None);
     };
-    let Some((identity, owner_scopes)) = owner(hub, connection, found.user_id, found.service_id).await? else {
+    let Some((identity, owner_scopes)) =
+        owner(hub, connection, found.user_id, found.service_id).await?
+    else {
         return Ok(None);
     };
     let scopes = token_scopes(hub, connection, &found, &identity, &owner_scopes).await?;
-    let known = Known { identity, token: Some(Arc::new(found)), scopes, self_answer: Arc::default() };
+    let known = Known {
+        identity,
+        token: Some(Arc::new(found)),
+        scopes,
+        self_answer: Arc::default(),
+    };
     if let Some(version) = version {
         hub.known.put(key, version, known.clone());
     }
@@ -324,7 +388,12 @@ pub async fn by_cookie(hub: &AppState, cookie_id: &str) -> Result<Option<Known>>
         return Ok(None);
     };
     let scopes = user_scopes(hub, connection, &user).await?;
-    let known = Known { identity: Identity::User(Arc::new(user)), token: None, scopes, self_answer: Arc::default() };
+    let known = Known {
+        identity: Identity::User(Arc::new(user)),
+        token: None,
+        scopes,
+        self_answer: Arc::default(),
+    };
     if let Some(version) = version {
         hub.known.put(key, version, known.clone());
     }
@@ -339,7 +408,9 @@ async fn verified(candidates: Vec<ApiToken>, token: &Secret) -> Result<Option<Ap
             let token = token.clone();
             tokio::task::spawn_blocking(move || token_hash::verify_token(&hashed, token.expose()))
                 .await
-                .map_err(|error| Error::Internal(format!("a token could not be checked: {error}")))?
+                .map_err(|error| {
+                    Error::Internal(format!("a token could not be checked: {error}"))
+                })?
         } else {
             token_hash::verify_token(&hashed, token.expose())
         };
@@ -374,10 +445,18 @@ async fn owner(
 }
 
 /// All that a user may do: by their roles, their groups' roles and what is shared with them.
-pub async fn user_scopes(hub: &AppState, connection: &impl ConnectionTrait, user: &User) -> Result<ScopeSet> {
+pub async fn user_scopes(
+    hub: &AppState,
+    connection: &impl ConnectionTrait,
+    user: &User,
+) -> Result<ScopeSet> {
     let roles = roles::of_user_and_groups(connection, user.id).await?;
     let shares = shared_with(connection, user.id, hub.clock.now()).await?;
-    Ok(hub.scopes.of_owner(Owner::User(&user.name), roles.iter().flat_map(|role| &role.scopes), &shares))
+    Ok(hub.scopes.of_owner(
+        Owner::User(&user.name),
+        roles.iter().flat_map(|role| &role.scopes),
+        &shares,
+    ))
 }
 
 /// What is shared with a user, by the names of owners and servers.
@@ -397,14 +476,21 @@ async fn shared_with(
         let owner = users::find_by_id(connection, owner_id).await?;
         let spawner = spawners::find_by_id(connection, spawner_id).await?;
         if let (Some(owner), Some(spawner)) = (owner, spawner) {
-            shares.push(Share { scopes: share.scopes, user: owner.name, server: spawner.name });
+            shares.push(Share {
+                scopes: share.scopes,
+                user: owner.name,
+                server: spawner.name,
+            });
         }
     }
     Ok(shares)
 }
 
 /// The raw scopes of a user's roles, not expanded.
-pub async fn raw_user_scopes(connection: &impl ConnectionTrait, user: &User) -> Result<Vec<String>, StoreError> {
+pub async fn raw_user_scopes(
+    connection: &impl ConnectionTrait,
+    user: &User,
+) -> Result<Vec<String>, StoreError> {
     let roles = roles::of_user_and_groups(connection, user.id).await?;
     Ok(roles.into_iter().flat_map(|role| role.scopes).collect())
 }
@@ -437,9 +523,13 @@ pub async fn token_scopes(
         Identity::User(user) => Owner::User(&user.name),
         Identity::Service(service) => Owner::Service(&service.fields.name),
     };
-    let members = hub.scopes.token_members_in_question(&token.scopes, owner, owner_scopes, &client);
+    let members = hub
+        .scopes
+        .token_members_in_question(&token.scopes, owner, owner_scopes, &client);
     let groups = memberships(connection, members.iter().map(String::as_str)).await?;
-    let effective = hub.scopes.of_token(&token.scopes, owner, owner_scopes, &client, &groups);
+    let effective = hub
+        .scopes
+        .of_token(&token.scopes, owner, owner_scopes, &client, &groups);
     if !effective.discarded.is_empty() {
         tracing::debug!(token = token.id, discarded = ?effective.discarded.to_strings(), "a token lists more than its owner may do");
     }
@@ -447,7 +537,10 @@ pub async fn token_scopes(
 }
 
 /// What stands behind an OAuth client id.
-pub async fn client_of(connection: &impl ConnectionTrait, client_id: Option<&str>) -> Result<Client, StoreError> {
+pub async fn client_of(
+    connection: &impl ConnectionTrait,
+    client_id: Option<&str>,
+) -> Result<Client, StoreError> {
     let Some(client_id) = client_id.filter(|id| *id != "jupyterhub") else {
         return Ok(Client::Hub);
     };
@@ -458,7 +551,10 @@ pub async fn client_of(connection: &impl ConnectionTrait, client_id: Option<&str
         && let Some(user_id) = spawner.user_id
         && let Some(user) = users::find_by_id(connection, user_id).await?
     {
-        return Ok(Client::Server { user: user.name, server: spawner.name });
+        return Ok(Client::Server {
+            user: user.name,
+            server: spawner.name,
+        });
     }
     if let Some(service) = services::find_by_client(connection, client_id).await? {
         return Ok(Client::Service(service.fields.name));

@@ -24,7 +24,9 @@ pub enum SecretError {
         mode: u32,
     },
     /// The content is not hexadecimal.
-    #[error("the cookie secret file {0} does not hold a secret in hexadecimal; delete it to have a new one made")]
+    #[error(
+        "the cookie secret file {0} does not hold a secret in hexadecimal; delete it to have a new one made"
+    )]
     NotHexadecimal(String),
     /// The environment's value is not hexadecimal.
     #[error("JPY_COOKIE_SECRET is not hexadecimal; make one with `openssl rand -hex 32`")]
@@ -41,13 +43,18 @@ pub enum SecretError {
 
 /// The secret that `JPY_COOKIE_SECRET` holds.
 pub fn from_environment(value: &str) -> Result<Vec<u8>, SecretError> {
-    from_hex(value.trim()).filter(|secret| !secret.is_empty()).ok_or(SecretError::BadEnvironment)
+    from_hex(value.trim())
+        .filter(|secret| !secret.is_empty())
+        .ok_or(SecretError::BadEnvironment)
 }
 
 /// Reads the secret from `path`, or makes one and keeps it there with mode 0600.
 pub fn load_or_create(path: &Path) -> Result<Vec<u8>, SecretError> {
     let shown = path.display().to_string();
-    let io = |error| SecretError::Io { path: shown.clone(), error };
+    let io = |error| SecretError::Io {
+        path: shown.clone(),
+        error,
+    };
     match std::fs::metadata(path) {
         Ok(metadata) => {
             let mode = metadata.permissions().mode() & 0o777;
@@ -86,7 +93,10 @@ mod tests {
         let path = folder.path().join("secret");
         let made = load_or_create(&path).expect("a new secret");
         assert_eq!(made.len(), NEW_SECRET);
-        let mode = std::fs::metadata(&path).expect("the file").permissions().mode();
+        let mode = std::fs::metadata(&path)
+            .expect("the file")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(load_or_create(&path).expect("the same secret"), made);
     }
@@ -96,10 +106,18 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("secret");
         std::fs::write(&path, "not hexadecimal").expect("a file");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("permissions");
-        assert!(matches!(load_or_create(&path), Err(SecretError::TooOpen { .. })));
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("permissions");
-        assert!(matches!(load_or_create(&path), Err(SecretError::NotHexadecimal(_))));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
+            .expect("permissions");
+        assert!(matches!(
+            load_or_create(&path),
+            Err(SecretError::TooOpen { .. })
+        ));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+            .expect("permissions");
+        assert!(matches!(
+            load_or_create(&path),
+            Err(SecretError::NotHexadecimal(_))
+        ));
         assert!(from_environment("zz").is_err());
         assert!(from_environment("").is_err());
     }

@@ -20,8 +20,12 @@ pub fn cookie_values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator
 
 /// A session id that may be stored: upstream's are 32 hexadecimal digits, foreign ones are bounded.
 pub fn session_id(headers: &HeaderMap) -> Option<&str> {
-    cookie_values(headers, SESSION_COOKIE)
-        .find(|id| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'))
+    cookie_values(headers, SESSION_COOKIE).find(|id| {
+        (1..=64).contains(&id.len())
+            && id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    })
 }
 
 /// How a cookie is to be set.
@@ -44,7 +48,14 @@ pub struct CookieOptions {
 impl CookieOptions {
     /// A cookie for `path` until the browser is closed.
     pub fn session(path: &str) -> Self {
-        Self { path: path.to_owned(), http_only: true, secure: false, same_site: None, domain: None, max_age: None }
+        Self {
+            path: path.to_owned(),
+            http_only: true,
+            secure: false,
+            same_site: None,
+            domain: None,
+            max_age: None,
+        }
     }
 }
 
@@ -53,11 +64,18 @@ pub fn set_cookie(name: &str, value: &str, options: &CookieOptions) -> Option<He
     use std::fmt::Write as _;
     // A value with `|`, `=` or `:` is quoted by Tornado; readers accept it bare as well, but a
     // semicolon or a control character would end it.
-    if value.bytes().any(|byte| byte == b';' || byte.is_ascii_control()) {
+    if value
+        .bytes()
+        .any(|byte| byte == b';' || byte.is_ascii_control())
+    {
         return None;
     }
     let quoted = value.contains(['|', '=', ':', ' ', ',']);
-    let mut text = if quoted { format!("{name}=\"{value}\"") } else { format!("{name}={value}") };
+    let mut text = if quoted {
+        format!("{name}=\"{value}\"")
+    } else {
+        format!("{name}={value}")
+    };
     if let Some(domain) = &options.domain {
         let _ = write!(text, "; Domain={domain}");
     }
@@ -97,19 +115,33 @@ mod tests {
     #[test]
     fn cookies_are_found_quoted_or_bare_and_odd_sessions_are_not() {
         let mut headers = HeaderMap::new();
-        headers.append("cookie", "a=1; jupyterhub-session-id=\"abc\"; b=\"x|y\"".parse().expect("a header"));
+        headers.append(
+            "cookie",
+            "a=1; jupyterhub-session-id=\"abc\"; b=\"x|y\""
+                .parse()
+                .expect("a header"),
+        );
         headers.append("cookie", "b=2".parse().expect("a header"));
         assert_eq!(session_id(&headers), Some("abc"));
-        assert_eq!(cookie_values(&headers, "b").collect::<Vec<_>>(), ["x|y", "2"]);
+        assert_eq!(
+            cookie_values(&headers, "b").collect::<Vec<_>>(),
+            ["x|y", "2"]
+        );
         let mut odd = HeaderMap::new();
-        odd.append("cookie", "jupyterhub-session-id=a%0d%0a<script>".parse().expect("a header"));
+        odd.append(
+            "cookie",
+            "jupyterhub-session-id=a%0d%0a<script>"
+                .parse()
+                .expect("a header"),
+        );
         assert_eq!(session_id(&odd), None);
     }
 
     #[test]
     fn a_value_cannot_add_attributes() {
         assert!(set_cookie("a", "b; Domain=evil.example", &CookieOptions::session("/")).is_none());
-        let header = set_cookie("a", "b|c", &CookieOptions::session("/hub/")).expect("a good value");
+        let header =
+            set_cookie("a", "b|c", &CookieOptions::session("/hub/")).expect("a good value");
         assert_eq!(header, "a=\"b|c\"; HttpOnly; Path=/hub/");
     }
 }

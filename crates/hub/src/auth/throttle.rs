@@ -42,7 +42,11 @@ type Digest = [u8; 32];
 pub fn keys(user: &str, address: &str) -> [Key; 3] {
     let user = Sha256::digest(user).into();
     let address = Sha256::digest(address).into();
-    [Key::UserAt(user, address), Key::Address(address), Key::User(user)]
+    [
+        Key::UserAt(user, address),
+        Key::Address(address),
+        Key::User(user),
+    ]
 }
 
 /// Counts failed logins by key.
@@ -61,7 +65,9 @@ impl Throttle {
     /// How long a login under any of `keys` has to wait, if at all.
     pub fn wait(&self, keys: &[Key], now: NaiveDateTime) -> Option<Duration> {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.iter().filter_map(|key| failures.get(key)?.wait(key.limits(), now)).max()
+        keys.iter()
+            .filter_map(|key| failures.get(key)?.wait(key.limits(), now))
+            .max()
     }
 
     /// Counts a failure under all of `keys`.
@@ -71,7 +77,10 @@ impl Throttle {
             forget(&mut failures, now);
         }
         for key in keys {
-            let entry = failures.entry(key.clone()).or_insert(Failures { count: 0, last: now });
+            let entry = failures.entry(key.clone()).or_insert(Failures {
+                count: 0,
+                last: now,
+            });
             if (now - entry.last).to_std().is_ok_and(|age| age > MEMORY) {
                 entry.count = 0;
             }
@@ -114,7 +123,9 @@ mod tests {
     use super::*;
 
     fn at(seconds: i64) -> NaiveDateTime {
-        chrono::DateTime::from_timestamp(1_700_000_000 + seconds, 0).expect("a valid time").naive_utc()
+        chrono::DateTime::from_timestamp(1_700_000_000 + seconds, 0)
+            .expect("a valid time")
+            .naive_utc()
     }
 
     #[test]
@@ -144,7 +155,10 @@ mod tests {
         for number in 0..200 {
             throttle.failed(&keys("ada", &format!("198.51.100.{number}")), at(0));
         }
-        assert_eq!(throttle.wait(&keys("ada", "192.0.2.1"), at(0)), Some(Duration::from_secs(5)));
+        assert_eq!(
+            throttle.wait(&keys("ada", "192.0.2.1"), at(0)),
+            Some(Duration::from_secs(5))
+        );
         assert_eq!(throttle.wait(&keys("bob", "192.0.2.1"), at(0)), None);
     }
 

@@ -58,7 +58,9 @@ pub(super) async fn ask(
     if !needs_confirmation(&hub, &user, &request, &allowed).await? {
         return give_code(&hub, &requester, &user, request, allowed).await;
     }
-    let required: BTreeSet<String> = required_scopes(&user, &request.behind).into_iter().collect();
+    let required: BTreeSet<String> = required_scopes(&user, &request.behind)
+        .into_iter()
+        .collect();
     let (allowed, descriptions) = describe(&hub, &user, &allowed, &required);
     let html = hub.templates.render(
         "oauth.html",
@@ -112,20 +114,33 @@ async fn authorization(
     parameters: &[(String, String)],
 ) -> Result<Result<Authorization, Response>> {
     let one = |name: &str| -> Result<Option<String>> {
-        let mut values = parameters.iter().filter(|(key, value)| key == name && !value.is_empty());
+        let mut values = parameters
+            .iter()
+            .filter(|(key, value)| key == name && !value.is_empty());
         let value = values.next().map(|(_, value)| value.clone());
         if values.next().is_some() {
             return Err(Error::bad_request(format!("Duplicate {name} parameter.")));
         }
-        if value.as_ref().is_some_and(|value| value.len() > MAX_PARAMETER) {
-            return Err(Error::bad_request(format!("The {name} parameter is too long.")));
+        if value
+            .as_ref()
+            .is_some_and(|value| value.len() > MAX_PARAMETER)
+        {
+            return Err(Error::bad_request(format!(
+                "The {name} parameter is too long."
+            )));
         }
         Ok(value)
     };
-    let client_id = one("client_id")?.ok_or_else(|| Error::bad_request("Missing client_id parameter."))?;
+    let client_id =
+        one("client_id")?.ok_or_else(|| Error::bad_request("Missing client_id parameter."))?;
     let client = oauth_clients::find(hub.store.read(), &client_id)
         .await?
-        .filter(|client| client.secret.as_deref().is_some_and(|secret| !secret.is_empty()))
+        .filter(|client| {
+            client
+                .secret
+                .as_deref()
+                .is_some_and(|secret| !secret.is_empty())
+        })
         .ok_or_else(|| {
             tracing::warn!(client = %for_log(&client_id, 200), "no such OAuth client");
             Error::bad_request("Invalid client_id parameter value.")
@@ -142,23 +157,42 @@ async fn authorization(
     let state = one("state")?;
     let tell = |error: &str, text: &str| -> Response {
         tracing::warn!(client = %client.identifier, error, text, "an OAuth request was refused");
-        let mut answer = vec![("error".to_owned(), error.to_owned()), ("error_description".to_owned(), text.to_owned())];
+        let mut answer = vec![
+            ("error".to_owned(), error.to_owned()),
+            ("error_description".to_owned(), text.to_owned()),
+        ];
         answer.extend(state.clone().map(|state| ("state".to_owned(), state)));
         redirect(&redirects::with_query(&redirect_uri, &answer))
     };
     match one("response_type")?.as_deref() {
         Some("code") => {}
-        Some(_) => return Ok(Err(tell("unsupported_response_type", "Only the response type code is supported."))),
-        None => return Ok(Err(tell("invalid_request", "Missing response_type parameter."))),
+        Some(_) => {
+            return Ok(Err(tell(
+                "unsupported_response_type",
+                "Only the response type code is supported.",
+            )));
+        }
+        None => {
+            return Ok(Err(tell(
+                "invalid_request",
+                "Missing response_type parameter.",
+            )));
+        }
     }
     let challenge = match one("code_challenge")? {
         Some(value) => {
             let method = one("code_challenge_method")?.unwrap_or_else(|| "plain".to_owned());
             if method != "S256" && method != "plain" {
-                return Ok(Err(tell("invalid_request", "Transform algorithm not supported.")));
+                return Ok(Err(tell(
+                    "invalid_request",
+                    "Transform algorithm not supported.",
+                )));
             }
             if value.len() > 255 {
-                return Ok(Err(tell("invalid_request", "The code challenge is too long.")));
+                return Ok(Err(tell(
+                    "invalid_request",
+                    "The code challenge is too long.",
+                )));
             }
             Some(Challenge { value, method })
         }
@@ -171,8 +205,9 @@ async fn authorization(
     let behind = auth::client_of(hub.store.read(), Some(&client.identifier)).await?;
     let required = required_scopes(user, &behind);
     let mut may_ask: BTreeSet<String> = client.allowed_scopes.iter().cloned().collect();
-    let asked: BTreeSet<String> =
-        one("scope")?.map(|list| list.split_whitespace().map(str::to_owned).collect()).unwrap_or_default();
+    let asked: BTreeSet<String> = one("scope")?
+        .map(|list| list.split_whitespace().map(str::to_owned).collect())
+        .unwrap_or_default();
     let mut scopes = match named_scopes(hub, asked).await? {
         Some(scopes) if scopes.is_empty() => may_ask.clone(),
         Some(scopes) => scopes,
@@ -180,15 +215,32 @@ async fn authorization(
     };
     scopes.extend(required.iter().cloned());
     may_ask.extend(required);
-    if !resolve(hub, user, &behind, &scopes, &may_ask).await?.disallowed.is_empty() {
-        return Ok(Err(tell("invalid_scope", "The application may not ask for all of these scopes.")));
+    if !resolve(hub, user, &behind, &scopes, &may_ask)
+        .await?
+        .disallowed
+        .is_empty()
+    {
+        return Ok(Err(tell(
+            "invalid_scope",
+            "The application may not ask for all of these scopes.",
+        )));
     }
-    Ok(Ok(Authorization { client, behind, redirect_uri, state, scopes, challenge }))
+    Ok(Ok(Authorization {
+        client,
+        behind,
+        redirect_uri,
+        state,
+        scopes,
+        challenge,
+    }))
 }
 
 /// Scopes by their names, or, as JupyterHub 2 wrote them, by names of roles. `None` when one is
 /// neither.
-async fn named_scopes(hub: &AppState, mut asked: BTreeSet<String>) -> Result<Option<BTreeSet<String>>> {
+async fn named_scopes(
+    hub: &AppState,
+    mut asked: BTreeSet<String>,
+) -> Result<Option<BTreeSet<String>>> {
     // The one scope there was before scopes; it means what every token has anyway.
     asked.remove("identify");
     if hub.scopes.check(&asked, "an OAuth request").is_ok() {
@@ -205,30 +257,44 @@ async fn named_scopes(hub: &AppState, mut asked: BTreeSet<String>) -> Result<Opt
 }
 
 /// Whether the person may use the server or service at all.
-async fn check_access(hub: &AppState, requester: &Requester, request: &Authorization) -> Result<()> {
+async fn check_access(
+    hub: &AppState,
+    requester: &Requester,
+    request: &Authorization,
+) -> Result<()> {
     let (scope, target) = match &request.behind {
         Client::Server { user, server } => {
             // A client leads to its own server and nowhere else, whatever its row says.
-            let is_its_own = UserName::parse(user).ok().zip(ServerName::parse(server).ok()).is_some_and(
-                |(user, server)| path_of(&request.redirect_uri).starts_with(&hub.urls.server(&user, &server)),
-            );
+            let is_its_own = UserName::parse(user)
+                .ok()
+                .zip(ServerName::parse(server).ok())
+                .is_some_and(|(user, server)| {
+                    path_of(&request.redirect_uri).starts_with(&hub.urls.server(&user, &server))
+                });
             if !is_its_own {
                 tracing::error!(client = %request.client.identifier, "an OAuth client leads away from its server");
-                return Err(Error::forbidden("This application leads away from its own server."));
+                return Err(Error::forbidden(
+                    "This application leads away from its own server.",
+                ));
             }
             (Scope::AccessServers, Target::Server { user, server })
         }
         Client::Service(name) => (Scope::AccessServices, Target::Service(name)),
         Client::Hub | Client::Orphan => {
             tracing::error!(client = %request.client.identifier, "an OAuth client has neither server nor service");
-            return Err(Error::forbidden("The server or service that you came from no longer exists."));
+            return Err(Error::forbidden(
+                "The server or service that you came from no longer exists.",
+            ));
         }
     };
     if requester.may(scope, target).await? {
         return Ok(());
     }
     tracing::warn!(user = requester.name(), client = %request.client.identifier, "access refused");
-    Err(Error::forbidden(format!("You do not have permission to access {}", description(&request.client))))
+    Err(Error::forbidden(format!(
+        "You do not have permission to access {}",
+        description(&request.client)
+    )))
 }
 
 /// The path of an address, which may be a path alone.
@@ -240,8 +306,15 @@ fn path_of(address: &str) -> &str {
 }
 
 /// Of what was asked for, what the user holds.
-async fn allowed_scopes(hub: &AppState, user: &User, request: &Authorization) -> Result<BTreeSet<String>> {
-    let mut have: BTreeSet<String> = auth::raw_user_scopes(hub.store.read(), user).await?.into_iter().collect();
+async fn allowed_scopes(
+    hub: &AppState,
+    user: &User,
+    request: &Authorization,
+) -> Result<BTreeSet<String>> {
+    let mut have: BTreeSet<String> = auth::raw_user_scopes(hub.store.read(), user)
+        .await?
+        .into_iter()
+        .collect();
     have.insert("inherit".to_owned());
     have.extend(required_scopes(user, &request.behind));
     let resolved = resolve(hub, user, &request.behind, &request.scopes, &have).await?;
@@ -273,13 +346,14 @@ async fn needs_confirmation(
         _ => {}
     }
     let now = hub.clock.now();
-    let agreed: BTreeSet<String> = api_tokens::list(hub.store.read(), api_tokens::Owner::User(user.id))
-        .await?
-        .into_iter()
-        .filter(|token| token.client_id.as_deref() == Some(&request.client.identifier))
-        .filter(|token| token.expires_at.is_none_or(|end| end > now))
-        .flat_map(|token| token.scopes)
-        .collect();
+    let agreed: BTreeSet<String> =
+        api_tokens::list(hub.store.read(), api_tokens::Owner::User(user.id))
+            .await?
+            .into_iter()
+            .filter(|token| token.client_id.as_deref() == Some(&request.client.identifier))
+            .filter(|token| token.expires_at.is_none_or(|end| end > now))
+            .flat_map(|token| token.scopes)
+            .collect();
     Ok(agreed.is_empty() || !scopes.is_subset(&agreed))
 }
 
@@ -299,7 +373,10 @@ fn describe(
         return (all, vec![line(None, Scope::NoScope.description(), "")]);
     }
     if extra.iter().any(|scope| scope == "inherit") {
-        return (vec!["inherit".to_owned()], vec![line(Some("inherit"), Scope::Inherit.description(), "")]);
+        return (
+            vec!["inherit".to_owned()],
+            vec![line(Some("inherit"), Scope::Inherit.description(), "")],
+        );
     }
     let lines = hub
         .scopes
@@ -318,7 +395,10 @@ async fn give_code(
     scopes: BTreeSet<String>,
 ) -> Result<Response> {
     let code = orrery_core::random::hex::<15>();
-    let (challenge, method) = request.challenge.map(|challenge| (challenge.value, challenge.method)).unzip();
+    let (challenge, method) = request
+        .challenge
+        .map(|challenge| (challenge.value, challenge.method))
+        .unzip();
     let new = NewOauthCode {
         client_id: request.client.identifier,
         code: code.clone(),
@@ -331,10 +411,15 @@ async fn give_code(
         code_challenge_method: method,
     };
     let new = &new;
-    hub.store.write(|transaction| async move { oauth_codes::insert(&transaction, new).await }).await?;
+    hub.store
+        .write(|transaction| async move { oauth_codes::insert(&transaction, new).await })
+        .await?;
     let mut answer = vec![("code".to_owned(), code)];
     answer.extend(request.state.map(|state| ("state".to_owned(), state)));
-    Ok(redirect(&redirects::with_query(&request.redirect_uri, &answer)))
+    Ok(redirect(&redirects::with_query(
+        &request.redirect_uri,
+        &answer,
+    )))
 }
 
 fn redirect(url: &str) -> Response {
@@ -346,7 +431,9 @@ pub(super) fn verifies(challenge: &str, method: &str, verifier: &str) -> bool {
     use base64::Engine as _;
     use sha2::Digest as _;
     let made = match method {
-        "S256" => base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(verifier)),
+        "S256" => {
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(verifier))
+        }
         "plain" => verifier.to_owned(),
         _ => return false,
     };

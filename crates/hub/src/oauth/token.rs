@@ -49,20 +49,42 @@ struct Form {
 /// Checks client, code, address and verifier, in this order, and hands out the token once.
 pub(super) async fn exchange(State(hub): State<AppState>, body: Bytes) -> Result<Response> {
     let Some(form) = Form::parse(&body) else {
-        return Ok(refuse(StatusCode::BAD_REQUEST, "invalid_request", "The form is too large or names a field twice."));
+        return Ok(refuse(
+            StatusCode::BAD_REQUEST,
+            "invalid_request",
+            "The form is too large or names a field twice.",
+        ));
     };
     match form.grant_type.as_deref() {
         Some("authorization_code") => {}
         Some(_) => {
-            return Ok(refuse(StatusCode::BAD_REQUEST, "unsupported_grant_type", "Only authorization_code is supported."));
+            return Ok(refuse(
+                StatusCode::BAD_REQUEST,
+                "unsupported_grant_type",
+                "Only authorization_code is supported.",
+            ));
         }
-        None => return Ok(refuse(StatusCode::BAD_REQUEST, "invalid_request", "Missing grant_type parameter.")),
+        None => {
+            return Ok(refuse(
+                StatusCode::BAD_REQUEST,
+                "invalid_request",
+                "Missing grant_type parameter.",
+            ));
+        }
     }
     let Some(client) = authenticate(&hub, &form).await? else {
-        return Ok(refuse(StatusCode::UNAUTHORIZED, "invalid_client", "Unknown client, or its secret is wrong."));
+        return Ok(refuse(
+            StatusCode::UNAUTHORIZED,
+            "invalid_client",
+            "Unknown client, or its secret is wrong.",
+        ));
     };
     let Some(code) = form.code.as_deref().filter(|code| code.len() <= 64) else {
-        return Ok(refuse(StatusCode::BAD_REQUEST, "invalid_request", "Missing code parameter."));
+        return Ok(refuse(
+            StatusCode::BAD_REQUEST,
+            "invalid_request",
+            "Missing code parameter.",
+        ));
     };
     // Taken before it is checked: a code is good for one try, so that two exchanges at once cannot
     // both succeed and a wrong verifier cannot be tried again.
@@ -72,14 +94,24 @@ pub(super) async fn exchange(State(hub): State<AppState>, body: Bytes) -> Result
         .write(|transaction| async move { oauth_codes::take(&transaction, code, now).await })
         .await?;
     let Some(taken) = taken.filter(|taken| is_good(&hub, taken, &client, &form)) else {
-        return Ok(refuse(StatusCode::BAD_REQUEST, "invalid_grant", "The code is not, or no longer, good."));
+        return Ok(refuse(
+            StatusCode::BAD_REQUEST,
+            "invalid_grant",
+            "The code is not, or no longer, good.",
+        ));
     };
     let Some(user_id) = taken.user_id else {
-        return Ok(refuse(StatusCode::BAD_REQUEST, "invalid_grant", "The user of this code is gone."));
+        return Ok(refuse(
+            StatusCode::BAD_REQUEST,
+            "invalid_grant",
+            "The user of this code is gone.",
+        ));
     };
 
     let token = token_hash::generate_token()?;
-    let lifetime = Duration::from_secs(u64::try_from(hub.config.hub.oauth_token_expires_in).unwrap_or_default());
+    let lifetime = Duration::from_secs(
+        u64::try_from(hub.config.hub.oauth_token_expires_in).unwrap_or_default(),
+    );
     let created = hub.clock.now();
     let new = NewApiToken {
         owner: Owner::User(user_id),
@@ -93,14 +125,23 @@ pub(super) async fn exchange(State(hub): State<AppState>, body: Bytes) -> Result
         scopes: taken.scopes.clone(),
     };
     let new = &new;
-    hub.store.write(|transaction| async move { api_tokens::insert(&transaction, new).await }).await?;
+    hub.store
+        .write(|transaction| async move { api_tokens::insert(&transaction, new).await })
+        .await?;
     let granted = Granted {
         access_token: token.expose(),
         expires_in: lifetime.as_secs(),
         token_type: "Bearer",
         scope: taken.scopes.join(" "),
     };
-    Ok(([(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")], Json(granted)).into_response())
+    Ok((
+        [
+            (header::CACHE_CONTROL, "no-store"),
+            (header::PRAGMA, "no-cache"),
+        ],
+        Json(granted),
+    )
+        .into_response())
 }
 
 impl Form {
@@ -147,7 +188,9 @@ async fn authenticate(hub: &AppState, form: &Form) -> Result<Option<OauthClient>
     let fits = if token_hash::is_expensive(&hashed) {
         tokio::task::spawn_blocking(move || token_hash::verify_token(&hashed, secret.expose()))
             .await
-            .map_err(|error| Error::Internal(format!("a client's secret could not be checked: {error}")))?
+            .map_err(|error| {
+                Error::Internal(format!("a client's secret could not be checked: {error}"))
+            })?
     } else {
         token_hash::verify_token(&hashed, secret.expose())
     };
@@ -160,7 +203,9 @@ async fn authenticate(hub: &AppState, form: &Form) -> Result<Option<OauthClient>
 fn is_good(hub: &AppState, code: &OauthCode, client: &OauthClient, form: &Form) -> bool {
     let problem = if code.client_id.as_deref() != Some(&client.identifier) {
         "it was given to another client"
-    } else if form.redirect_uri.as_deref().unwrap_or_default() != code.redirect_uri.as_deref().unwrap_or_default() {
+    } else if form.redirect_uri.as_deref().unwrap_or_default()
+        != code.redirect_uri.as_deref().unwrap_or_default()
+    {
         "it was given for another address"
     } else {
         match (&code.code_challenge, &form.code_verifier) {
@@ -182,6 +227,17 @@ fn is_good(hub: &AppState, code: &OauthCode, client: &OauthClient, form: &Form) 
 }
 
 fn refuse(status: StatusCode, error: &'static str, error_description: &'static str) -> Response {
-    let headers = [(header::CACHE_CONTROL, "no-store"), (header::PRAGMA, "no-cache")];
-    (status, headers, Json(Refused { error, error_description })).into_response()
+    let headers = [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::PRAGMA, "no-cache"),
+    ];
+    (
+        status,
+        headers,
+        Json(Refused {
+            error,
+            error_description,
+        }),
+    )
+        .into_response()
 }

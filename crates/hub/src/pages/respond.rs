@@ -32,7 +32,10 @@ pub struct LoginForm<'a> {
 pub fn login(hub: &AppState, requester: &Requester, form: &LoginForm<'_>) -> Result<Html<String>> {
     let frame = stranger_frame(hub, requester);
     let next = form.next.clone().unwrap_or_default();
-    let action = redirects::with_query(&hub.urls.hub_path("login"), &[("next".to_owned(), next.clone())]);
+    let action = redirects::with_query(
+        &hub.urls.hub_path("login"),
+        &[("next".to_owned(), next.clone())],
+    );
     let options = &hub.config.authenticator;
     let html = hub.templates.render(
         "login.html",
@@ -55,12 +58,18 @@ pub fn login(hub: &AppState, requester: &Requester, form: &LoginForm<'_>) -> Res
 
 /// The page after a logout, where the login page would log in again at once.
 pub fn logout(hub: &AppState, requester: &Requester) -> Result<Html<String>> {
-    Ok(Html(hub.templates.render("logout.html", context! { ..stranger_frame(hub, requester).value() })?))
+    Ok(Html(hub.templates.render(
+        "logout.html",
+        context! { ..stranger_frame(hub, requester).value() },
+    )?))
 }
 
 /// The frame for somebody who is not, or no longer, logged in.
 pub fn stranger_frame(hub: &AppState, requester: &Requester) -> Arc<Frame> {
-    Arc::new(Frame { xsrf_token: requester.xsrf_token().to_owned(), ..bare_frame(hub) })
+    Arc::new(Frame {
+        xsrf_token: requester.xsrf_token().to_owned(),
+        ..bare_frame(hub)
+    })
 }
 
 fn bare_frame(hub: &AppState) -> Frame {
@@ -84,10 +93,15 @@ pub async fn frame(hub: &AppState, requester: &Requester) -> Result<Arc<Frame>> 
         let fields = service.fields;
         if fields.display.unwrap_or(true)
             && fields.url.is_some()
-            && requester.may(Scope::AccessServices, Target::Service(&fields.name)).await?
+            && requester
+                .may(Scope::AccessServices, Target::Service(&fields.name))
+                .await?
         {
             let name = orrery_core::escape::path_segment(&fields.name);
-            links.push(ServiceLink { href: format!("{}services/{name}/", hub.urls.base), name: fields.name });
+            links.push(ServiceLink {
+                href: format!("{}services/{name}/", hub.urls.base),
+                name: fields.name,
+            });
         }
     }
     Ok(Arc::new(Frame {
@@ -106,17 +120,30 @@ pub async fn page_user(hub: &AppState, user: &User) -> Result<PageUser> {
     let groups = groups::of_users(hub.store.read(), &[user.id]).await?;
     let options_form = !hub.config.spawner.options_form.is_empty();
     let server = |view: &ServerView| Arc::new(page_server(view, options_form));
-    let default_server = views.iter().find(|view| view.name.is_default()).map_or_else(
-        || Arc::new(PageServer { url: hub.urls.user(&name), options_form, ..PageServer::default() }),
-        server,
-    );
+    let default_server = views
+        .iter()
+        .find(|view| view.name.is_default())
+        .map_or_else(
+            || {
+                Arc::new(PageServer {
+                    url: hub.urls.user(&name),
+                    options_form,
+                    ..PageServer::default()
+                })
+            },
+            server,
+        );
     Ok(PageUser {
         admin: user.admin,
         groups: groups.into_iter().map(|group| group.name).collect(),
         url: hub.urls.user(&name),
         hub_url: hub.urls.hub.clone(),
         default_server,
-        named_servers: views.iter().filter(|view| !view.name.is_default()).map(server).collect(),
+        named_servers: views
+            .iter()
+            .filter(|view| !view.name.is_default())
+            .map(server)
+            .collect(),
         name: user.name.clone(),
     })
 }
@@ -145,10 +172,16 @@ pub async fn render_errors(State(hub): State<AppState>, request: Request, next: 
     let requester = response.extensions_mut().remove::<Arc<Requester>>();
     // Extractors of the framework answer with bare text; those are given the same form.
     let is_bare = response.extensions().get::<ErrorBody>().is_none()
-        && matches!(response.status(), StatusCode::METHOD_NOT_ALLOWED | StatusCode::PAYLOAD_TOO_LARGE);
+        && matches!(
+            response.status(),
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::PAYLOAD_TOO_LARGE
+        );
     if is_bare {
         let status = response.status();
-        response.extensions_mut().insert(ErrorBody { status, message: String::new() });
+        response.extensions_mut().insert(ErrorBody {
+            status,
+            message: String::new(),
+        });
     }
     if let Some(error) = response.extensions_mut().remove::<ErrorBody>() {
         response = shown(&hub, requester.as_deref(), response, &error, is_api);
@@ -168,12 +201,18 @@ fn shown(
 ) -> Response {
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
-    let page = if is_api { None } else { error_html(hub, requester, error) };
+    let page = if is_api {
+        None
+    } else {
+        error_html(hub, requester, error)
+    };
     let (content_type, body) = match page {
         Some(html) => ("text/html; charset=utf-8", html),
         None => ("application/json", error.json()),
     };
-    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    parts
+        .headers
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     Response::from_parts(parts, body.into())
 }
 
@@ -201,13 +240,18 @@ fn error_html(hub: &AppState, requester: Option<&Requester>, error: &ErrorBody) 
 }
 
 /// `GET /hub/`: home for people, the login page for strangers.
-pub async fn root(State(hub): State<AppState>, Asking(requester): Asking, OriginalUri(uri): OriginalUri) -> Result<Response> {
+pub async fn root(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response> {
     let target = if let Some(user) = requester.user() {
         auth::login::next_url(&hub, &requester, &uri, Some(user)).await?
     } else if auth::login::query(&uri, "next").is_some() {
         redirects::with_query(&hub.urls.hub_path("login"), &redirects::query_pairs(&uri))
     } else {
-        hub.urls.login(uri.path_and_query().map_or("/", |path| path.as_str()))
+        hub.urls
+            .login(uri.path_and_query().map_or("/", |path| path.as_str()))
     };
     Ok(crate::error::redirect(&target))
 }
@@ -219,10 +263,19 @@ pub async fn not_found() -> Error {
 
 /// A path outside the hub's prefix reached the hub because the proxy has no better route: the same
 /// path under the prefix answers, `/user/ada/lab` by `/hub/user/ada/lab`.
-pub async fn outside(State(hub): State<AppState>, OriginalUri(uri): OriginalUri) -> Result<Response> {
+pub async fn outside(
+    State(hub): State<AppState>,
+    OriginalUri(uri): OriginalUri,
+) -> Result<Response> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let inside = path.strip_prefix(hub.urls.base.as_str()).unwrap_or(path.trim_start_matches('/'));
+    let inside = path
+        .strip_prefix(hub.urls.base.as_str())
+        .unwrap_or(path.trim_start_matches('/'));
     // A path that begins with slashes would name another host.
     let inside = inside.trim_start_matches('/');
-    Ok((StatusCode::FOUND, [(header::LOCATION, format!("{}{inside}", hub.urls.hub))]).into_response())
+    Ok((
+        StatusCode::FOUND,
+        [(header::LOCATION, format!("{}{inside}", hub.urls.hub))],
+    )
+        .into_response())
 }

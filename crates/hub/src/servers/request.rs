@@ -40,8 +40,7 @@ impl WriteError for StartError {
 impl WriteError for CreateError {
     fn store_error(&self) -> Option<&StoreError> {
         match self {
-            Self::Store(error) => Some(error),
-            Self::Refused(NamedServerError::Store(error)) => Some(error),
+            Self::Store(error) | Self::Refused(NamedServerError::Store(error)) => Some(error),
             Self::Exists { .. } | Self::Refused(_) => None,
         }
     }

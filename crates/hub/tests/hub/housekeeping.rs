@@ -47,7 +47,10 @@ async fn what_had_expired_and_runs_of_long_ago_were_never_deleted() {
     let store = &hub.state.store;
     let user = &hub.user("ada").await;
     let now = SystemClock.now();
-    let tokens = api_tokens::list(store.read(), Owner::User(user.id)).await.unwrap().len();
+    let tokens = api_tokens::list(store.read(), Owner::User(user.id))
+        .await
+        .unwrap()
+        .len();
     for (hash, expires) in [
         ("old-token", Some(now - TimeDelta::seconds(1))),
         ("new-token", Some(now + TimeDelta::days(1))),
@@ -122,14 +125,16 @@ async fn what_had_expired_and_runs_of_long_ago_were_never_deleted() {
     };
     assert_eq!(discard(store, now).await.unwrap(), expected);
     assert_eq!(discard(store, now).await.unwrap(), Discarded::default());
-    let kept = api_tokens::list(store.read(), Owner::User(user.id)).await.unwrap();
+    let kept = api_tokens::list(store.read(), Owner::User(user.id))
+        .await
+        .unwrap();
     assert_eq!(kept.len(), tokens + 2);
 }
 
 async fn without_proxy(folder: &Path) -> Setup {
     let port = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.local_addr().expect("an address").port()
     };
     let file = |name: &str| folder.join(name).display().to_string();
     setup(folder, &fake_proxy().await, |config| {
@@ -146,7 +151,9 @@ async fn a_running_hub_cleans_up_and_keeps_a_second_one_out() {
     let stop = CancellationToken::new();
     let first = without_proxy(folder.path()).await;
     // What an earlier life left.
-    let (hub, _) = Box::pin(orrery_hub::build(without_proxy(folder.path()).await)).await.unwrap();
+    let (hub, _) = Box::pin(orrery_hub::build(without_proxy(folder.path()).await))
+        .await
+        .unwrap();
     let now = SystemClock.now();
     let user = hub
         .store
@@ -156,24 +163,39 @@ async fn a_running_hub_cleans_up_and_keeps_a_second_one_out() {
         .await
         .unwrap();
     let old = now - TimeDelta::days(1);
-    add_token(&hub.store, user.id, "old-token", Some(old)).await.unwrap();
+    add_token(&hub.store, user.id, "old-token", Some(old))
+        .await
+        .unwrap();
     hub.store.close().await;
 
     let running = tokio::spawn(Box::pin(run(first, stop.clone())));
     let url = DbUrl::file(&path);
     let look = Store::open(&url, StoreOptions::default()).await.unwrap();
     let gone = async {
-        while !api_tokens::list(look.read(), Owner::User(user.id)).await.unwrap().is_empty() {
+        while !api_tokens::list(look.read(), Owner::User(user.id))
+            .await
+            .unwrap()
+            .is_empty()
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, gone).await.expect("the old token is deleted");
+    tokio::time::timeout(PATIENCE, gone)
+        .await
+        .expect("the old token is deleted");
 
     let second = without_proxy(folder.path()).await;
     let second = tokio::time::timeout(PATIENCE, Box::pin(run(second, stop.clone())));
-    let refusal = second.await.expect("it ends by itself").unwrap_err().to_string();
+    let refusal = second
+        .await
+        .expect("it ends by itself")
+        .unwrap_err()
+        .to_string();
     assert!(refusal.contains("another hub"), "{refusal}");
-    assert!(folder.path().join("hub.pid").exists(), "the first hub's file is left alone");
+    assert!(
+        folder.path().join("hub.pid").exists(),
+        "the first hub's file is left alone"
+    );
 
     stop.cancel();
     let ended = tokio::time::timeout(PATIENCE, running);

@@ -46,7 +46,10 @@ impl<'a> Browser<'a> {
     /// All cookies, as a browser sends them.
     pub(crate) fn cookie_header(&self) -> String {
         let cookies = self.cookies.lock().expect("no panics");
-        let pairs: Vec<String> = cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let pairs: Vec<String> = cookies
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         pairs.join("; ")
     }
 

@@ -267,6 +267,31 @@ async fn a_hub_that_starts_again_finds_its_proxy() {
 }
 
 #[tokio::test]
+async fn the_pid_file_is_there_before_the_proxy_answers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let silent = ProxySettings {
+        command: ProxyCommand::Configured(vec![
+            "/bin/sh".to_owned(),
+            "-c".to_owned(),
+            "exec sleep 60".to_owned(),
+        ]),
+        ..small_proxy(folder.path())
+    };
+    let table = table_of(&silent, "a token");
+    let starting = tokio::spawn(ProxyProcess::start(silent.clone(), table));
+    let written = || {
+        let text = std::fs::read_to_string(&silent.pid_file).ok()?;
+        text.parse().ok().map(Pid::from_raw)
+    };
+    eventually("the pid file", || written().is_some()).await;
+    assert!(!starting.is_finished(), "it does not answer");
+    kill(written().expect("a pid"), Signal::SIGKILL).expect("a process");
+    let error = starting.await.expect("no panic").err();
+    assert!(matches!(error, Some(ProxyError::Ended(_))));
+    assert!(!silent.pid_file.exists(), "its process has ended");
+}
+
+#[tokio::test]
 async fn a_proxy_that_cannot_start_is_explained() {
     let folder = tempfile::tempdir().expect("a folder");
     let settings = small_proxy(folder.path());

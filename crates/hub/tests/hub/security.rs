@@ -24,11 +24,17 @@ async fn with_root() -> TestHub {
 async fn whoever_may_make_tokens_does_not_become_an_administrator() {
     let hub = with_root().await;
     let minter = hub.service("minter", &["tokens", "admin:users"]).await;
-    hub.post("/users/root/tokens", &minter, json!({})).await.refused(403);
-    hub.post("/users/eve/tokens", &minter, json!({})).await.ok(201);
+    hub.post("/users/root/tokens", &minter, json!({}))
+        .await
+        .refused(403);
+    hub.post("/users/eve/tokens", &minter, json!({}))
+        .await
+        .ok(201);
     // Administrators may, and services that were given all that administrators may.
     let root = hub.token("root").await;
-    hub.post("/users/root/tokens", &root, json!({})).await.ok(201);
+    hub.post("/users/root/tokens", &root, json!({}))
+        .await
+        .ok(201);
 }
 
 #[tokio::test]
@@ -36,15 +42,21 @@ async fn whoever_may_manage_users_does_not_take_an_administrators_place() {
     let hub = with_root().await;
     let manager = hub.service("manager", &["admin:users"]).await;
     hub.delete("/users/root", &manager).await.refused(403);
-    hub.patch("/users/eve", &manager, json!({"name": "root2"})).await.ok(200);
+    hub.patch("/users/eve", &manager, json!({"name": "root2"}))
+        .await
+        .ok(200);
     let root = hub.user("root").await;
     hub.state
         .store
         .write(|transaction| async move { users::delete(&transaction, root.id).await.map(|_| ()) })
         .await
         .expect("a deletion");
-    hub.patch("/users/root2", &manager, json!({"name": "root"})).await.refused(403);
-    hub.post("/users", &manager, json!({"usernames": ["carl", "root"]})).await.refused(403);
+    hub.patch("/users/root2", &manager, json!({"name": "root"}))
+        .await
+        .refused(403);
+    hub.post("/users", &manager, json!({"usernames": ["carl", "root"]}))
+        .await
+        .refused(403);
     hub.post("/users/carl", &manager, json!({})).await.ok(201);
 }
 
@@ -52,9 +64,13 @@ async fn whoever_may_manage_users_does_not_take_an_administrators_place() {
 async fn a_limited_token_of_an_administrator_makes_nobody_an_administrator() {
     let hub = with_root().await;
     let limited = hub.token_with("root", &["admin:users!user=eve"]).await;
-    hub.patch("/users/eve", &limited, json!({"admin": true})).await.refused(403);
+    hub.patch("/users/eve", &limited, json!({"admin": true}))
+        .await
+        .refused(403);
     let whole = hub.token("root").await;
-    hub.patch("/users/eve", &whole, json!({"admin": true})).await.ok(200);
+    hub.patch("/users/eve", &whole, json!({"admin": true}))
+        .await
+        .ok(200);
 }
 
 #[tokio::test]
@@ -75,7 +91,10 @@ async fn a_new_service_does_not_take_over_another_services_oauth_client() {
         .await
         .expect("a query")
         .expect("the grader's client");
-    assert_eq!(client.redirect_uri.as_deref(), Some("https://grader.example/callback"));
+    assert_eq!(
+        client.redirect_uri.as_deref(),
+        Some("https://grader.example/callback")
+    );
 }
 
 #[tokio::test]
@@ -88,11 +107,18 @@ async fn a_strangers_form_of_any_shape_is_answered_at_once() {
         ("x", "x".repeat(1 << 20)),
     ] {
         let request = Request::post("/hub/login")
-            .header(header::CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}"))
+            .header(
+                header::CONTENT_TYPE,
+                format!("multipart/form-data; boundary={boundary}"),
+            )
             .body(Body::from(body))
             .expect("a request");
         let answer = hub.raw(request).await;
-        assert!([403, 413].contains(&answer.status.as_u16()), "{}", answer.status);
+        assert!(
+            [403, 413].contains(&answer.status.as_u16()),
+            "{}",
+            answer.status
+        );
     }
 }
 
@@ -103,7 +129,10 @@ async fn blanks_around_a_name_are_no_way_around_the_wait_for_guessers() {
         let hub = &hub;
         async move {
             let body = json!({"auth": {"username": name, "password": "wrong"}});
-            hub.post("/users/eve/tokens", "", body).await.status.as_u16()
+            hub.post("/users/eve/tokens", "", body)
+                .await
+                .status
+                .as_u16()
         }
     };
     for blanks in 0..5 {
@@ -116,14 +145,23 @@ async fn blanks_around_a_name_are_no_way_around_the_wait_for_guessers() {
 async fn no_way_of_fetching_skips_the_check_of_a_request_that_changes_something() {
     let hub = with_root().await;
     let browser = Browser::of(&hub, "eve").await;
-    for mode in ["navigate", "websocket", "cors", "no-cors", "same-origin", "bogus"] {
+    for mode in [
+        "navigate",
+        "websocket",
+        "cors",
+        "no-cors",
+        "same-origin",
+        "bogus",
+    ] {
         for method in ["POST", "PUT", "PATCH", "DELETE"] {
             let request = Request::builder()
                 .method(method)
                 .uri("/hub/api/users/eve/server")
                 .header(header::COOKIE, browser.cookie_header())
                 .header("sec-fetch-mode", mode);
-            let answer = hub.raw(request.body(Body::empty()).expect("a request")).await;
+            let answer = hub
+                .raw(request.body(Body::empty()).expect("a request"))
+                .await;
             assert_eq!(answer.status.as_u16(), 403, "{method} {mode}");
         }
     }
@@ -145,9 +183,14 @@ async fn a_token_stops_working_the_moment_it_is_revoked_and_a_user_the_moment_th
     let expired = hub.token("root").await;
     hub.get("/user", &expired).await.ok(200);
     let tokens = hub.get("/users/root/tokens", &root).await.ok(200);
-    let newest = tokens["api_tokens"].as_array().and_then(|list| list.last()).expect("a token")["id"].clone();
+    let newest = tokens["api_tokens"]
+        .as_array()
+        .and_then(|list| list.last())
+        .expect("a token")["id"]
+        .clone();
     let newest = newest.as_str().expect("an id").to_owned();
-    hub.delete(&format!("/users/root/tokens/{newest}"), &root).await;
+    hub.delete(&format!("/users/root/tokens/{newest}"), &root)
+        .await;
     hub.get("/user", &expired).await.refused(403);
 }
 
@@ -160,8 +203,11 @@ async fn logging_out_ends_every_token_of_the_browser_session() {
     let secret = orrery_store::token_hash::generate_token().expect("a token");
     let new = orrery_store::api_tokens::NewApiToken {
         owner: orrery_store::api_tokens::Owner::User(eve.id),
-        hashed: orrery_store::token_hash::hash_token(secret.expose(), orrery_store::token_hash::Origin::Generated)
-            .expect("a hash"),
+        hashed: orrery_store::token_hash::hash_token(
+            secret.expose(),
+            orrery_store::token_hash::Origin::Generated,
+        )
+        .expect("a hash"),
         prefix: orrery_store::token_hash::prefix(secret.expose()).to_owned(),
         client_id: "jupyterhub".to_owned(),
         session_id: Some(session),
@@ -173,7 +219,11 @@ async fn logging_out_ends_every_token_of_the_browser_session() {
     let inserting = &new;
     hub.state
         .store
-        .write(|transaction| async move { orrery_store::api_tokens::insert(&transaction, inserting).await.map(|_| ()) })
+        .write(|transaction| async move {
+            orrery_store::api_tokens::insert(&transaction, inserting)
+                .await
+                .map(|_| ())
+        })
         .await
         .expect("a token");
     hub.get("/user", secret.expose()).await.ok(200);

@@ -29,11 +29,21 @@ const BORDERS: &[(&str, &[&str])] = &[
 #[test]
 fn crates_use_each_other_only_as_drawn() {
     let metadata = Command::new(env!("CARGO"))
-        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--format-version",
+            "1",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");
-    assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
+    assert!(
+        metadata.status.success(),
+        "{}",
+        String::from_utf8_lossy(&metadata.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).expect("JSON");
     let found: BTreeMap<&str, BTreeSet<&str>> = metadata["packages"]
         .as_array()
@@ -49,7 +59,9 @@ fn crates_use_each_other_only_as_drawn() {
             (package["name"].as_str().expect("a name"), used.collect())
         })
         .collect();
-    let drawn: BTreeMap<&str, BTreeSet<&str>> =
-        BORDERS.iter().map(|(name, used)| (*name, used.iter().copied().collect())).collect();
+    let drawn: BTreeMap<&str, BTreeSet<&str>> = BORDERS
+        .iter()
+        .map(|(name, used)| (*name, used.iter().copied().collect()))
+        .collect();
     assert_eq!(found, drawn);
 }

@@ -14,6 +14,10 @@ use super::Folder;
 const SOON: Duration = Duration::from_secs(30);
 const TOKEN: &str = "a-token-of-the-tests";
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test of processes, not in an async runtime"
+)]
 fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let until = Instant::now() + SOON;
     loop {

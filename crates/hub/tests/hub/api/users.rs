@@ -477,7 +477,8 @@ async fn starts_during_a_delete_left_servers_that_nobody_stopped() {
                 let cancelled = ["was stopped before", "was cancelled"];
                 assert!(
                     [201, 202, 400].contains(&status)
-                        || (status == 500 && cancelled.iter().any(|part| answer.text().contains(part))),
+                        || (status == 500
+                            && cancelled.iter().any(|part| answer.text().contains(part))),
                     "{status}: {}",
                     answer.text()
                 );
