@@ -124,7 +124,7 @@ impl Keeper {
         let mut compared: Option<Instant> = None;
         loop {
             let is_due = !was_up || compared.is_none_or(|at| at.elapsed() >= COMPARE);
-            let outcome = if is_due || self.sample().is_none() {
+            let outcome = if is_due {
                 compared = Some(Instant::now());
                 self.check().await
             } else {
@@ -175,8 +175,23 @@ impl Keeper {
     async fn look(&self) -> Result<bool, RouteError> {
         match self.sample() {
             Some(spec) => self.noting(self.parts.table.has(&spec).await),
-            None => Ok(false),
+            // Nothing but the hub's own route, or the sample was removed.
+            None => {
+                let routes = self.routes().await?;
+                self.choose_sample(routes.keys());
+                Ok(routes.contains_key(&self.parts.hub_routespec))
+            }
         }
+    }
+
+    /// Routes of servers come and go; others stay.
+    fn choose_sample<'a>(&self, specs: impl Iterator<Item = &'a String>) {
+        let of_users = format!("{}user/", self.urls.base);
+        let sample = specs
+            .filter(|spec| **spec != self.parts.hub_routespec)
+            .min_by_key(|spec| spec.starts_with(&of_users))
+            .cloned();
+        *self.sample.lock().unwrap_or_else(PoisonError::into_inner) = sample;
     }
 
     fn sample(&self) -> Option<String> {
@@ -225,15 +240,7 @@ impl Keeper {
             .filter(|spec| !wanted.routes.contains_key(*spec) && !wanted.in_flux.contains(*spec))
             .collect();
         self.apply(&missing, &stale).await?;
-        // Routes of servers come and go; others stay.
-        let of_users = format!("{}user/", self.urls.base);
-        let sample = wanted
-            .routes
-            .keys()
-            .filter(|spec| **spec != self.parts.hub_routespec)
-            .min_by_key(|spec| spec.starts_with(&of_users))
-            .cloned();
-        *self.sample.lock().unwrap_or_else(PoisonError::into_inner) = sample;
+        self.choose_sample(wanted.routes.keys());
         let mut changes = Changes {
             added: missing.iter().map(|(spec, _)| (*spec).clone()).collect(),
             deleted: stale.into_iter().cloned().collect(),

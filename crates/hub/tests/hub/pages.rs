@@ -508,3 +508,46 @@ async fn links_to_ones_own_server_and_the_proxys_errors_have_pages() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_failed_start_is_told_while_it_still_comes_down_and_a_new_one_is_not_lost() {
+    let hub = TestHub::configured(|config| {
+        config.spawner.http_timeout = 1;
+        config.spawner.options_from_form = FormReading::Simple;
+    })
+    .await
+    .with_user("ada")
+    .await;
+    let browser = Browser::of(&hub, "ada").await;
+    let user = hub.user("ada").await;
+    browser.get("/hub/spawn?opt-behave=linger").await;
+    let server = ServerName::default_server();
+    let coming_down = async {
+        loop {
+            let view = hub.state.servers.view(&user, &server).await;
+            let view = view.expect("an answer").expect("a server");
+            if view.phase == Phase::Stopping {
+                return view.run;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let failed_run = tokio::time::timeout(PATIENCE, coming_down)
+        .await
+        .expect("it is given up");
+    let failed = page(&browser.get("/hub/spawn-pending/ada").await, 500);
+    assert!(
+        failed.contains("did not answer") && !failed.contains("is stopping"),
+        "{failed}"
+    );
+
+    let answer = browser.get("/hub/spawn?opt-behave=fine").await;
+    assert!(
+        to(&answer).starts_with("/hub/spawn-pending/ada"),
+        "{}",
+        to(&answer)
+    );
+    assert_eq!(browser.settled("ada", "").await, Phase::Ready);
+    let view = hub.state.servers.view(&user, &server).await;
+    assert_ne!(view.expect("an answer").expect("a server").run, failed_run);
+}

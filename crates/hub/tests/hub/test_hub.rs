@@ -360,7 +360,11 @@ impl Authenticator for OnePassword {
     }
 }
 
-/// Runs servers as tasks of the test. The options may say `{"behave": "fail"}` or `"hang"`.
+/// How long a server that lingers takes to stop.
+const LINGERS: Duration = Duration::from_secs(1);
+
+/// Runs servers as tasks of the test. The options may say `{"behave": "fail"}`, `"hang"` or
+/// `"linger"`.
 #[derive(Default)]
 struct InProcessSpawner(Mutex<HashMap<u64, tokio::task::JoinHandle<()>>>);
 
@@ -376,6 +380,13 @@ impl Spawner for InProcessSpawner {
                 ));
             }
             Some("hang") => std::future::pending().await,
+            Some("linger") => {
+                // Where nobody listens, so that it is given up, and slow to come down.
+                return Ok(Started {
+                    url: "http://127.0.0.1:9".to_owned(),
+                    state: json!({ "lingers": true }),
+                });
+            }
             _ => {}
         }
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -397,9 +408,10 @@ impl Spawner for InProcessSpawner {
     }
 
     async fn poll(&self, state: &Value) -> Result<Status, Failure> {
-        let runs = state["port"]
-            .as_u64()
-            .is_some_and(|port| self.0.lock().expect("no panics").contains_key(&port));
+        let runs = state["lingers"] == true
+            || state["port"]
+                .as_u64()
+                .is_some_and(|port| self.0.lock().expect("no panics").contains_key(&port));
         Ok(if runs {
             Status::Running
         } else {
@@ -408,6 +420,9 @@ impl Spawner for InProcessSpawner {
     }
 
     async fn stop(&self, state: &Value, _: Option<Duration>) -> Result<(), Failure> {
+        if state["lingers"] == true {
+            tokio::time::sleep(LINGERS).await;
+        }
         if let Some(serving) = state["port"]
             .as_u64()
             .and_then(|port| self.0.lock().expect("no panics").remove(&port))
