@@ -316,20 +316,25 @@ async fn a_proxy_that_cannot_start_is_explained() {
     );
     drop(taken);
 
-    let first = ProxyProcess::start(settings.clone(), table_of(&settings, "a token"))
-        .await
+    // Somebody else's proxy, in a folder of its own and with another token.
+    let ports = [settings.port, settings.api_port].map(|port| port.to_string());
+    let mut strange = tokio::process::Command::new("python3")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hub/routes/small_proxy.py"))
+        .args(["--ip", "127.0.0.1", "--port", &ports[0]])
+        .args(["--api-ip", "127.0.0.1", "--api-port", &ports[1]])
+        .env("CONFIGPROXY_AUTH_TOKEN", "another")
+        .current_dir(folder.path())
+        .kill_on_drop(true)
+        .spawn()
         .expect("a proxy");
-    let stranger = ProxySettings {
-        token: Secret::new("another"),
-        pid_file: folder.path().join("other.pid"),
-        ..settings.clone()
-    };
-    let error = ProxyProcess::start(stranger, table_of(&settings, "another"))
+    let listens = || std::net::TcpStream::connect(("127.0.0.1", settings.api_port)).is_ok();
+    eventually("the other proxy", listens).await;
+    let error = ProxyProcess::start(settings.clone(), table_of(&settings, "a token"))
         .await
         .err()
         .expect("an error");
     assert!(matches!(error, ProxyError::Stranger(_)), "{error}");
-    first.stop(true).await;
+    strange.kill().await.expect("its end");
 
     let external = ProxySettings {
         should_start: false,
