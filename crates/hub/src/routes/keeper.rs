@@ -173,15 +173,13 @@ impl Keeper {
 
     /// Whether the proxy answers and has a route that it should have.
     async fn look(&self) -> Result<bool, RouteError> {
-        match self.sample() {
-            Some(spec) => self.noting(self.parts.table.has(&spec).await),
-            // Nothing but the hub's own route, or the sample was removed.
-            None => {
-                let routes = self.routes().await?;
-                self.choose_sample(routes.keys());
-                Ok(routes.contains_key(&self.parts.hub_routespec))
-            }
+        if let Some(spec) = self.sample() {
+            return self.noting(self.parts.table.has(&spec).await);
         }
+        // Nothing but the hub's own route, or the sample was removed.
+        let routes = self.routes().await?;
+        self.choose_sample(routes.keys());
+        Ok(routes.contains_key(&self.parts.hub_routespec))
     }
 
     /// Routes of servers come and go; others stay.
