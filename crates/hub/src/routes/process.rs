@@ -419,18 +419,17 @@ impl Inner {
             }
             return None;
         };
-        let why = if is_called(pid, &expected) {
-            match self.table.routes().await {
-                Ok(_) => {
-                    if named != Some(pid) {
-                        self.remember(pid, PidFile::Wished).ok();
-                    }
-                    return Some(pid);
+        let why = match self.table.routes().await {
+            // In the same folder, but of a hub with another token and another pid file.
+            Err(error) if named != Some(pid) && error.why.contains("token") => return None,
+            Err(error) => error.to_string(),
+            Ok(_) if is_called(pid, &expected) => {
+                if named != Some(pid) {
+                    self.remember(pid, PidFile::Wished).ok();
                 }
-                Err(error) => error.to_string(),
+                return Some(pid);
             }
-        } else {
-            "it was started with other options".to_owned()
+            Ok(_) => "it was started with other options".to_owned(),
         };
         tracing::warn!(
             pid = pid.as_raw(),

@@ -316,6 +316,24 @@ async fn a_proxy_that_cannot_start_is_explained() {
     );
     drop(taken);
 
+    // The proxy of another hub in this folder, which goes on running.
+    let first = ProxyProcess::start(settings.clone(), table_of(&settings, "a token"))
+        .await
+        .expect("a proxy");
+    let other = ProxySettings {
+        token: Secret::new("another"),
+        pid_file: folder.path().join("other.pid"),
+        ..settings.clone()
+    };
+    let error = ProxyProcess::start(other, table_of(&settings, "another"))
+        .await
+        .err()
+        .expect("an error");
+    assert!(matches!(error, ProxyError::Stranger(_)), "{error}");
+    let pid = first.pid().expect("a process");
+    assert!(kill(Pid::from_raw(pid), None).is_ok(), "it was ended");
+    first.stop(true).await;
+
     // Somebody else's proxy, in a folder of its own and with another token.
     let ports = [settings.port, settings.api_port].map(|port| port.to_string());
     let mut strange = tokio::process::Command::new("python3")
