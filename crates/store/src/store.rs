@@ -305,15 +305,19 @@ async fn open_file(
         .shared_cache(false)
         .filename(path);
     // The writer comes first: it makes the write-ahead log, which readers then find.
-    let writer = sqlite_pool(options, 1)
-        .connect_with(
-            connect
-                .clone()
-                .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Normal),
-        )
-        .await
-        .map_err(|error| connect_error(url, &error))?;
+    let logged = connect
+        .clone()
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal);
+    let writer = loop {
+        match sqlite_pool(options, 1).connect_with(logged.clone()).await {
+            Ok(writer) => break writer,
+            // SQLite does not wait for its busy timeout where two programs change the journal's mode
+            // at once. The caller's deadline ends this.
+            Err(error) if is_busy(&error) => tokio::time::sleep(BUSY_PAUSE).await,
+            Err(error) => return Err(connect_error(url, &error)),
+        }
+    };
     let read_only = connect.pragma("query_only", "ON");
     let watch = SqliteConnection::connect_with(&read_only)
         .await
@@ -328,6 +332,17 @@ async fn open_file(
         Freshness::File(Box::new(Watch::new(watch))),
     ))
 }
+
+/// Whether another program holds a lock that it will give back.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    // SQLITE_BUSY and its extended codes have 5 in their lowest byte.
+    code.and_then(|code| code.parse::<u32>().ok())
+        .is_some_and(|code| code & 0xff == 5)
+}
+
+/// The pause before a busy SQLite file is tried again.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Makes a missing file readable by its owner only, and names what is wrong with an existing one.
 fn create_private(url: &DbUrl, path: &Path) -> Result<(), StoreError> {
