@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -223,11 +224,15 @@ impl ProxyHold {
             return Ok(Self(None));
         }
         let path = pid_file.with_extension("lock");
+        // For us alone: whoever can open it could lock it, and keep every hub from starting.
+        let private = std::fs::Permissions::from_mode(0o600);
         let file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
+            .mode(0o600)
             .open(&path)
+            .and_then(|file| file.set_permissions(private).map(|()| file))
             .map_err(|error| ProxyError::PidFile(path.clone(), error))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Self(Some(lock))),
@@ -411,7 +416,14 @@ impl Inner {
         let expected = self.settings.arguments();
         let program = &expected[..program_words(&self.settings.command)];
         let named = self.pid_from_file();
-        let alive = named.filter(|pid| is_alive(*pid) && is_called(*pid, program));
+        // The number may be another program's by now, or that of another hub's proxy.
+        let port = self.settings.api_port.to_string();
+        let alive = named.filter(|pid| {
+            is_alive(*pid)
+                && is_of_our_user(*pid)
+                && is_called(*pid, program)
+                && has_option(*pid, "--api-port", &port)
+        });
         let Some(pid) = alive.or_else(|| self.unnamed(program)) else {
             // Another program may have the number now.
             if let Some(pid) = named {
@@ -450,7 +462,8 @@ impl Inner {
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .map(Pid::from_raw)
             .find(|pid| {
-                is_called(*pid, program)
+                is_of_our_user(*pid)
+                    && is_called(*pid, program)
                     && has_option(*pid, "--api-port", &port)
                     && std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder)
                     && is_alive(*pid)
@@ -667,6 +680,13 @@ fn is_alive(pid: Pid) -> bool {
         Err(_) if Path::new("/proc/self/stat").exists() => false,
         Err(_) => !matches!(kill(pid, None), Err(Errno::ESRCH)),
     }
+}
+
+/// Whether the process is our own user's. Anybody can call a program by any name; our token is only
+/// for those who could read our memory anyway.
+fn is_of_our_user(pid: Pid) -> bool {
+    std::fs::metadata(format!("/proc/{pid}"))
+        .is_ok_and(|process| process.uid() == nix::unistd::geteuid().as_raw())
 }
 
 /// Whether the process was called with these words, or with more after them. A script's interpreter

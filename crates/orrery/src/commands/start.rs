@@ -1,11 +1,13 @@
 //! `orrery`: starts the hub.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use orrery_core::SystemClock;
 use orrery_hub::Setup;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{checked, refuse};
@@ -59,21 +61,28 @@ pub(super) fn setup(chosen: Chosen) -> anyhow::Result<Setup> {
     })
 }
 
-/// SIGTERM and SIGINT stop the hub in order; a second one ends it at once.
+/// Signals that come this soon after the first one are the same wish to stop.
+const SAME_WISH: Duration = Duration::from_secs(1);
+
+/// SIGTERM and SIGINT stop the hub in order; a second one, a moment later, ends it at once.
 fn stop_on_signals(stop: &CancellationToken) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
     let stop = stop.clone();
     tokio::spawn(async move {
+        let mut first = None;
         loop {
             tokio::select! {
                 _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
                 _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
             }
-            if stop.is_cancelled() {
+            // Supervisors and shells signal a process and then its group: that is one wish, not two.
+            let is_repeated = first.is_some_and(|first: Instant| first.elapsed() > SAME_WISH);
+            if stop.is_cancelled() && is_repeated {
                 tracing::warn!("a second signal: ending at once");
                 std::process::exit(1);
             }
+            first.get_or_insert_with(Instant::now);
             stop.cancel();
         }
     });

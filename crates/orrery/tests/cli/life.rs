@@ -246,3 +246,21 @@ fn the_proxy_runs_with_the_umask_of_its_option() {
     let status = std::fs::read_to_string(format!("/proc/{proxy}/status")).unwrap();
     assert!(status.contains("Umask:\t0027\n"), "{status}");
 }
+
+/// A supervisor may signal the hub and then its whole group: the hub once ended at the second signal
+/// and left its proxy behind.
+#[test]
+fn a_signal_that_comes_twice_at_once_still_stops_everything() {
+    let site = Site::new();
+    let mut hub = site.start();
+    eventually("the hub is up", || site.is_up());
+    let proxy = eventually("the proxy's pid", || site.pid("proxy.pid"));
+    let pid = Pid::from_raw(i32::try_from(hub.0.id()).unwrap());
+    kill(pid, Signal::SIGTERM).unwrap();
+    kill(pid, Signal::SIGTERM).unwrap();
+    assert_eq!(hub.0.wait().unwrap().code(), Some(0));
+    assert!(
+        kill(Pid::from_raw(proxy), None).is_err(),
+        "the proxy still runs"
+    );
+}
