@@ -55,6 +55,9 @@ pub enum StartError {
     /// The database.
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// The database is older, and is wished to be upgraded.
+    #[error("{0} (JupyterHub.upgrade_db: upgrading databases is not supported yet)")]
+    Upgrade(StoreError),
     /// The database's URL.
     #[error("JupyterHub.db_url: {0}")]
     DbUrl(String),
@@ -312,7 +315,12 @@ fn cookie_secret(config: &Config, environment: Option<&str>) -> Result<Vec<u8>, 
 }
 
 async fn open_store(config: &Config) -> Result<Store, StartError> {
-    Ok(Store::open(&db_url(config)?, StoreOptions::default()).await?)
+    match Store::open(&db_url(config)?, StoreOptions::default()).await {
+        Err(error @ StoreError::SchemaVersion { .. }) if config.hub.upgrade_db => {
+            Err(StartError::Upgrade(error))
+        }
+        opened => Ok(opened?),
+    }
 }
 
 fn db_url(config: &Config) -> Result<DbUrl, StartError> {

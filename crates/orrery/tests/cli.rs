@@ -312,8 +312,8 @@ fn options_that_cannot_be_used_are_named() {
         "Spawner.default_url must be a text, but is the class Mine (in jupyterhub_config.py)",
     );
     refused_with(
-        "c.JupyterHub.upgrade_db = True",
-        "JupyterHub.upgrade_db is not supported yet: remove it (in jupyterhub_config.py) or set it to its default",
+        "c.JupyterHub.reset_db = True",
+        "JupyterHub.reset_db is not supported yet: remove it (in jupyterhub_config.py) or set it to its default",
     );
     refused_with(
         "c.JupyterHub.services = [{'name': 'cull', 'command': ['cull']}]",
