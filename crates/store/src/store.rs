@@ -335,7 +335,9 @@ async fn open_file(
 
 /// Whether another program holds a lock that it will give back.
 fn is_busy(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     // SQLITE_BUSY and its extended codes have 5 in their lowest byte.
     code.and_then(|code| code.parse::<u32>().ok())
         .is_some_and(|code| code & 0xff == 5)
