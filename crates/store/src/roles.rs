@@ -103,43 +103,6 @@ impl Holder {
     }
 }
 
-/// The four roles that every database has: name, description, scopes.
-pub const DEFAULT_ROLES: [(&str, &str, &[&str]); 4] = [
-    ("user", "Standard user privileges", &["self"]),
-    (
-        "admin",
-        "Elevated privileges (can do anything)",
-        &[
-            "admin-ui",
-            "admin:users",
-            "admin:servers",
-            "admin:services",
-            "tokens",
-            "admin:groups",
-            "list:services",
-            "read:services",
-            "read:hub",
-            "proxy",
-            "shutdown",
-            "access:services",
-            "access:servers",
-            "read:roles",
-            "read:metrics",
-            "shares",
-        ],
-    ),
-    (
-        "server",
-        "Post activity only",
-        &["users:activity!user", "access:servers!server"],
-    ),
-    (
-        "token",
-        "Token with same permissions as its owner",
-        &["inherit"],
-    ),
-];
-
 /// Finds a role by name.
 pub async fn find(connection: &impl ConnectionTrait, name: &str) -> Result<Option<Role>> {
     sql::one_exact(

@@ -1,11 +1,11 @@
 //! Making upstream's tables and ours, and refusing databases that another version made.
 
+use orrery_core::scopes::roles::default_roles;
 use sea_orm::{ConnectionTrait, DbBackend};
 
 use crate::{
     error::StoreError,
     json,
-    roles::DEFAULT_ROLES,
     sql::{self, Result, values},
 };
 
@@ -180,10 +180,11 @@ async fn stamp(connection: &impl ConnectionTrait) -> Result<()> {
 
 /// As upstream does when it starts on a new database.
 async fn add_default_roles(connection: &impl ConnectionTrait) -> Result<()> {
-    for (name, description, scopes) in DEFAULT_ROLES {
+    for role in default_roles() {
         let sql =
             "INSERT INTO roles (name, description, scopes, managed_by_auth) VALUES (?, ?, ?, ?)";
-        let values = values![name, description, json::to_text(&scopes), false];
+        let scopes = json::to_text(&role.scopes);
+        let values = values![role.name, role.description, scopes, false];
         sql::execute(connection, sql, values).await?;
     }
     Ok(())
