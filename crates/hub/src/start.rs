@@ -37,8 +37,6 @@ pub struct Setup {
     pub spawner: Arc<dyn Spawner>,
     /// How people prove who they are.
     pub authenticator: Arc<dyn Authenticator>,
-    /// Whether the authenticator lets everybody in where no option says who may, as the dummy does.
-    pub open_by_default: bool,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The program to start as `… proxy`: this one.
@@ -102,7 +100,6 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         config,
         spawner,
         authenticator,
-        open_by_default,
         clock,
         hostname,
         environment,
@@ -125,7 +122,7 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
     )?;
     let (definitions, warnings) =
         Definitions::with_custom(&config.hub.custom_scopes.clone().into_iter().collect())?;
-    let (rules, more_warnings) = Rules::new(access_settings(&config, open_by_default))?;
+    let (rules, more_warnings) = Rules::new(access_settings(&config))?;
     for warning in warnings.iter().chain(&more_warnings) {
         tracing::warn!("{warning}");
     }
@@ -285,12 +282,12 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
     Ok(())
 }
 
-fn access_settings(config: &Config, open_by_default: bool) -> AccessSettings {
+fn access_settings(config: &Config) -> AccessSettings {
     let options = &config.authenticator;
     AccessSettings {
-        // Left unset, the rules work out upstream's default themselves.
-        allow_all: options.allow_all.then_some(true),
-        open_by_default,
+        // Resolved for the chosen class when the configuration was read, the dummy's default included.
+        allow_all: Some(options.allow_all),
+        open_by_default: false,
         allowed_users: options.allowed_users.clone(),
         allow_existing_users: Some(options.allow_existing_users),
         blocked_users: options.blocked_users.clone(),

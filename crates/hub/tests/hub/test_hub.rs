@@ -298,7 +298,6 @@ pub(crate) fn setup(folder: &Path, proxy_api: &str, change: impl FnOnce(&mut Con
         config,
         spawner: Arc::new(InProcessSpawner::default()),
         authenticator: Arc::new(OnePassword),
-        open_by_default: true,
         clock: Arc::new(SystemClock),
         program: "orrery".into(),
         hostname: "localhost".to_owned(),

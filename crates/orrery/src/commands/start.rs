@@ -52,8 +52,6 @@ pub(super) fn setup(chosen: Chosen) -> anyhow::Result<Setup> {
         config,
         spawner,
         authenticator,
-        // The configuration has worked out `allow_all` for the chosen class already.
-        open_by_default: false,
         clock: Arc::new(SystemClock),
         program: std::env::current_exe().context("this program's own path cannot be found")?,
         hostname: hostname()?,
