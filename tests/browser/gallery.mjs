@@ -45,10 +45,10 @@ await scene("spawn-pending", "slow", async (page) => {
 });
 await scene("spawn-failed", "fails", async (page) => {
   await start(page);
-  await page.waitForFunction(() => /failed/i.test(document.body.innerText), undefined, { timeout: 30_000 });
+  await page.waitForFunction(() => /failed/i.test(document.body?.innerText ?? ""), undefined, { timeout: 30_000 });
   if (ours) {
     // What JupyterHub leaves in its own log: why it ended, in the server's words.
-    await page.waitForFunction(() => /No space left on device/.test(document.body.innerText), undefined, { timeout: 5_000 });
+    await page.waitForFunction(() => /No space left on device/.test(document.body?.innerText ?? ""), undefined, { timeout: 5_000 });
     require_(/\b3\b/.test(await page.evaluate(() => document.body.innerText)), "no exit code on the page");
   }
 });
