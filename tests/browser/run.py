@@ -61,7 +61,7 @@ def run(kind: str, scene: str, shots: Path) -> int:
     return steps.finish()
 
 
-def tell(script: str, seconds: int, kind: str, hub: Hub, shots: Path, steps: Steps) -> None:
+def tell(script: str, seconds: int, kind: str, hub: Hub, shots: Path, steps: Steps, **extra: str) -> None:
     """Run the Node program; each PASS and FAIL line it prints is a step of ours."""
     environment = os.environ | {
         "ORRERY_ORIGIN": hub.origin,
@@ -69,7 +69,7 @@ def tell(script: str, seconds: int, kind: str, hub: Hub, shots: Path, steps: Ste
         "ORRERY_SHOTS": str(shots),
         "ORRERY_KIND": kind,
         "ORRERY_NODE_MODULES": str(places.node_modules()),
-    }
+    } | extra
     shots.mkdir(parents=True, exist_ok=True)
     node = subprocess.Popen(
         ["timeout", str(seconds), "node", str(HERE / script)],

@@ -1,11 +1,13 @@
-// The story in a real browser: ada and bob, each in a context of their own, at the same time.
+// The story in a real browser: two people, each in a context of their own, at the same time. They are ada
+// and bob unless ORRERY_PEOPLE names others, such as two real users of the system.
 
 import { failed, launch, origin, patience, require_, same, shoot, shots, signIn, step } from "./lib.mjs";
 import { join } from "node:path";
 
 const browser = await launch();
-const ada = await person("ada");
-const bob = await person("bob");
+const [first, second] = (process.env.ORRERY_PEOPLE ?? "ada,bob").split(",");
+const ada = await person(first);
+const bob = await person(second);
 
 await Promise.all([workingDay(ada), workingDay(bob)]);
 await borders();
@@ -108,7 +110,7 @@ function steps(page, sockets) {
 
 async function borders() {
   await step("bob gets 403 on ada's server", async () => {
-    const answer = await bob.page.goto(`${origin}/user/ada/lab`);
+    const answer = await bob.page.goto(`${origin}/user/${ada.name}/lab`);
     same(answer.status(), 403, "status");
     await shoot(bob.page, "story-403");
   });
@@ -124,14 +126,14 @@ async function stopAndStart() {
     await page.getByText("Start My Server").waitFor();
   });
   await step("the stopped server's page offers to start it", async () => {
-    const answer = await page.goto(`${origin}/user/ada/lab`);
+    const answer = await page.goto(`${origin}/user/${ada.name}/lab`);
     same(answer.status(), 424, "status");
-    require_((await page.locator('a[href*="/hub/spawn/ada"]').count()) > 0, "no link to start it");
+    require_((await page.locator(`a[href*="/hub/spawn/${ada.name}"]`).count()) > 0, "no link to start it");
   });
   await step("ada starts it again from home, and the notebook is still there", async () => {
     await home(page);
     await page.locator("#start").click();
-    await page.waitForURL(/\/user\/ada\/lab/);
+    await page.waitForURL(`**/user/${ada.name}/lab**`);
     await page.locator(".jp-DirListing-item", { hasText: "Untitled.ipynb" }).waitFor();
   });
 }
@@ -143,7 +145,7 @@ async function namedServer() {
     await page.locator(".new-server-name").fill("second");
     await page.locator(".new-server-btn").click();
     await page.locator("#start-second").click();
-    await page.waitForURL(/\/user\/ada\/second\/lab/);
+    await page.waitForURL(`**/user/${ada.name}/second/lab**`);
     await page.locator(".jp-LauncherCard, .jp-DirListing-item").first().waitFor();
   });
   await step("ada stops the named server and deletes it", async () => {
@@ -166,7 +168,7 @@ async function namedServer() {
 
 async function logOut() {
   const { page, context } = ada;
-  const before = await context.cookies(`${origin}/user/ada/lab`);
+  const before = await context.cookies(`${origin}/user/${ada.name}/lab`);
   await step("ada logs out", async () => {
     await home(page);
     await page.locator("#logout").click();
@@ -174,18 +176,18 @@ async function logOut() {
     await page.locator("#username_input").waitFor();
   });
   await step("the server asks the logged-out browser to log in", async () => {
-    await page.goto(`${origin}/user/ada/lab`);
+    await page.goto(`${origin}/user/${ada.name}/lab`);
     same(new URL(page.url()).pathname, "/hub/login", "where it led");
   });
   await step("the server refuses the old cookie", async () => {
-    const kept = before.filter((cookie) => cookie.name === "jupyterhub-user-ada");
+    const kept = before.filter((cookie) => cookie.name === `jupyterhub-user-${ada.name}`);
     same(kept.length, 1, "cookies kept");
     const thief = await browser.newContext();
     await thief.addCookies(kept);
-    const answer = await thief.request.get(`${origin}/user/ada/api/status`);
+    const answer = await thief.request.get(`${origin}/user/${ada.name}/api/status`);
     same(answer.status(), 403, "status of the server's API");
     const window = await thief.newPage();
-    await window.goto(`${origin}/user/ada/lab`);
+    await window.goto(`${origin}/user/${ada.name}/lab`);
     same(new URL(window.url()).pathname, "/hub/login", "where it led");
     await thief.close();
   });
