@@ -34,6 +34,8 @@ pub struct Settings {
     pub other_allow_config: bool,
     /// `username_map`.
     pub username_map: BTreeMap<String, String>,
+    /// How the authenticator finds out what somebody is really called, instead of lower case.
+    pub name_lookup: Option<NameLookup>,
     /// `username_pattern`; empty when not set.
     pub username_pattern: String,
 }
@@ -53,9 +55,17 @@ struct Inner {
     admin_users: BTreeSet<String>,
 }
 
-/// Turns names as typed into names of users: lower case, then `username_map`.
+/// Turns names as typed into names of users: lower case or what the authenticator's lookup says,
+/// then `username_map`.
 #[derive(Clone, Debug, Default)]
-pub struct Normalizer(Arc<BTreeMap<String, String>>);
+pub struct Normalizer {
+    username_map: Arc<BTreeMap<String, String>>,
+    lookup: Option<NameLookup>,
+}
+
+/// Asks the system what the user of a typed name is called; `None` if there is no such user. It may
+/// block, where the system asks a directory.
+pub type NameLookup = fn(&str) -> Option<String>;
 
 /// Whether somebody may come in, and by which rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +167,7 @@ impl Rules {
             "" => None,
             text => Some(compile(text)?),
         };
-        let normalizer = Normalizer::new(settings.username_map);
+        let normalizer = Normalizer::new(settings.username_map).with_lookup(settings.name_lookup);
         let normalized = |names: &BTreeSet<String>| -> BTreeSet<String> {
             names
                 .iter()
@@ -275,13 +285,31 @@ impl Inner {
 impl Normalizer {
     /// A normalizer with `username_map`.
     pub fn new(username_map: BTreeMap<String, String>) -> Self {
-        Self(Arc::new(username_map))
+        Self {
+            username_map: Arc::new(username_map),
+            lookup: None,
+        }
+    }
+
+    /// The same with a lookup instead of lower case.
+    #[must_use]
+    pub fn with_lookup(self, lookup: Option<NameLookup>) -> Self {
+        Self { lookup, ..self }
+    }
+
+    /// Whether [`Normalizer::normalize`] may block.
+    pub fn may_block(&self) -> bool {
+        self.lookup.is_some()
     }
 
     /// The name of the user that somebody typed.
     pub fn normalize(&self, typed: &str) -> String {
-        let lower = typed.to_lowercase();
-        self.0.get(&lower).cloned().unwrap_or(lower)
+        let name = match self.lookup {
+            // Nobody has that name, so nothing is known of how it should be written.
+            Some(lookup) => lookup(typed).unwrap_or_else(|| typed.to_owned()),
+            None => typed.to_lowercase(),
+        };
+        self.username_map.get(&name).cloned().unwrap_or(name)
     }
 }
 
@@ -424,6 +452,27 @@ mod tests {
         ] {
             let name = rules.user_name(typed).ok();
             assert_eq!(name.as_ref().map(UserName::as_str), expected, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn a_lookup_says_how_a_name_is_written_instead_of_lower_case() {
+        let rules = rules(Settings {
+            username_map: [("Ada".to_owned(), "countess".to_owned())].into(),
+            name_lookup: Some(|typed| match typed {
+                "ACME\\bob" | "bob" => Some("Bob".to_owned()),
+                "ada" => Some("Ada".to_owned()),
+                _ => None,
+            }),
+            ..Settings::default()
+        });
+        for (typed, expected) in [
+            ("bob", "Bob"),
+            ("ACME\\bob", "Bob"),
+            ("ada", "countess"),
+            ("Nobody", "Nobody"),
+        ] {
+            assert_eq!(rules.user_name(typed).expect("valid").as_str(), expected);
         }
     }
 

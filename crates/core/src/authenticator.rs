@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use crate::Secret;
+use crate::access::NameLookup;
+use crate::{Secret, UserName};
 
 /// What came with the login form. Bounded by the hub before an authenticator sees it.
 #[derive(Clone)]
@@ -75,6 +76,43 @@ pub trait Authenticator: Send + Sync + 'static {
 
     /// What is wrong with the authenticator's own settings, said once when the hub starts.
     fn check(&self) -> Result<(), AuthenticatorError> {
+        Ok(())
+    }
+
+    /// How names are written: by what the system calls the user, or `None` for lower case. Asked once,
+    /// when the hub starts.
+    fn name_lookup(&self) -> Option<NameLookup> {
+        None
+    }
+
+    /// Whether an option of the authenticator's own lets somebody in, so that a hub with no other rule
+    /// is not said to be closed.
+    fn has_allow_rules(&self) -> bool {
+        false
+    }
+
+    /// Whether the authenticator's own rules (members of a group, …) let in somebody who is
+    /// authenticated and not blocked, and whom no rule of the hub names. `name` is normalised.
+    async fn allows(&self, _name: &UserName) -> Result<bool, AuthenticatorError> {
+        Ok(false)
+    }
+
+    /// Whether somebody who was let in is an administrator; `None` leaves it as it is. Not asked for
+    /// those whom `admin_users` names, nor when [`Identity::admin`] already says it.
+    async fn is_admin(&self, _name: &UserName) -> Result<Option<bool>, AuthenticatorError> {
+        Ok(None)
+    }
+
+    /// Makes whatever a user of the hub needs elsewhere, or says why there can be no such user.
+    ///
+    /// Called before somebody new is written to the database (first login, REST API), and for all
+    /// users who are not blocked when the hub starts; so it does nothing for those who have it all.
+    async fn add_user(&self, _name: &UserName) -> Result<(), AuthenticatorError> {
+        Ok(())
+    }
+
+    /// Called before a user is deleted from the database. When it fails, the user stays.
+    async fn delete_user(&self, _name: &UserName) -> Result<(), AuthenticatorError> {
         Ok(())
     }
 }

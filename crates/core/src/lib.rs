@@ -6,6 +6,7 @@ pub mod authenticator;
 pub mod clock;
 pub mod config;
 pub mod escape;
+pub mod fault;
 pub mod names;
 pub mod phase;
 pub mod random;

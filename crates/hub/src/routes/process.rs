@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use orrery_core::Secret;
 use orrery_core::routes::RouteTable as _;
+use orrery_core::{Secret, fault};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -516,8 +516,10 @@ impl Inner {
         // Known at once: whoever stops the hub meanwhile must be able to end it.
         let pid = child.id().and_then(|id| i32::try_from(id).ok());
         self.pid.store(pid.unwrap_or_default(), Ordering::Relaxed);
+        fault::point("proxy-made");
         // So is the file: a hub that is killed before the proxy is up must find it.
         let remembered = pid.map_or(Ok(()), |pid| self.remember(Pid::from_raw(pid), pid_file));
+        fault::point("proxy-noted");
         let up = match remembered {
             Ok(()) => self.until_up(&mut child).await,
             Err(error) => Err(error),

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use orrery_core::fault;
 use orrery_core::phase::Phase;
 use orrery_store::runs::{self, NewRun, TakeOver};
 use orrery_store::spawners::{self, ActiveSpawner};
@@ -48,6 +49,7 @@ impl Engine {
                 Ok::<_, StoreError>(())
             })
             .await?;
+        fault::point("taken-over");
         self.load_leftovers().await?;
         let mut found = Reconciled::default();
         for run in runs::list_owned(self.store.read(), &self.replica).await? {
@@ -77,6 +79,7 @@ impl Engine {
             }
         }
         self.dispatch().await;
+        fault::point("resumed");
         if found != Reconciled::default() {
             tracing::info!(
                 resumed = found.resumed,

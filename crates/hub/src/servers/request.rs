@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use orrery_core::phase::Phase;
-use orrery_core::{ServerName, UserName};
+use orrery_core::{ServerName, UserName, fault};
 use orrery_store::runs::{self, NewRun, Run};
 use orrery_store::spawners::{self, NewSpawner, Spawner, SpawnerChanges};
 use orrery_store::users::User;
@@ -97,6 +97,7 @@ impl Engine {
         }
         let grant = Grant::generate()?;
         let (user_name, request, grant) = (&user_name, &request, &grant);
+        fault::point("start-asked");
         let begun = self
             .store
             .write(|transaction| async move {
@@ -114,6 +115,7 @@ impl Engine {
             }
             other => other?,
         };
+        fault::point("start-committed");
         let run = begun.course.run;
         if let Some(client_id) = begun.client_id {
             self.launch(
@@ -204,6 +206,7 @@ impl Engine {
         } else {
             None
         };
+        fault::point("start-written");
         Ok(Begun {
             course,
             options,

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::Uri;
-use orrery_core::Secret;
 use orrery_core::phase::{Cause, Failure, Phase};
 use orrery_core::spawner::{Event, Events, RUN_VARIABLE, Started, Status};
+use orrery_core::{Secret, fault};
 use orrery_store::runs::{self, Run};
 use orrery_store::spawners::{self, SpawnerChanges};
 use orrery_store::{StoreError, servers};
@@ -147,6 +147,7 @@ impl Engine {
         };
         match outcome {
             Ok(true) => {
+                fault::point("start-ready");
                 self.failures_in_a_row.store(0, Ordering::Relaxed);
                 self.hints.wake(course.run.0);
                 self.dispatch().await;
@@ -154,6 +155,7 @@ impl Engine {
             }
             Ok(false) => Next::Look,
             Err(failure) => {
+                fault::point("start-failed");
                 self.count_failure(&failure);
                 self.give_up(course, failure).await;
                 Next::Done
@@ -188,6 +190,7 @@ impl Engine {
         let base_url = spec.base_url.clone();
         let begun = tokio::time::Instant::now();
         let (reporter, mut reports) = Events::channel();
+        fault::point("start-begins");
         let limit = self.settings.start_timeout;
         let start = tokio::time::timeout(limit, self.spawner.start(spec, reporter));
         let mut start = std::pin::pin!(start);
@@ -198,7 +201,10 @@ impl Engine {
                 biased;
                 outcome = &mut start => break outcome,
                 Some(report) = reports.recv() => match report {
-                    Event::State(state) => self.keep_state(course, &state).await?,
+                    Event::State(state) => {
+                        self.keep_state(course, &state).await?;
+                        fault::point("start-state-kept");
+                    }
                     Event::Progress { percent, message } => {
                         let event = events::from_spawner(percent, &message);
                         self.keep_events(course, &[event.to_row()]).await?;
@@ -215,6 +221,7 @@ impl Engine {
                 ),
             )
         })??;
+        fault::point("start-returned");
         while let Ok(report) = reports.try_recv() {
             if let Event::Progress { percent, message } = report {
                 told.push(events::from_spawner(percent, &message).to_row());
@@ -222,6 +229,7 @@ impl Engine {
         }
         self.keep_address(course, &started, &base_url, &told)
             .await?;
+        fault::point("start-address-kept");
         let is_ready = self.wait_for_it(course, &started).await?;
         if is_ready {
             tracing::info!(
@@ -307,6 +315,7 @@ impl Engine {
                 ),
             ));
         };
+        fault::point("start-answered");
         self.compare_versions(course, answer.version.as_deref());
         // Should the proxy be away, its route comes with the next check; the server is ready all the same.
         if let Err(error) = self
@@ -316,6 +325,7 @@ impl Engine {
         {
             tracing::warn!(server = %course.log_name(), %error, "the server's route must wait for the proxy");
         }
+        fault::point("start-routed");
         let now = self.clock.now();
         self.trying("note that the server is ready", || {
             self.store.write(|transaction| async move {
@@ -394,6 +404,7 @@ impl Engine {
         } else {
             None
         };
+        fault::point("death-noticed");
         self.remove_route(&course).await;
         let to = if crashed {
             Phase::Failed

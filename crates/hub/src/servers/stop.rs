@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use orrery_core::ServerName;
 use orrery_core::phase::{Cause, Failure, Phase};
+use orrery_core::{ServerName, fault};
 use orrery_store::runs::{self, Run};
 use orrery_store::users::User;
 use orrery_store::{StoreError, WriteError, spawners};
@@ -94,6 +94,7 @@ impl Engine {
         from: Phase,
         failure: Option<&Failure>,
     ) -> Result<bool, StoreError> {
+        fault::point("stop-asked");
         let now = self.clock.now();
         let deadline = now + self.settings.stop_timeout + self.settings.grace;
         let moved = self
@@ -111,9 +112,11 @@ impl Engine {
                 if moved && let Some(failure) = failure {
                     runs::set_failure(&transaction, run, failure).await?;
                 }
+                fault::point("stop-written");
                 Ok::<_, StoreError>(moved)
             })
             .await?;
+        fault::point("stop-committed");
         self.hints.wake(run);
         Ok(moved)
     }
@@ -139,6 +142,7 @@ impl Engine {
     /// Stops what runs and ends the run, whatever the spawner says or leaves unsaid.
     async fn take_down(&self, course: &Course, failure: Option<Failure>) {
         self.remove_route(course).await;
+        fault::point("stop-unrouted");
         let state = match spawners::find_by_id(self.store.read(), course.spawner_id).await {
             Ok(spawner) => spawner.map(|spawner| spawner.state).unwrap_or_default(),
             Err(error) => {
@@ -157,6 +161,7 @@ impl Engine {
             Some(state) => self.end_server(state).await,
             None => None,
         };
+        fault::point("stop-returned");
         if let Some(trouble) = &mut trouble {
             tracing::error!(
                 server = %course.log_name(),
@@ -228,9 +233,11 @@ impl Engine {
                         self.revoke_grant(&transaction, course, now).await?;
                     }
                 }
+                fault::point("end-written");
                 Ok::<_, StoreError>(moved)
             })
             .await?;
+        fault::point("end-committed");
         if ended && let Some(failure) = failure {
             self.note_leftover(course.run, course.log_name(), failure);
         }

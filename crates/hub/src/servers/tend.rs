@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use orrery_core::fault;
 use orrery_core::phase::{Cause, Failure, Phase};
 use orrery_store::runs::{self, Run, TakeOver};
 use orrery_store::{StoreError, spawners};
@@ -248,6 +249,7 @@ impl Engine {
                 Turn::Full => return Ok(()),
                 Turn::Gone => continue,
             };
+            fault::point("start-called");
             self.hints.wake(run.id);
             self.launch(
                 course,

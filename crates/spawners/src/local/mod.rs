@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
-use orrery_core::Secret;
 use orrery_core::phase::{Cause, Failure};
 use orrery_core::spawner::{
     Events, RUN_VARIABLE, ServerSpec, Spawner, Started, Status, spawner_failure,
 };
+use orrery_core::{Secret, fault};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -58,6 +58,7 @@ impl Simple {
         process
             .signal(signal)
             .map_err(|error| spawner_failure(format!("The server could not be ended: {error}.")))?;
+        fault::point("process-signalled");
         Ok(self.wait_for_end(process, patience).await)
     }
 
@@ -142,6 +143,7 @@ impl Spawner for Simple {
         ] {
             if self.end_by(&process, signal, patience).await? {
                 process.sweep_group();
+                fault::point("process-gone");
                 return Ok(());
             }
         }
@@ -203,7 +205,9 @@ fn launch(
     }
     let folder = settings.cwd.as_deref().unwrap_or(&home);
     let command = command::prepare(settings, &spec.command, &environment, folder)?;
+    fault::point("process-soon");
     let process = children.spawn(command, &log.file, port)?;
+    fault::point("process-made");
 
     let state = process.state(&log.name);
     events.state(state.clone());
