@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use orrery_core::access::Rules;
+use orrery_core::authenticator::{Authenticator, AuthenticatorError};
 use orrery_core::scopes::Definitions;
 use orrery_core::scopes::roles::{DEFAULT_ROLES, RolePlan, plan};
 use orrery_core::{Secret, escape};
@@ -15,7 +16,7 @@ use orrery_store::token_hash::{self, Origin};
 use orrery_store::{ConnectionTrait, NaiveDateTime, Store, StoreError, groups, users};
 use serde_json::{Value, json};
 
-use crate::auth::people;
+use crate::auth::people::{self, add_user};
 use crate::config::{Config, ServiceSpec};
 use crate::urls::Urls;
 
@@ -85,6 +86,55 @@ pub(crate) async fn apply(
             Ok::<_, SetupError>(())
         })
         .await
+}
+
+/// Tells the authenticator of everybody in the database, who may have come there in other ways than
+/// by a login. Those whom it does not take stay, unless the configuration wants them deleted.
+pub(crate) async fn add_known_users(
+    store: &Store,
+    config: &Config,
+    rules: &Rules,
+    authenticator: &dyn Authenticator,
+) -> Result<(), StoreError> {
+    let everybody = users::list(store.read(), &users::UserQuery::default()).await?;
+    let mut refused = 0;
+    for user in everybody {
+        if rules.blocked_users().contains(&user.name) {
+            continue;
+        }
+        let added = match rules.validate(&user.name) {
+            Ok(name) => add_user(authenticator, &name).await,
+            Err(error) => Err(AuthenticatorError(error.to_string())),
+        };
+        let Err(error) = added else { continue };
+        refused += 1;
+        let name = escape::for_log(&user.name, 64);
+        if !config.authenticator.delete_invalid_users {
+            tracing::warn!(user = name, %error, "a user in the database is not valid");
+            continue;
+        }
+        let id = user.id;
+        match store
+            .write(|transaction| async move { users::delete(&transaction, id).await })
+            .await
+        {
+            Ok(_) => {
+                tracing::warn!(user = name, %error, "deleted a user who is not valid");
+            }
+            Err(StoreError::StillActive(server)) => {
+                tracing::warn!(user = name, %error, %server, "a user who is not valid stays, since a server of theirs runs");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if refused > 0 && !config.authenticator.delete_invalid_users {
+        tracing::warn!(
+            users = refused,
+            "users who are not valid stay in the database: Authenticator.delete_invalid_users = \
+             True deletes them at start"
+        );
+    }
+    Ok(())
 }
 
 fn role_value(role: &crate::config::RoleSpec) -> Value {
@@ -261,13 +311,10 @@ async fn write_service(
 ) -> Result<(), SetupError> {
     let is_client = spec.url.is_some() || spec.oauth_specified;
     if is_client {
-        let redirect_uri = spec.oauth_redirect_uri.clone().unwrap_or_else(|| {
-            format!(
-                "{}services/{}/oauth_callback",
-                urls.base,
-                escape::path_segment(&spec.name)
-            )
-        });
+        let redirect_uri = spec
+            .oauth_redirect_uri
+            .clone()
+            .unwrap_or_else(|| urls.service_callback(&spec.name));
         // Without a secret the client can prove nothing and stays unusable.
         let secret = match &spec.api_token {
             Some(token) => token_hash::hash_token(token.expose(), Origin::Chosen)?,

@@ -12,6 +12,7 @@ use orrery_core::{Clock, Secret};
 use orrery_store::{Claim, DbUrl, Store, StoreError, StoreOptions};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::auth_state::{AuthStateError, AuthStates};
 use crate::auth::cookies::Signer;
 use crate::auth::{KnownCache, secret_file, throttle::Throttle};
 use crate::config::Config;
@@ -62,6 +63,9 @@ pub enum StartError {
     /// The cookie secret.
     #[error("{0}")]
     CookieSecret(#[from] secret_file::SecretError),
+    /// The keys of auth state.
+    #[error("{0}")]
+    AuthState(#[from] AuthStateError),
     /// Who may come in.
     #[error("{0}")]
     Rules(#[from] orrery_core::access::RulesError),
@@ -120,9 +124,10 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         &config,
         environment.get("JPY_COOKIE_SECRET").map(String::as_str),
     )?;
+    let auth_states = AuthStates::new(&config, &environment)?;
     let (definitions, warnings) =
         Definitions::with_custom(&config.hub.custom_scopes.clone().into_iter().collect())?;
-    let (rules, more_warnings) = Rules::new(access_settings(&config))?;
+    let (rules, more_warnings) = Rules::new(access_settings(&config, &*authenticator))?;
     for warning in warnings.iter().chain(&more_warnings) {
         tracing::warn!("{warning}");
     }
@@ -138,8 +143,9 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
     )?;
 
     let store = open_store(&config).await?;
-    let urls = Urls::new(config.hub.base_url.as_str());
+    let urls = Urls::from_config(&config.hub);
     setup::apply(&store, &config, &rules, &definitions, &urls, clock.now()).await?;
+    setup::add_known_users(&store, &config, &rules, &*authenticator).await?;
 
     let connect_url = config.hub_connect_url(&hostname);
     let hub_target = connect_url
@@ -157,7 +163,7 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
     let table = Arc::new(HttpRouteTable::new(
         &config.chp.api_url,
         proxy_token.clone(),
-        false,
+        urls.hosts().is_some(),
         concurrency,
     )?);
     let routes = Keeper::new(KeeperParts {
@@ -166,20 +172,15 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         hub_routespec: config.hub.hub_routespec.clone(),
         hub_target,
         extra_routes: config.proxy.extra_routes.clone(),
-        base_url: urls.base.clone(),
+        urls: urls.clone(),
         check_interval: seconds(config.chp.check_running_interval),
     });
-    let public_host = config
-        .hub
-        .public_url
-        .split_once("://")
-        .map(|(scheme, rest)| format!("{scheme}://{}", rest.split('/').next().unwrap_or_default()));
     let hub_api_url = format!("{connect_url}api");
     let servers = Engine::new(EngineParts {
         store: store.clone(),
         spawner,
         clock: Arc::clone(&clock),
-        settings: Settings::from_config(&config, &environment, hub_api_url, public_host),
+        settings: Settings::from_config(&config, &environment, hub_api_url),
         urls: urls.clone(),
         definitions: definitions.clone(),
         routes: routes.clone(),
@@ -192,6 +193,7 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         store,
         clock,
         authenticator,
+        auth_states,
         rules,
         scopes: definitions,
         servers,
@@ -282,7 +284,7 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
     Ok(())
 }
 
-fn access_settings(config: &Config) -> AccessSettings {
+fn access_settings(config: &Config, authenticator: &dyn Authenticator) -> AccessSettings {
     let options = &config.authenticator;
     AccessSettings {
         // Resolved for the chosen class when the configuration was read, the dummy's default included.
@@ -293,7 +295,8 @@ fn access_settings(config: &Config) -> AccessSettings {
         blocked_users: options.blocked_users.clone(),
         admin_users: options.admin_users.clone(),
         any_allow_config: options.any_allow_config.then_some(true),
-        other_allow_config: false,
+        other_allow_config: authenticator.has_allow_rules(),
+        name_lookup: authenticator.name_lookup(),
         username_map: options.username_map.clone(),
         username_pattern: options.username_pattern.clone(),
     }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use orrery_core::access::Rules;
+use orrery_core::access::{InvalidName, Rules};
 use orrery_core::authenticator::Authenticator;
 use orrery_core::scopes::Definitions;
-use orrery_core::{Clock, Secret};
+use orrery_core::{Clock, Secret, UserName};
 use orrery_store::Store;
 
+use crate::auth::auth_state::AuthStates;
 use crate::auth::cookies::Signer;
 use crate::auth::session::CookieOptions;
 use crate::auth::throttle::Throttle;
@@ -37,6 +38,8 @@ pub struct HubState {
     pub signer: Signer,
     /// Says who people are.
     pub authenticator: Arc<dyn Authenticator>,
+    /// Encrypts what logins leave.
+    pub auth_states: AuthStates,
     /// Says who may come in.
     pub rules: Rules,
     /// All scopes, the site's own included.
@@ -67,6 +70,23 @@ impl HubState {
     /// Seconds since 1970.
     pub fn unix_time(&self) -> i64 {
         self.clock.now().and_utc().timestamp()
+    }
+
+    /// [`Rules::user_name`] without keeping other requests waiting, should the system ask a directory.
+    pub async fn user_name(&self, typed: &str) -> Result<UserName, InvalidName> {
+        self.rules.validate(&self.normalize(typed).await)
+    }
+
+    /// How a typed name is written; see [`HubState::user_name`].
+    pub async fn normalize(&self, typed: &str) -> String {
+        let normalizer = self.rules.normalizer().clone();
+        if !normalizer.may_block() {
+            return normalizer.normalize(typed);
+        }
+        let typed = typed.to_owned();
+        tokio::task::spawn_blocking(move || normalizer.normalize(&typed))
+            .await
+            .expect("looking a name up does not panic")
     }
 
     /// How long a login lasts.

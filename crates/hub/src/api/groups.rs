@@ -308,7 +308,7 @@ async fn insert_one(
 async fn member_ids(hub: &AppState, fields: &Map<String, Value>) -> Result<Vec<i32>> {
     let mut ids = Vec::new();
     for typed in body::texts(fields.get("users"), "usernames")? {
-        let name = hub.rules.normalizer().normalize(typed);
+        let name = hub.normalize(typed).await;
         let Some(user) = users::find(hub.store.read(), &name).await? else {
             return Err(Error::bad_request(format!(
                 "No such user: {}",

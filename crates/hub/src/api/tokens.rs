@@ -21,6 +21,7 @@ use super::body::JsonBody;
 use super::path::PathUser;
 use super::users::has_admin_rights;
 use super::{models, python};
+use crate::auth::login::may_come_in;
 use crate::auth::{self, AUTHENTICATE_TIMEOUT, Asking, Identity, Requester, throttle};
 use crate::error::{Error, Result};
 use crate::router::{Needs, Routes};
@@ -398,7 +399,7 @@ async fn by_password(
     if username.len() + password.len() > MAX_FIELD {
         return Ok(None);
     }
-    let keys = throttle::keys(&hub.rules.normalizer().normalize(username.trim()), address);
+    let keys = throttle::keys(&hub.normalize(username.trim()).await, address);
     if let Some(wait) = hub.throttle.wait(&keys, hub.clock.now()) {
         let seconds = wait.max(Duration::from_secs(1)).as_secs();
         let error = Error::new(
@@ -432,12 +433,15 @@ async fn by_password(
             None
         }
     };
-    let user = match proven.and_then(|proven| hub.rules.user_name(&proven.name).ok()) {
-        Some(name) => {
-            let user = users::find(hub.store.read(), name.as_str()).await?;
-            user.filter(|_| hub.rules.decide(&name, true).is_allowed())
-        }
+    let name = match proven {
+        Some(proven) => hub.user_name(&proven.name).await.ok(),
         None => None,
+    };
+    let user = match name {
+        Some(name) if may_come_in(hub, &name, true).await? => {
+            users::find(hub.store.read(), name.as_str()).await?
+        }
+        _ => None,
     };
     if user.is_some() {
         hub.throttle.succeeded(&keys);

@@ -14,9 +14,9 @@ use serde_json::{Map, Value, json};
 use super::arguments::Arguments;
 use super::body::{self, JsonBody};
 use super::path::PathUser;
-use super::users::{USER_FIELDS, check_name_is_free_for, is_admin};
+use super::users::{USER_FIELDS, add_to_authenticator, check_name_is_free_for, is_admin};
 use super::{SLOW_STOP, user_models};
-use crate::auth::{Asking, people};
+use crate::auth::{AUTHENTICATE_TIMEOUT, Asking, auth_state, people};
 use crate::error::{Error, Result};
 use crate::router::{Needs, Routes};
 use crate::servers::StopError;
@@ -49,13 +49,16 @@ async fn show(
     PathUser(user): PathUser,
     arguments: Arguments,
 ) -> Result<Json<Value>> {
-    let model = user_models::user(
+    let mut model = user_models::user(
         &hub,
         &requester.scopes,
         &user,
         arguments.include_stopped_servers(),
     )
     .await?;
+    if let Some(state) = model.get_mut("auth_state") {
+        *state = auth_state::of(&hub, &user).await?.into();
+    }
     Ok(Json(Value::Object(model)))
 }
 
@@ -89,6 +92,9 @@ async fn create(
         ))
     })?;
     check_name_is_free_for(&hub, &requester, valid.as_str())?;
+    add_to_authenticator(&hub, &valid)
+        .await
+        .map_err(|_| Error::bad_request(format!("Failed to create user: {valid}")))?;
     let now = hub.clock.now();
     let valid = &valid;
     let created = hub
@@ -117,7 +123,7 @@ async fn create(
     Ok((StatusCode::CREATED, Json(Value::Object(model))).into_response())
 }
 
-/// `PATCH`: renames the user or changes whether they are an administrator.
+/// `PATCH`: renames the user, changes whether they are an administrator, or sets their auth state.
 async fn edit(
     State(hub): State<AppState>,
     Asking(requester): Asking,
@@ -146,16 +152,21 @@ async fn edit(
             check_name_is_free_for(&hub, &requester, name.as_str())?;
         }
     }
-    for field in ["groups", "roles", "auth_state"] {
+    for field in ["groups", "roles"] {
         if fields.contains_key(field) {
             return Err(Error::bad_request(format!(
                 "user.{field} cannot be changed by this request"
             )));
         }
     }
+    let sealed = match fields.get("auth_state") {
+        Some(state) => Some(Some(hub.auth_states.seal(state, hub.unix_time()).await?)),
+        None => None,
+    };
     let changes = UserChanges {
         name: new_name.as_ref().map(ToString::to_string),
         admin,
+        encrypted_auth_state: sealed,
         ..UserChanges::default()
     };
     let (before, changes) = (&user, &changes);
@@ -173,18 +184,19 @@ async fn edit(
         })
         .await?;
     let user = updated.ok_or_else(|| Error::not_found(""))?;
-    tracing::info!(user = %before.name, by = requester.name(), name = ?changes.name, admin = ?changes.admin, "user edited");
+    tracing::info!(user = %before.name, by = requester.name(), name = ?changes.name, admin = ?changes.admin, auth_state = changes.encrypted_auth_state.is_some(), "user edited");
     if changes.name.is_some() {
         hub.routes.wake();
     }
     let mut model = user_models::user(&hub, &requester.scopes, &user, false).await?;
-    model.insert("auth_state".to_owned(), Value::Null);
+    let state = auth_state::of(&hub, &user).await?;
+    model.insert("auth_state".to_owned(), state.into());
     Ok(Json(Value::Object(model)))
 }
 
 async fn free_name(hub: &AppState, typed: &str) -> Result<UserName> {
-    let name = hub.rules.user_name(typed).map_err(|_| {
-        let normalized = hub.rules.normalizer().normalize(typed);
+    let normalized = hub.normalize(typed).await;
+    let name = hub.rules.validate(&normalized).map_err(|_| {
         Error::bad_request(format!("Invalid username: {}", for_log(&normalized, 64)))
     })?;
     if users::find(hub.store.read(), name.as_str())
@@ -223,6 +235,7 @@ async fn delete(
     if default.is_some_and(|view| view.pending() == Some("stop")) {
         return Err(stopping());
     }
+    tell_authenticator(&hub, &user).await?;
     let id = user.id;
     let mut attempts = DELETE_ATTEMPTS;
     loop {
@@ -255,4 +268,22 @@ async fn delete(
     tracing::info!(user = %user.name, by = requester.name(), "user deleted");
     hub.routes.wake();
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tells the authenticator that the user goes. Names that could not be given any more are none of its
+/// business.
+async fn tell_authenticator(hub: &AppState, user: &User) -> Result<()> {
+    let Ok(name) = UserName::parse(&user.name) else {
+        return Ok(());
+    };
+    let telling = hub.authenticator.delete_user(&name);
+    match tokio::time::timeout(AUTHENTICATE_TIMEOUT, telling).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Error::Internal(format!(
+            "the authenticator could not delete {name}: {error}"
+        ))),
+        Err(_) => Err(Error::Internal(format!(
+            "the authenticator did not delete {name} in time"
+        ))),
+    }
 }

@@ -160,9 +160,19 @@ async fn create(
             "One request can create {MOST} users at most"
         )));
     }
-    let names = valid_names(&hub, &body::texts(Some(&usernames), "usernames")?)?;
+    let names = valid_names(&hub, &body::texts(Some(&usernames), "usernames")?).await?;
     for name in &names {
         check_name_is_free_for(&hub, &requester, name.as_str())?;
+    }
+    for name in &names {
+        if users::find(hub.store.read(), name.as_str())
+            .await?
+            .is_none()
+        {
+            add_to_authenticator(&hub, name).await.map_err(|why| {
+                Error::bad_request(format!("Failed to create user {name}: {why}"))
+            })?;
+        }
     }
     let now = hub.clock.now();
     let names = &names;
@@ -193,12 +203,23 @@ async fn create(
     Ok((StatusCode::CREATED, Json(models)).into_response())
 }
 
-fn valid_names(hub: &AppState, typed: &[&str]) -> Result<Vec<UserName>> {
+/// Has the authenticator add somebody new; the error says why it could not, fit to be shown.
+pub(super) async fn add_to_authenticator(hub: &AppState, name: &UserName) -> Result<(), String> {
+    people::add_user(&*hub.authenticator, name)
+        .await
+        .map_err(|error| {
+            tracing::error!(user = %name, %error, "a user could not be created");
+            for_log(&error.to_string(), 500)
+        })
+}
+
+async fn valid_names(hub: &AppState, typed: &[&str]) -> Result<Vec<UserName>> {
     let (mut names, mut invalid) = (Vec::new(), Vec::new());
     for typed in typed {
-        match hub.rules.user_name(typed) {
+        let normalized = hub.normalize(typed).await;
+        match hub.rules.validate(&normalized) {
             Ok(name) => names.push(name),
-            Err(_) => invalid.push(shown_name(&hub.rules.normalizer().normalize(typed))),
+            Err(_) => invalid.push(shown_name(&normalized)),
         }
     }
     match invalid.as_slice() {

@@ -6,13 +6,16 @@ use std::time::Instant;
 use axum::extract::{Form, OriginalUri, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
-use orrery_core::authenticator::{Credentials, Identity as Proven, LoginKind};
+use orrery_core::access::Decision;
+use orrery_core::authenticator::{AuthenticatorError, Credentials, Identity as Proven, LoginKind};
 use orrery_core::escape::for_log;
-use orrery_core::{Secret, ServerName};
+use orrery_core::{Secret, ServerName, UserName};
 use orrery_store::users::User;
+use tokio::time::error::Elapsed;
 
 use super::{
-    AUTHENTICATE_TIMEOUT, Asking, LOGIN_COOKIE, Requester, people, redirects, throttle, user_name,
+    AUTHENTICATE_TIMEOUT, Asking, LOGIN_COOKIE, Requester, auth_state, people, redirects, throttle,
+    user_name,
 };
 use crate::error::{Error, Result, redirect};
 use crate::pages;
@@ -89,7 +92,7 @@ pub async fn submit(
     };
 
     let keys = throttle::keys(
-        &hub.rules.normalizer().normalize(&credentials.username),
+        &hub.normalize(&credentials.username).await,
         &requester.browser.address,
     );
     if let Some(wait) = hub.throttle.wait(&keys, hub.clock.now()) {
@@ -142,28 +145,8 @@ fn credentials(fields: Vec<(String, String)>, requester: &Requester) -> Credenti
 
 /// The user behind the credentials, when they are right and the rules let them in.
 async fn authenticate(hub: &AppState, credentials: &Credentials) -> Result<Option<User>> {
-    let proven = tokio::time::timeout(
-        AUTHENTICATE_TIMEOUT,
-        hub.authenticator.authenticate(credentials),
-    )
-    .await
-    .map_err(|_| {
-        tracing::error!(
-            seconds = AUTHENTICATE_TIMEOUT.as_secs(),
-            "the authenticator did not answer in time"
-        );
-        Error::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Logging in takes too long right now. Please try again later.",
-        )
-    })?
-    .map_err(|error| {
-        tracing::error!(%error, "the authenticator failed");
-        Error::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Logging in does not work right now. Please try again later.",
-        )
-    })?;
+    let asking = hub.authenticator.authenticate(credentials);
+    let proven = answer_of(tokio::time::timeout(AUTHENTICATE_TIMEOUT, asking).await)?;
     let Some(proven) = proven else {
         return Ok(None);
     };
@@ -171,8 +154,8 @@ async fn authenticate(hub: &AppState, credentials: &Credentials) -> Result<Optio
 }
 
 /// Applies the rules to somebody who has proven who they are, and keeps what is new about them.
-pub async fn admit(hub: &AppState, proven: Proven) -> Result<Option<User>> {
-    let name = match hub.rules.user_name(&proven.name) {
+pub async fn admit(hub: &AppState, mut proven: Proven) -> Result<Option<User>> {
+    let name = match hub.user_name(&proven.name).await {
         Ok(name) => name,
         Err(error) => {
             tracing::warn!(user = %for_log(&proven.name, SHOWN), %error, "not a user's name");
@@ -183,12 +166,58 @@ pub async fn admit(hub: &AppState, proven: Proven) -> Result<Option<User>> {
         && orrery_store::users::find(hub.store.read(), name.as_str())
             .await?
             .is_some();
-    let decision = hub.rules.decide(&name, exists);
-    if !decision.is_allowed() {
-        tracing::warn!(user = %name, ?decision, "authenticated, but may not come in");
+    if !may_come_in(hub, &name, exists).await? {
         return Ok(None);
     }
-    Ok(Some(people::came_in(hub, &name, &proven).await?))
+    if proven.admin.is_none() && hub.rules.admin(&name).is_none() {
+        let asking = hub.authenticator.is_admin(&name);
+        proven.admin = answer_of(tokio::time::timeout(AUTHENTICATE_TIMEOUT, asking).await)?;
+    }
+    let user = people::came_in(hub, &name, &proven).await?;
+    auth_state::keep(hub, &user, proven.auth_state.as_ref()).await?;
+    Ok(Some(user))
+}
+
+/// Whether the hub's rules or the authenticator's own let somebody in who has proven who they are.
+pub async fn may_come_in(hub: &AppState, name: &UserName, exists: bool) -> Result<bool> {
+    let decision = hub.rules.decide(name, exists);
+    if decision.is_allowed() {
+        return Ok(true);
+    }
+    if decision == Decision::NotAllowed {
+        let asking = hub.authenticator.allows(name);
+        if answer_of(tokio::time::timeout(AUTHENTICATE_TIMEOUT, asking).await)? {
+            return Ok(true);
+        }
+    }
+    tracing::warn!(user = %name, ?decision, "authenticated, but may not come in");
+    Ok(false)
+}
+
+/// What the authenticator answered; if it did not, 503 and a line in the log.
+fn answer_of<T>(
+    answer: std::result::Result<std::result::Result<T, AuthenticatorError>, Elapsed>,
+) -> Result<T> {
+    match answer {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the authenticator failed");
+            Err(Error::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Logging in does not work right now. Please try again later.",
+            ))
+        }
+        Err(_) => {
+            tracing::error!(
+                seconds = AUTHENTICATE_TIMEOUT.as_secs(),
+                "the authenticator did not answer in time"
+            );
+            Err(Error::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Logging in takes too long right now. Please try again later.",
+            ))
+        }
+    }
 }
 
 /// Sets the cookies of a login.

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use orrery_core::UserName;
-use orrery_core::authenticator::Identity as Proven;
+use orrery_core::authenticator::{Authenticator, AuthenticatorError, Identity as Proven};
 use orrery_store::users::{NewUser, User, UserChanges};
 use orrery_store::{ConnectionTrait, NaiveDateTime, StoreError, groups, roles, token_hash, users};
 
+use super::AUTHENTICATE_TIMEOUT;
 use crate::error::{Error, Result};
 use crate::state::AppState;
 
@@ -28,8 +29,14 @@ pub async fn came_in(hub: &AppState, name: &UserName, proven: &Proven) -> Result
         None
     };
     let now = hub.clock.now();
+    let known = users::find(hub.store.read(), name.as_str()).await?;
+    if known.is_none() {
+        add_user(&*hub.authenticator, name).await.map_err(|error| {
+            Error::Internal(format!("{name} logged in, but could not be added: {error}"))
+        })?;
+    }
     if groups.is_none()
-        && let Some(user) = users::find(hub.store.read(), name.as_str()).await?
+        && let Some(user) = known
         && admin.is_none_or(|admin| admin == user.admin)
     {
         // The common case writes nothing but the time.
@@ -50,6 +57,21 @@ pub async fn came_in(hub: &AppState, name: &UserName, proven: &Proven) -> Result
         })
         .await?;
     Ok(user)
+}
+
+/// Has the authenticator make what a user needs elsewhere, within a deadline. Before the user is
+/// written: a user who cannot be made leaves no row, and one who was made is found made next time.
+pub async fn add_user(
+    authenticator: &dyn Authenticator,
+    name: &UserName,
+) -> Result<(), AuthenticatorError> {
+    tokio::time::timeout(AUTHENTICATE_TIMEOUT, authenticator.add_user(name))
+        .await
+        .unwrap_or_else(|_| {
+            Err(AuthenticatorError(
+                "the authenticator did not answer in time".to_owned(),
+            ))
+        })
 }
 
 /// The user of that name; a new one, with the roles that every user has, if there was none.

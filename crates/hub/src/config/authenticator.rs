@@ -33,9 +33,10 @@ config_class! {
         /// Names of people who may not come in, whatever else says so.
         blocked_users: BTreeSet<String> = BTreeSet::new(), Works;
         /// Delete users from the database at start whose names the authenticator does not take.
-        delete_invalid_users: bool = false, NotYet;
-        /// Keep what the authenticator learned of people, encrypted, in the database.
-        enable_auth_state: bool = false, NotYet;
+        delete_invalid_users: bool = false, Works;
+        /// Keep what the authenticator learned of people, encrypted, in the database. It needs a key:
+        /// see `CryptKeeper.keys`.
+        enable_auth_state: bool = false, Works;
         /// Let the authenticator say which groups people are in.
         manage_groups: bool = false, Works;
         /// Let the authenticator say which roles people have.
