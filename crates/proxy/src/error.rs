@@ -88,6 +88,8 @@ pub(crate) enum UpstreamFault {
     Connect { address: String, source: io::Error },
     #[error("{address} did not accept the connection within {seconds} s")]
     ConnectTimeout { address: String, seconds: u64 },
+    #[error("no TLS with {address}: {source}")]
+    Tls { address: String, source: io::Error },
     #[error("{address} did not answer as HTTP asks: {source}")]
     Exchange { address: String, source: ErrorChain },
 }

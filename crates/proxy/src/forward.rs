@@ -165,6 +165,7 @@ fn prepare_head(
             client.peer.as_ref(),
             host.as_ref(),
             websocket,
+            settings.tls.is_public(),
         );
     }
     if host.is_none() {

@@ -77,18 +77,24 @@ pub(crate) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 
 /// Adds the `X-Forwarded-*` headers as configurable-http-proxy does: for, port and proto are
 /// appended to what the client sent; the host is set unless the client sent one, and not for
-/// websockets, whose proto is `ws`.
+/// websockets, whose proto is `ws` or `wss`.
 pub(crate) fn add_x_forwarded(
     headers: &mut HeaderMap,
     peer: Option<&HeaderValue>,
     host: Option<&HeaderValue>,
     websocket: bool,
+    secure: bool,
 ) {
     if let Some(peer) = peer {
         append(headers, X_FORWARDED_FOR, peer);
     }
-    append(headers, X_FORWARDED_PORT, &port(host));
-    let proto = HeaderValue::from_static(if websocket { "ws" } else { "http" });
+    append(headers, X_FORWARDED_PORT, &port(host, secure));
+    let proto = HeaderValue::from_static(match (websocket, secure) {
+        (false, false) => "http",
+        (false, true) => "https",
+        (true, false) => "ws",
+        (true, true) => "wss",
+    });
     append(headers, X_FORWARDED_PROTO, &proto);
     if !websocket && !headers.contains_key(X_FORWARDED_HOST) {
         let host = host.cloned();
@@ -122,8 +128,8 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
     headers.insert(name, value);
 }
 
-/// The port in the Host header, else that of plain HTTP.
-fn port(host: Option<&HeaderValue>) -> HeaderValue {
+/// The port in the Host header, else the usual one.
+fn port(host: Option<&HeaderValue>, secure: bool) -> HeaderValue {
     let digits = host.and_then(|host| {
         let host = host.as_bytes();
         let colon = host.iter().rposition(|byte| *byte == b':')?;
@@ -132,7 +138,7 @@ fn port(host: Option<&HeaderValue>) -> HeaderValue {
     });
     digits
         .and_then(|digits| HeaderValue::from_bytes(digits).ok())
-        .unwrap_or_else(|| HeaderValue::from_static("80"))
+        .unwrap_or_else(|| HeaderValue::from_static(if secure { "443" } else { "80" }))
 }
 
 #[cfg(test)]
@@ -183,7 +189,7 @@ mod tests {
         ]);
         let host = headers.get(HOST).cloned();
         let peer = peer_value([10, 0, 0, 1].into());
-        add_x_forwarded(&mut headers, peer.as_ref(), host.as_ref(), false);
+        add_x_forwarded(&mut headers, peer.as_ref(), host.as_ref(), false, false);
         assert_eq!(
             list(&headers),
             [
@@ -196,7 +202,7 @@ mod tests {
         );
         let mut headers = map(&[("host", "[::1]")]);
         let host = headers.get(HOST).cloned();
-        add_x_forwarded(&mut headers, None, host.as_ref(), true);
+        add_x_forwarded(&mut headers, None, host.as_ref(), true, false);
         assert_eq!(
             list(&headers),
             [
@@ -205,6 +211,12 @@ mod tests {
                 "x-forwarded-proto: ws"
             ]
         );
+        for (websocket, proto) in [(false, "https"), (true, "wss")] {
+            let mut headers = HeaderMap::new();
+            add_x_forwarded(&mut headers, None, None, websocket, true);
+            assert_eq!(headers[X_FORWARDED_PORT], "443");
+            assert_eq!(headers[X_FORWARDED_PROTO], proto);
+        }
     }
 
     #[test]

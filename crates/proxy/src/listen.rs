@@ -9,7 +9,7 @@ use std::{
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
-use crate::{Error, transport::Stream};
+use crate::{Error, transport::Socket};
 
 /// Where to listen, from the options.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,14 +154,14 @@ impl Accepted {
         })
     }
 
-    /// The stream, for this thread's runtime.
-    pub(crate) fn into_stream(self) -> io::Result<Stream> {
+    /// The connection, for this thread's runtime.
+    pub(crate) fn into_socket(self) -> io::Result<Socket> {
         match self {
-            Accepted::Tcp(stream) => Ok(Stream::Tcp(stream)),
-            Accepted::Unix(stream) => Ok(Stream::Unix(stream)),
+            Accepted::Tcp(stream) => Ok(Socket::Tcp(stream)),
+            Accepted::Unix(stream) => Ok(Socket::Unix(stream)),
             Accepted::Moving(moving) => match moving? {
-                MovingStream::Tcp(stream) => TcpStream::from_std(stream).map(Stream::Tcp),
-                MovingStream::Unix(stream) => UnixStream::from_std(stream).map(Stream::Unix),
+                MovingStream::Tcp(stream) => TcpStream::from_std(stream).map(Socket::Tcp),
+                MovingStream::Unix(stream) => UnixStream::from_std(stream).map(Socket::Unix),
             },
         }
     }

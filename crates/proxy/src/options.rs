@@ -4,7 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 
-use crate::{Error, error_page::Source, listen::Place, target::Target};
+use crate::{
+    Error, error_page::Source, listen::Place, redirect::Redirect, target::Target, tls::TlsOptions,
+};
 
 /// The options of configurable-http-proxy 5.3.0, with its names and meanings, and ours.
 ///
@@ -232,6 +234,8 @@ impl std::fmt::Debug for Token {
 )]
 pub(crate) struct Settings {
     pub(crate) public: Place,
+    pub(crate) tls: TlsOptions,
+    pub(crate) redirect: Option<Redirect>,
     pub(crate) api: Place,
     pub(crate) metrics: Option<Place>,
     pub(crate) auth_token: Option<Token>,
@@ -279,6 +283,21 @@ impl Options {
             Some(path) => Place::Unix(path.clone()),
             None => tcp(self.ip.as_deref(), port),
         };
+        let tls = TlsOptions::from_options(self)?;
+        let redirect = match self.redirect_port {
+            Some(_) if !tls.is_public() => {
+                return Err(Error::BadOption(
+                    "--redirect-port leads to HTTPS, which needs --ssl-key and --ssl-cert"
+                        .to_owned(),
+                ));
+            }
+            Some(from) => Some(Redirect {
+                // On all interfaces, as configurable-http-proxy.
+                place: tcp(None, from),
+                to: self.redirect_to.unwrap_or(port),
+            }),
+            None => None,
+        };
         let default_api_port = match &self.socket {
             Some(_) => 8001,
             // Any free port for users goes with any free port for the API.
@@ -317,6 +336,8 @@ impl Options {
         }
         Ok(Settings {
             public,
+            tls,
+            redirect,
             api,
             metrics,
             auth_token: self.auth_token.clone(),
@@ -344,33 +365,6 @@ impl Options {
 
     fn refuse_unsupported(&self) -> Result<(), Error> {
         let given = [
-            ("--ssl-key", self.ssl_key.is_some()),
-            ("--ssl-cert", self.ssl_cert.is_some()),
-            ("--ssl-ca", self.ssl_ca.is_some()),
-            ("--ssl-request-cert", self.ssl_request_cert),
-            ("--ssl-reject-unauthorized", self.ssl_reject_unauthorized),
-            ("--ssl-protocol", self.ssl_protocol.is_some()),
-            ("--ssl-ciphers", self.ssl_ciphers.is_some()),
-            ("--ssl-allow-rc4", self.ssl_allow_rc4),
-            ("--ssl-dhparam", self.ssl_dhparam.is_some()),
-            ("--api-ssl-key", self.api_ssl_key.is_some()),
-            ("--api-ssl-cert", self.api_ssl_cert.is_some()),
-            ("--api-ssl-ca", self.api_ssl_ca.is_some()),
-            ("--api-ssl-request-cert", self.api_ssl_request_cert),
-            (
-                "--api-ssl-reject-unauthorized",
-                self.api_ssl_reject_unauthorized,
-            ),
-            ("--client-ssl-key", self.client_ssl_key.is_some()),
-            ("--client-ssl-cert", self.client_ssl_cert.is_some()),
-            ("--client-ssl-ca", self.client_ssl_ca.is_some()),
-            ("--client-ssl-request-cert", self.client_ssl_request_cert),
-            (
-                "--client-ssl-reject-unauthorized",
-                self.client_ssl_reject_unauthorized,
-            ),
-            ("--redirect-port", self.redirect_port.is_some()),
-            ("--redirect-to", self.redirect_to.is_some()),
             ("--auto-rewrite", self.auto_rewrite),
             ("--change-origin", self.change_origin),
             ("--protocol-rewrite", self.protocol_rewrite.is_some()),
@@ -472,8 +466,7 @@ mod tests {
     #[test]
     fn what_is_not_implemented_is_refused() {
         for (arguments, name) in [
-            (&["--ssl-key", "k", "--ssl-cert", "c"][..], "--ssl-key"),
-            (&["--auto-rewrite"], "--auto-rewrite"),
+            (&["--auto-rewrite"][..], "--auto-rewrite"),
             (&["--storage-backend", "x"], "--storage-backend"),
         ] {
             let error = settings(arguments).unwrap_err();
@@ -488,6 +481,12 @@ mod tests {
             &["--default-target", "nonsense"],
             &["--error-target", "http://h", "--error-path", "/p"],
             &["--threads", "0"],
+            &["--ssl-key", "k"],
+            &["--ssl-cert", "c"],
+            &["--ssl-key", "k", "--ssl-cert", "c", "--ssl-request-cert"],
+            &["--client-ssl-key", "k"],
+            &["--ssl-protocol", "TLSv1"],
+            &["--redirect-port", "80"],
         ] {
             assert!(
                 matches!(settings(arguments), Err(Error::BadOption(_))),

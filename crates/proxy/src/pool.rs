@@ -9,6 +9,7 @@ use std::{
     io,
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,22 +19,23 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use crate::{
     body::RequestBody,
     error::{ErrorChain, UpstreamFault},
+    server::Shared,
     target::{Address, Upstream},
-    transport::{Stream, Transport},
+    transport::{Socket, Stream, Transport},
 };
 
 pub(crate) type Sender = http1::SendRequest<RequestBody>;
 
 pub(crate) struct Pool {
     idle: RefCell<HashMap<u64, Vec<Idle>, BuildHasherDefault<IdHasher>>>,
-    connect_timeout: Duration,
-    /// `--proxy-timeout`.
-    quiet_limit: Option<Duration>,
+    /// For the limits of time, and the way to speak TLS.
+    shared: Arc<Shared>,
 }
 
 struct Idle {
@@ -49,11 +51,10 @@ const IDLE_LIMIT: Duration = Duration::from_mins(1);
 const IDLE_PER_UPSTREAM: usize = 64;
 
 impl Pool {
-    pub(crate) fn new(connect_timeout: Duration, quiet_limit: Option<Duration>) -> Rc<Self> {
+    pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
         Rc::new(Self {
             idle: RefCell::default(),
-            connect_timeout,
-            quiet_limit,
+            shared,
         })
     }
 
@@ -145,17 +146,28 @@ impl Pool {
     }
 
     async fn connect(&self, upstream: &Upstream) -> Result<Sender, UpstreamFault> {
-        let stream = tokio::time::timeout(self.connect_timeout, open(&upstream.address))
-            .await
-            .map_err(|_| UpstreamFault::ConnectTimeout {
+        let settings = &self.shared.settings;
+        let limit = settings.connect_timeout;
+        let opening = async {
+            let socket =
+                open(&upstream.address)
+                    .await
+                    .map_err(|source| UpstreamFault::Connect {
+                        address: upstream.address.to_string(),
+                        source,
+                    })?;
+            match &upstream.tls {
+                None => Ok(Stream::Plain(socket)),
+                Some(name) => self.secure(upstream, name, socket).await,
+            }
+        };
+        let stream = tokio::time::timeout(limit, opening).await.map_err(|_| {
+            UpstreamFault::ConnectTimeout {
                 address: upstream.address.to_string(),
-                seconds: self.connect_timeout.as_secs(),
-            })?
-            .map_err(|source| UpstreamFault::Connect {
-                address: upstream.address.to_string(),
-                source,
-            })?;
-        let io = TokioIo::new(Transport::to_upstream(stream, self.quiet_limit));
+                seconds: limit.as_secs(),
+            }
+        })??;
+        let io = TokioIo::new(Transport::to_upstream(stream, settings.proxy_timeout));
         let handshake = http1::Builder::new()
             .max_buf_size(crate::worker::MAX_BUFFER)
             .handshake(io)
@@ -170,21 +182,34 @@ impl Pool {
         });
         Ok(sender)
     }
+
+    async fn secure(
+        &self,
+        upstream: &Upstream,
+        name: &ServerName<'static>,
+        socket: Socket,
+    ) -> Result<Stream, UpstreamFault> {
+        let handshake = self.shared.tls.client.connect(name, socket).await;
+        handshake.map_err(|source| UpstreamFault::Tls {
+            address: upstream.address.to_string(),
+            source,
+        })
+    }
 }
 
-async fn open(address: &Address) -> io::Result<Stream> {
+async fn open(address: &Address) -> io::Result<Socket> {
     match address {
         Address::Tcp { host, port } => {
             let mut failure = None;
             for address in tokio::net::lookup_host((&**host, *port)).await? {
                 match open_tcp(address).await {
-                    Ok(stream) => return Ok(Stream::Tcp(stream)),
+                    Ok(stream) => return Ok(Socket::Tcp(stream)),
                     Err(error) => failure = Some(error),
                 }
             }
             Err(failure.unwrap_or_else(|| io::Error::other("the host has no address")))
         }
-        Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
+        Address::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
     }
 }
 

@@ -23,14 +23,18 @@ use crate::{
     listen::{Bound, Listener, SocketFile},
     metrics::Metrics,
     options::Settings,
+    redirect,
     routes::RouteTable,
     state_file::StateFile,
+    tls::Tls,
+    transport::Stream,
     worker,
 };
 
 /// What all workers and the API share.
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
+    pub(crate) tls: Tls,
     pub(crate) routes: RouteTable,
     pub(crate) metrics: Metrics,
     /// Accept nothing new; end what can end.
@@ -48,6 +52,7 @@ pub struct ProxyHandle {
     public: Option<SocketAddr>,
     api: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
+    redirect: Option<SocketAddr>,
     workers: Vec<oneshot::Receiver<()>>,
     control: TaskTracker,
     /// Kept for the files to be removed at the end.
@@ -65,7 +70,7 @@ const API_HEAD_DEADLINE: Duration = Duration::from_mins(1);
 /// It starts logging at `--log-level` unless the program already logs, reads the token from
 /// `CONFIGPROXY_AUTH_TOKEN` unless the options hold one, and writes the pid file. After the signal
 /// it accepts nothing new and waits for requests and websockets until `--drain-timeout`; a second
-/// signal ends it at once.
+/// signal ends it at once. SIGHUP has it read keys and certificates again.
 pub async fn run(mut options: Options) -> Result<(), Error> {
     crate::init_logging(&options)?;
     if options.auth_token.is_none() {
@@ -80,12 +85,20 @@ pub async fn run(mut options: Options) -> Result<(), Error> {
     };
     let mut terminate = signals(SignalKind::terminate())?;
     let mut interrupt = signals(SignalKind::interrupt())?;
+    let mut hangup = signals(SignalKind::hangup())?;
     let pid_path = options.pid_file.clone();
     let handle = start(options).await?;
     let _pid_file = pid_path.map(|path| PidFile::write(&path)).transpose()?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::warn!("Terminated"),
-        _ = interrupt.recv() => tracing::warn!("Interrupted"),
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => tracing::warn!("Terminated"),
+            _ = interrupt.recv() => tracing::warn!("Interrupted"),
+            _ = hangup.recv() => {
+                handle.reload_tls();
+                continue;
+            }
+        }
+        break;
     }
     let kill = handle.shared.kill.clone();
     let shutdown = handle.shutdown();
@@ -106,11 +119,17 @@ pub async fn run(mut options: Options) -> Result<(), Error> {
 /// Must be called in a tokio runtime, which serves the REST API and the metrics.
 pub async fn start(options: Options) -> Result<ProxyHandle, Error> {
     let settings = options.settings()?;
+    let tls = settings.tls.open()?;
     // First of all: a port that is taken must not leave anything half done.
     let public = settings.public.bind("the proxy")?;
     let api = settings.api.bind("its API")?;
     let metrics = match &settings.metrics {
         Some(place) => Some(place.bind("metrics")?),
+        None => None,
+    };
+
+    let redirect = match &settings.redirect {
+        Some(redirect) => Some(redirect.place.bind("redirects")?),
         None => None,
     };
 
@@ -132,6 +151,7 @@ pub async fn start(options: Options) -> Result<ProxyHandle, Error> {
     let threads = settings.threads;
     let shared = Arc::new(Shared {
         settings,
+        tls,
         routes,
         metrics: Metrics::new(threads),
         stop: CancellationToken::new(),
@@ -141,6 +161,7 @@ pub async fn start(options: Options) -> Result<ProxyHandle, Error> {
         public: public.address,
         api: api.address,
         metrics: metrics.as_ref().and_then(|bound| bound.address),
+        redirect: redirect.as_ref().and_then(|bound| bound.address),
         workers: Vec::new(),
         control: TaskTracker::new(),
         socket_files: Vec::new(),
@@ -151,18 +172,34 @@ pub async fn start(options: Options) -> Result<ProxyHandle, Error> {
     if let Some(metrics) = &metrics {
         handle.serve(metrics, Listening::Metrics)?;
     }
+    if let Some(redirect) = &redirect {
+        handle.serve(redirect, Listening::Redirect)?;
+    }
     handle
         .control
         .spawn(save_now_and_then(Arc::clone(&handle.shared)));
+    handle.control.spawn(watch_tls(Arc::clone(&handle.shared)));
 
     let target = handle.shared.settings.default_target.as_deref();
     let target = target.unwrap_or("(no default)");
-    tracing::info!("Proxying http://{} to {target}", public.name);
-    tracing::info!("Proxy API at http://{}/api/routes", api.name);
+    let tls = &handle.shared.tls;
+    let scheme = |secure: bool| if secure { "https" } else { "http" };
+    let (proxy, control) = (scheme(tls.public.is_some()), scheme(tls.api.is_some()));
+    tracing::info!("Proxying {proxy}://{} to {target}", public.name);
+    tracing::info!("Proxy API at {control}://{}/api/routes", api.name);
     if let Some(metrics) = &metrics {
         tracing::info!("Serve metrics at http://{}/metrics", metrics.name);
     }
-    let bound = [Some(public), Some(api), metrics].into_iter().flatten();
+    if let (Some(from), Some(redirect)) = (handle.redirect, &handle.shared.settings.redirect) {
+        tracing::info!(
+            "Added HTTP to HTTPS redirection from {} to {}",
+            from.port(),
+            redirect.to
+        );
+    }
+    let bound = [Some(public), Some(api), metrics, redirect]
+        .into_iter()
+        .flatten();
     handle.socket_files = bound.filter_map(Bound::into_socket_file).collect();
     Ok(handle)
 }
@@ -171,6 +208,7 @@ pub async fn start(options: Options) -> Result<ProxyHandle, Error> {
 enum Listening {
     Api,
     Metrics,
+    Redirect,
 }
 
 impl ProxyHandle {
@@ -187,6 +225,17 @@ impl ProxyHandle {
     /// Where the metrics are served, if anywhere, and not on a unix socket.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics
+    }
+
+    /// Where plain HTTP is led to HTTPS, if anywhere.
+    pub fn redirect_address(&self) -> Option<SocketAddr> {
+        self.redirect
+    }
+
+    /// Reads keys and certificates again, as SIGHUP has [`run`] do. What cannot be read stays as it
+    /// was, and the log says so.
+    pub fn reload_tls(&self) {
+        self.shared.tls.reload();
     }
 
     /// Stops the proxy: accepts nothing new, waits for requests and websockets until
@@ -266,8 +315,8 @@ async fn accept_control(
             accepted = listener.accept() => accepted,
             () = shared.stop.cancelled() => return,
         };
-        let stream = match accepted.and_then(|(accepted, _)| accepted.into_stream()) {
-            Ok(stream) => stream,
+        let socket = match accepted.and_then(|(accepted, _)| accepted.into_socket()) {
+            Ok(socket) => socket,
             Err(error) => {
                 tracing::error!("internal: cannot accept API connections for now: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -277,12 +326,24 @@ async fn accept_control(
         let shared = Arc::clone(&shared);
         tasks.spawn(async move {
             let stop = shared.stop.clone();
+            let tls = shared.tls.api.as_ref();
+            let stream = match tls.filter(|_| matches!(listening, Listening::Api)) {
+                None => Stream::Plain(socket),
+                Some(tls) => match tls.accept(socket).await {
+                    Ok(stream) => stream,
+                    Err(error) => {
+                        tracing::debug!("downstream: no TLS with an API client: {error}");
+                        return;
+                    }
+                },
+            };
             let service = service_fn(move |request: Request<Incoming>| {
                 let shared = Arc::clone(&shared);
                 async move {
                     match listening {
                         Listening::Api => api::handle(shared, request).await,
                         Listening::Metrics => Ok::<_, Infallible>(api::metrics(&shared, &request)),
+                        Listening::Redirect => Ok(redirect::answer(&shared, &request)),
                     }
                 }
             });
@@ -302,6 +363,14 @@ async fn accept_control(
                 tracing::debug!("downstream: an API connection ended early: {error}");
             }
         });
+    }
+}
+
+/// Reads changed keys and certificates until the proxy stops.
+async fn watch_tls(shared: Arc<Shared>) {
+    tokio::select! {
+        () = shared.tls.watch() => {}
+        () = shared.stop.cancelled() => {}
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use http::HeaderValue;
+use rustls::pki_types::ServerName;
 
 /// A target URL of a route, taken apart.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct Upstream {
     /// Tells this server's pooled connections from all others'; never used twice.
     pub(crate) id: u64,
     pub(crate) address: Address,
+    /// For https: the name that its certificate must be for.
+    pub(crate) tls: Option<ServerName<'static>>,
     /// For requests that come without a Host header (HTTP/1.0).
     pub(crate) host: HeaderValue,
 }
@@ -37,10 +40,8 @@ pub(crate) enum Address {
 /// Why a target URL is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TargetError {
-    #[error("it must start with http:// or http+unix://")]
+    #[error("it must start with http://, https:// or http+unix://")]
     Scheme,
-    #[error("not supported yet: https targets")]
-    Https,
     #[error("it has no valid host and port")]
     Host,
     #[error("its path or query holds characters that a URL cannot hold")]
@@ -66,15 +67,23 @@ impl Target {
         let authority = authority.rsplit('@').next().unwrap_or_default();
         let scheme = scheme.to_ascii_lowercase();
         let (address, host) = match &*scheme {
-            "http" => tcp_address(authority)?,
-            "https" => return Err(TargetError::Https),
+            "http" => tcp_address(authority, 80)?,
+            "https" => tcp_address(authority, 443)?,
             "http+unix" | "unix+http" => unix_address(authority)?,
             _ => return Err(TargetError::Scheme),
+        };
+        let tls = match &address {
+            Address::Tcp { host, .. } if scheme == "https" => {
+                let name = ServerName::try_from(host.to_string());
+                Some(name.map_err(|_| TargetError::Host)?)
+            }
+            _ => None,
         };
         Ok(Self {
             upstream: Upstream {
                 id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
                 address,
+                tls,
                 host,
             },
             base_path: path.strip_suffix('/').unwrap_or(path).into(),
@@ -83,12 +92,12 @@ impl Target {
     }
 }
 
-fn tcp_address(authority: &str) -> Result<(Address, HeaderValue), TargetError> {
+fn tcp_address(authority: &str, default_port: u16) -> Result<(Address, HeaderValue), TargetError> {
     let host_header = HeaderValue::from_str(authority).map_err(|_| TargetError::Host)?;
     let parsed: http::uri::Authority = authority.parse().map_err(|_| TargetError::Host)?;
     let host = parsed.host();
     let port = match authority[host.len()..].strip_prefix(':') {
-        None | Some("") => 80,
+        None | Some("") => default_port,
         Some(port) => port.parse().map_err(|_| TargetError::Host)?,
     };
     let host = host
@@ -155,7 +164,9 @@ mod tests {
             parse("http://h:1/p?q=1#f"),
             Ok(("h:1".into(), "/p".into(), Some("q=1".into())))
         );
-        assert_eq!(parse("https://h"), Err(TargetError::Https));
+        assert_eq!(parse("https://h/x"), good("h:443", "/x"));
+        assert_eq!(parse("https://[::1]:9"), good("[::1]:9", ""));
+        assert_eq!(parse("https://a_b c"), Err(TargetError::Host));
         assert_eq!(parse("ftp://h"), Err(TargetError::Scheme));
         assert_eq!(parse("127.0.0.1:80"), Err(TargetError::Scheme));
         assert_eq!(parse("http://"), Err(TargetError::Host));

@@ -74,6 +74,8 @@ struct Side {
     /// other side is slow.
     pending: Vec<u8>,
     written: usize,
+    /// Whether this side's TLS holds something of the other's back.
+    unflushed: bool,
     progress: Progress,
 }
 
@@ -93,6 +95,7 @@ impl Side {
             // The first messages may have come together with the handshake.
             pending: parts.read_buf.to_vec(),
             written: 0,
+            unflushed: false,
             progress: Progress::Open,
         })
     }
@@ -135,7 +138,7 @@ fn copy(
     scratch: &mut [u8],
     route: &Route,
 ) -> io::Result<Poll<()>> {
-    match poll_copy(cx, from, &mut to.stream, scratch, route) {
+    match poll_copy(cx, from, to, scratch, route) {
         Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
         Poll::Ready(Err(error)) => Err(error),
         Poll::Pending => Ok(Poll::Pending),
@@ -145,7 +148,7 @@ fn copy(
 fn poll_copy(
     cx: &mut Context<'_>,
     from: &mut Side,
-    to: &mut Stream,
+    to: &mut Side,
     scratch: &mut [u8],
     route: &Route,
 ) -> Poll<io::Result<()>> {
@@ -160,14 +163,20 @@ fn poll_copy(
         match from.progress {
             Progress::Open => {}
             Progress::Ended => {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                ready!(Pin::new(&mut to.stream).poll_shutdown(cx))?;
                 from.progress = Progress::Done;
                 return Poll::Ready(Ok(()));
             }
             Progress::Done => return Poll::Ready(Ok(())),
         }
         let mut buffer = ReadBuf::new(scratch);
-        ready!(Pin::new(&mut from.stream).poll_read(cx, &mut buffer))?;
+        let read = Pin::new(&mut from.stream).poll_read(cx, &mut buffer);
+        if read.is_pending() && to.unflushed {
+            // Nothing more comes for now, so what TLS has gathered goes out.
+            ready!(Pin::new(&mut to.stream).poll_flush(cx))?;
+            to.unflushed = false;
+        }
+        ready!(read)?;
         let mut rest = buffer.filled();
         if rest.is_empty() {
             from.progress = Progress::Ended;
@@ -186,8 +195,9 @@ fn poll_copy(
     }
 }
 
-fn poll_write(cx: &mut Context<'_>, to: &mut Stream, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    match ready!(Pin::new(to).poll_write(cx, bytes)) {
+fn poll_write(cx: &mut Context<'_>, to: &mut Side, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    to.unflushed |= to.stream.buffers();
+    match ready!(Pin::new(&mut to.stream).poll_write(cx, bytes)) {
         Ok(0) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
         result => Poll::Ready(result),
     }

@@ -23,6 +23,7 @@ use crate::{
     metrics::WorkerCounters,
     pool::Pool,
     server::Shared,
+    transport::Stream,
 };
 
 /// The longest request head, and the most that is buffered of a body in each direction.
@@ -90,10 +91,9 @@ pub(crate) fn spawn(start: Start) -> Result<tokio::sync::oneshot::Receiver<()>, 
 }
 
 async fn run(start: Start) {
-    let settings = &start.shared.settings;
     let worker = Rc::new(Worker {
         index: start.index,
-        pool: Pool::new(settings.connect_timeout, settings.proxy_timeout),
+        pool: Pool::new(Arc::clone(&start.shared)),
         scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
         stopping: Cell::new(false),
         killed: Cell::new(false),
@@ -232,7 +232,7 @@ impl Worker {
         let worker = Rc::clone(self);
         self.tasks.spawn_local(async move {
             let _counted = Counted(Rc::clone(&worker));
-            match accepted.into_stream() {
+            match open(&worker, accepted).await {
                 Ok(stream) => client::serve(worker, stream, peer).await,
                 Err(error) => tracing::debug!("downstream: a connection was lost: {error}"),
             }
@@ -243,6 +243,18 @@ impl Worker {
         for control in self.controls.borrow().values() {
             control.wake();
         }
+    }
+}
+
+/// The connection's bytes, after the handshake if there is one.
+async fn open(worker: &Worker, accepted: Accepted) -> io::Result<Stream> {
+    let socket = accepted.into_socket()?;
+    let Some(tls) = &worker.shared.tls.public else {
+        return Ok(Stream::Plain(socket));
+    };
+    tokio::select! {
+        stream = tls.accept(socket) => stream,
+        () = worker.shared.stop.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
     }
 }
 
