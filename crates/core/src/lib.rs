@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod escape;
 pub mod fault;
+pub mod fernet;
 pub mod names;
 pub mod phase;
 pub mod random;

@@ -1,5 +1,6 @@
 //! Who asks: cookies and tokens, cross-site request forgery, login and logout.
 
+pub mod auth_state;
 pub mod cookies;
 pub mod login;
 pub mod logout;
@@ -32,9 +33,6 @@ use crate::error::{Error, Result};
 use crate::listen::Peer;
 use crate::router::{MAX_BODY, Needs, Routes};
 use crate::state::AppState;
-
-/// The name of the cookie that logs in to the hub, as upstream's.
-pub const LOGIN_COOKIE: &str = "jupyterhub-hub-login";
 
 /// The largest form that somebody may send who is not logged in, in bytes: a login.
 const MAX_STRANGERS_FORM: usize = 64 * 1024;
@@ -131,6 +129,9 @@ async fn discard(body: Body) {
 pub async fn identify(State(hub): State<AppState>, request: Request, next: Next) -> Response {
     let is_api = is_api(&hub, request.uri().path());
     let csp = hub.content_security_policy(is_api);
+    if let Some(elsewhere) = on_the_hubs_host(&hub, &request, is_api) {
+        return crate::error::redirect(&elsewhere);
+    }
     let (requester, mut response) = match prepare(&hub, request, is_api).await {
         Ok((requester, request)) => (Some(Arc::clone(&requester)), {
             let mut request = request;
@@ -161,6 +162,24 @@ pub async fn identify(State(hub): State<AppState>, request: Request, next: Next)
     response
 }
 
+/// Where a page of the hub is, if a browser asks for it on a user's or service's host: cookies count
+/// on the hub's own host alone, and a login page elsewhere would be within reach of a server's scripts.
+fn on_the_hubs_host(hub: &AppState, request: &Request, is_api: bool) -> Option<String> {
+    let path = request.uri().path().strip_prefix(hub.urls.hub.as_str())?;
+    let is_page = !is_api
+        && matches!(*request.method(), Method::GET | Method::HEAD)
+        && !path.starts_with("static/")
+        && !matches!(path, "logo" | "favicon.ico" | "health");
+    let browser = browser(hub, request.headers(), None);
+    (is_page && hub.is_foreign_host(&browser)).then(|| {
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |path| path.as_str());
+        hub.urls.public(path)
+    })
+}
+
 /// Whether `path` belongs to the REST API, where answers are JSON and tokens are accepted.
 pub fn is_api(hub: &AppState, path: &str) -> bool {
     path.strip_prefix(hub.urls.hub.as_str())
@@ -188,7 +207,7 @@ async fn prepare(
 ) -> Result<(Arc<Requester>, Request), Refused> {
     let (parts, body) = request.into_parts();
     let browser = browser(hub, &parts.headers, parts.extensions.get::<Peer>().copied());
-    let known = known(hub, &parts.method, &parts.headers, is_api)
+    let known = known(hub, &parts.method, &parts.headers, is_api, &browser)
         .await
         .map_err(|error| (None, error))?;
     let requester = Arc::new(Requester::new(
@@ -227,6 +246,7 @@ async fn known(
     method: &Method,
     headers: &HeaderMap,
     is_api: bool,
+    browser: &Browser,
 ) -> Result<Option<Known>> {
     if is_api
         && let Some(token) = token_in(headers)
@@ -234,10 +254,15 @@ async fn known(
     {
         return Ok(Some(known));
     }
+    // Scripts of a server run on its user's host: a login there would be theirs as well.
+    if hub.is_foreign_host(browser) {
+        return Ok(None);
+    }
     let now = hub.unix_time();
     let max_age = hub.cookie_max_age();
-    let Some(cookie_id) = session::cookie_values(headers, LOGIN_COOKIE)
-        .find_map(|value| hub.signer.verify(LOGIN_COOKIE, value, max_age, now))
+    let name = hub.login_cookie();
+    let Some(cookie_id) = session::cookie_values(headers, name)
+        .find_map(|value| hub.signer.verify(name, value, max_age, now))
         .and_then(|value| String::from_utf8(value).ok())
     else {
         return Ok(None);
@@ -389,7 +414,13 @@ fn browser(hub: &AppState, headers: &HeaderMap, peer: Option<Peer>) -> Browser {
         .map(str::trim)
         .filter(|scheme| matches!(*scheme, "http" | "https"))
         .unwrap_or("http");
-    let host = text("host")
+    let forwarded = &hub.config.hub.forwarded_host_header;
+    let host = (!forwarded.is_empty())
+        .then(|| text(forwarded)?.split(',').next())
+        .flatten()
+        .map(str::trim)
+        .filter(|host| !host.is_empty())
+        .or_else(|| text("host"))
         .filter(|host| host.len() <= 255)
         .unwrap_or_default();
     Browser {

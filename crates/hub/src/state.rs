@@ -12,6 +12,7 @@ use orrery_store::Store;
 
 use crate::auth::auth_state::AuthStates;
 use crate::auth::cookies::Signer;
+use crate::auth::redirects;
 use crate::auth::session::CookieOptions;
 use crate::auth::throttle::Throttle;
 use crate::auth::{Browser, KnownCache};
@@ -19,7 +20,7 @@ use crate::config::Config;
 use crate::pages::Templates;
 use crate::routes::Keeper;
 use crate::servers::Engine;
-use crate::urls::Urls;
+use crate::urls::{Hosts, Urls};
 
 /// The shared state, as handlers get it.
 pub type AppState = Arc<HubState>;
@@ -100,6 +101,28 @@ impl HubState {
         Duration::from_secs(u64::try_from(self.config.hub.activity_resolution).unwrap_or_default())
     }
 
+    /// The name of the cookie that logs in to the hub, as upstream's.
+    pub fn login_cookie(&self) -> &'static str {
+        if self.config.hub.cookie_host_prefix_enabled {
+            "__Host-jupyterhub-hub-login"
+        } else {
+            "jupyterhub-hub-login"
+        }
+    }
+
+    /// Options for the browser session's cookie, which the hosts of users and services share.
+    pub fn session_cookie_options(&self, browser: &Browser) -> CookieOptions {
+        CookieOptions {
+            domain: self.session_cookie_domain().map(str::to_owned),
+            ..self.cookie_options(browser, &self.urls.base)
+        }
+    }
+
+    /// The domain of the browser session's cookie, where it is not just the host that set it.
+    pub fn session_cookie_domain(&self) -> Option<&str> {
+        self.urls.hosts().map(Hosts::cookie_domain)
+    }
+
     /// Options for a cookie on `path`: only over TLS where the browser came by TLS.
     pub fn cookie_options(&self, browser: &Browser, path: &str) -> CookieOptions {
         let public = self.config.hub.public_url.as_str();
@@ -125,13 +148,27 @@ impl HubState {
 
     /// The scheme and host that browsers address the hub by.
     pub fn public_origin(&self, browser: &Browser) -> (String, String) {
-        match self.config.hub.public_url.split_once("://") {
-            Some((scheme, rest)) => {
-                let host = rest.split('/').next().unwrap_or_default();
-                (scheme.to_owned(), host.to_owned())
-            }
+        match self
+            .urls
+            .public_origin()
+            .and_then(|origin| origin.split_once("://"))
+        {
+            Some((scheme, host)) => (scheme.to_owned(), host.to_owned()),
             None => (browser.scheme.clone(), browser.host.clone()),
         }
+    }
+
+    /// The part of `next` that is safe to redirect to: a path of ours.
+    pub fn safe_next(&self, next: &str, browser: &Browser) -> Option<String> {
+        let (scheme, host) = self.public_origin(browser);
+        redirects::safe_next(next, &scheme, &host, self.urls.hosts())
+    }
+
+    /// Whether a browser addressed a user's or service's host rather than the hub's own.
+    pub fn is_foreign_host(&self, browser: &Browser) -> bool {
+        self.urls
+            .hosts()
+            .is_some_and(|hosts| hosts.is_below(&browser.host))
     }
 
     /// Who may frame us: nobody.

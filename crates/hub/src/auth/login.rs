@@ -14,8 +14,7 @@ use orrery_store::users::User;
 use tokio::time::error::Elapsed;
 
 use super::{
-    AUTHENTICATE_TIMEOUT, Asking, LOGIN_COOKIE, Requester, auth_state, people, redirects, throttle,
-    user_name,
+    AUTHENTICATE_TIMEOUT, Asking, Requester, auth_state, people, redirects, throttle, user_name,
 };
 use crate::error::{Error, Result, redirect};
 use crate::pages;
@@ -223,12 +222,14 @@ fn answer_of<T>(
 /// Sets the cookies of a login.
 pub fn log_in(hub: &AppState, requester: &Arc<Requester>, user: &User) {
     requester.session_id_or_new();
-    let value = hub
-        .signer
-        .sign(LOGIN_COOKIE, user.cookie_id.as_bytes(), hub.unix_time());
+    let value = hub.signer.sign(
+        hub.login_cookie(),
+        user.cookie_id.as_bytes(),
+        hub.unix_time(),
+    );
     let mut options = hub.cookie_options(&requester.browser, &hub.urls.hub);
     options.max_age = i64::try_from(hub.cookie_max_age().as_secs()).ok();
-    requester.set_cookie(LOGIN_COOKIE, &value, &options);
+    requester.set_cookie(hub.login_cookie(), &value, &options);
     requester.renew_xsrf(user);
 }
 
@@ -239,9 +240,8 @@ pub async fn next_url(
     uri: &Uri,
     user: Option<&User>,
 ) -> Result<String> {
-    let (scheme, host) = hub.public_origin(&requester.browser);
     if let Some(next) = query(uri, "next").filter(|next| !next.is_empty()) {
-        if let Some(safe) = redirects::safe_next(&next, &scheme, &host) {
+        if let Some(safe) = hub.safe_next(&next, &requester.browser) {
             return Ok(safe);
         }
         tracing::warn!(next = %for_log(&next, 200), "not redirecting outside the hub");
@@ -267,7 +267,7 @@ pub async fn default_url(hub: &AppState, user: Option<&User>) -> Result<String> 
         .view(user, &ServerName::default_server())
         .await?;
     if view.is_some_and(|view| view.phase.is_active()) {
-        Ok(hub.urls.user(&user_name(user)?))
+        Ok(hub.urls.user_url(&user_name(user)?))
     } else {
         Ok(hub.urls.hub_path("spawn"))
     }

@@ -16,7 +16,7 @@ use orrery_core::config::{ClassSpec, ConfigClass, Loaded, Problem, Tree};
 pub use application::{Application, LogLevel};
 pub use authenticator::Authenticator;
 pub use jupyterhub::JupyterHub;
-pub use proxy::{ConfigurableHTTPProxy, CryptKeeper, Proxy, ProxyLogLevel};
+pub use proxy::{ConfigurableHTTPProxy, CryptKeeper, CryptKey, Proxy, ProxyLogLevel};
 pub use resolve::HttpAddress;
 pub use spawner::Spawner;
 pub use specs::{CookieSecret, FormReading, GroupSpec, InvalidNamedServers, RoleSpec, ServiceSpec};

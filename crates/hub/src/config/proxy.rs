@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use orrery_core::config::{Command, Kind, Misfit, OptionValue, Value};
+use orrery_core::fernet::Key;
 use orrery_core::{Secret, config_class};
 
 config_class! {
@@ -45,14 +46,40 @@ config_class! {
     pub struct CryptKeeper: "jupyterhub.crypto" [] {
         /// The keys, 32 bytes each: raw, or as text in hexadecimal or base64. The first encrypts, all
         /// decrypt. If not set, they are read from `JUPYTERHUB_CRYPT_KEY`, with semicolons between.
-        keys: Vec<Secret> = Vec::new(), NotYet;
+        keys: Vec<CryptKey> = Vec::new(), Works;
         /// How many threads encrypt and decrypt. By default one for each CPU core.
-        n_threads: i64 = default_threads(), NotYet;
+        n_threads: i64 = default_threads(), Works;
     }
 }
 
 fn default_threads() -> i64 {
     std::thread::available_parallelism().map_or(1, |count| i64::try_from(count.get()).unwrap_or(1))
+}
+
+/// A key that encrypts what the database keeps of logins.
+#[derive(Clone)]
+pub struct CryptKey(pub Key);
+
+impl OptionValue for CryptKey {
+    const KIND: Kind = Kind::Bytes;
+    const SECRET: bool = true;
+
+    fn from_value(value: &Value) -> Result<Self, Misfit> {
+        let key = match value {
+            Value::Bytes(bytes) => Key::parse(bytes),
+            Value::Text(text) => Key::parse(text.as_bytes()),
+            other => return Err(Misfit::new(Self::KIND.expected(), other)),
+        };
+        key.map(Self).map_err(|_| Misfit {
+            at: String::new(),
+            expected: "32 bytes, raw or as text in hexadecimal or base64".into(),
+            found: "something else".into(),
+        })
+    }
+
+    fn to_value(&self) -> Value {
+        Value::Bytes(self.0.expose().to_vec())
+    }
 }
 
 /// How much the proxy logs.

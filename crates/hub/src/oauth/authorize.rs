@@ -7,6 +7,7 @@ use axum::extract::{OriginalUri, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use minijinja::context;
+use minijinja::value::Serde;
 use orrery_core::escape::for_log;
 use orrery_core::scopes::{Client, Scope, Target};
 use orrery_core::{ServerName, UserName};
@@ -17,7 +18,7 @@ use orrery_store::{api_tokens, roles, services};
 use subtle::ConstantTimeEq as _;
 
 use super::{CODE_LIFETIME, description, required_scopes, resolve};
-use crate::auth::{self, Asking, Requester, redirects};
+use crate::auth::{self, Asking, Requester, auth_state, redirects};
 use crate::error::{Error, Result};
 use crate::pages;
 use crate::state::AppState;
@@ -72,7 +73,7 @@ pub(super) async fn ask(
             },
             allowed_scopes => allowed,
             scope_descriptions => descriptions,
-            auth_state => (),
+            auth_state => Serde(auth_state::of(&hub, &user).await?),
             ..pages::frame(&hub, &requester).await?.value()
         },
     )?;
@@ -269,7 +270,12 @@ async fn check_access(
                 .ok()
                 .zip(ServerName::parse(server).ok())
                 .is_some_and(|(user, server)| {
-                    path_of(&request.redirect_uri).starts_with(&hub.urls.server(&user, &server))
+                    let own = hub.urls.server_url(&user, &server);
+                    if own.contains("://") {
+                        request.redirect_uri.starts_with(&own)
+                    } else {
+                        path_of(&request.redirect_uri).starts_with(&own)
+                    }
                 });
             if !is_its_own {
                 tracing::error!(client = %request.client.identifier, "an OAuth client leads away from its server");

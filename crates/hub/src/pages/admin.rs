@@ -5,10 +5,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Html;
 use minijinja::context;
+use minijinja::value::Serde;
 
 use super::Frame;
 use super::respond::frame;
-use crate::auth::Asking;
+use crate::auth::{Asking, auth_state};
 use crate::error::Result;
 use crate::state::AppState;
 
@@ -29,6 +30,7 @@ pub(super) async fn show(
             allow_named_servers => hub.config.hub.allow_named_servers,
             named_server_limit_per_user => hub.config.hub.named_server_limit_per_user,
             server_version => env!("CARGO_PKG_VERSION"),
+            auth_state => Serde(auth_state::of(&hub, requester.logged_in()?).await?),
             ..frame.value()
         },
     )?;

@@ -8,7 +8,7 @@ use orrery_core::ServerName;
 use std::sync::Arc;
 
 use super::respond::frame;
-use crate::auth::{Asking, user_name};
+use crate::auth::{Asking, auth_state, user_name};
 use crate::error::Result;
 use crate::servers::is_valid_name;
 use crate::state::AppState;
@@ -40,7 +40,7 @@ pub(super) async fn show(
         person.default_server.active || person.named_servers.iter().any(|server| server.active);
     // Starting is always somebody's explicit wish: only the spawn page does it.
     let url = if is_active {
-        hub.urls.user(&name)
+        hub.urls.user_url(&name)
     } else {
         hub.urls.spawn(&name, &default)
     };
@@ -63,6 +63,7 @@ pub(super) async fn show(
             spawners,
             default_server => Value::from_dyn_object(Arc::clone(&person.default_server)),
             invalid_server_names => Serde(old_names),
+            auth_state => Serde(auth_state::of(&hub, user).await?),
             ..frame.value()
         },
     )?;

@@ -7,14 +7,14 @@ use axum::extract::{OriginalUri, Path, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse as _, Response};
 use minijinja::context;
-use minijinja::value::Value;
+use minijinja::value::{Serde, Value};
 use orrery_core::phase::Failure;
 
 use super::PageServer;
 use super::respond::{frame, page_server, page_user};
 use super::spawn::found;
 use super::target::{Ending, ServerTarget, cause_in_words, ending, next_or};
-use crate::auth::{Asking, redirects, xsrf};
+use crate::auth::{Asking, auth_state, redirects, xsrf};
 use crate::error::{Error, Result};
 use crate::servers::ServerView;
 use crate::state::AppState;
@@ -70,6 +70,7 @@ pub(super) async fn show(
                 spawner => Value::from_object(page_server(view, options_form)),
                 progress_url => redirects::with_query(&view.progress_url, &[token]),
                 spawn_url,
+                auth_state => Serde(auth_state::of(&hub, &target.user).await?),
                 ..frame.value()
             },
         )?;
@@ -94,6 +95,7 @@ pub(super) async fn show(
             failed_html_message => (),
             failure => failure.map(failure_value),
             implicit_spawn_seconds => 0,
+            auth_state => Serde(auth_state::of(&hub, &target.user).await?),
             spawner => Value::from_dyn_object(Arc::new(view.as_ref().map_or_else(PageServer::default, |view| page_server(view, options_form)))),
             ..frame.value()
         },

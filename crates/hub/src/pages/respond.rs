@@ -7,8 +7,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{Html, IntoResponse as _, Response};
 use minijinja::context;
+use orrery_core::UserName;
 use orrery_core::scopes::{Scope, Target};
-use orrery_core::{ServerName, UserName};
 use orrery_store::users::User;
 use orrery_store::{groups, services};
 
@@ -97,9 +97,8 @@ pub async fn frame(hub: &AppState, requester: &Requester) -> Result<Arc<Frame>> 
                 .may(Scope::AccessServices, Target::Service(&fields.name))
                 .await?
         {
-            let name = orrery_core::escape::path_segment(&fields.name);
             links.push(ServiceLink {
-                href: format!("{}services/{name}/", hub.urls.base),
+                href: hub.urls.service_url(&fields.name),
                 name: fields.name,
             });
         }
@@ -126,7 +125,7 @@ pub async fn page_user(hub: &AppState, user: &User) -> Result<PageUser> {
         .map_or_else(
             || {
                 Arc::new(PageServer {
-                    url: hub.urls.user(&name),
+                    url: hub.urls.user_url(&name),
                     options_form,
                     ..PageServer::default()
                 })
@@ -136,7 +135,7 @@ pub async fn page_user(hub: &AppState, user: &User) -> Result<PageUser> {
     Ok(PageUser {
         admin: user.admin,
         groups: groups.into_iter().map(|group| group.name).collect(),
-        url: hub.urls.user(&name),
+        url: hub.urls.user_url(&name),
         hub_url: hub.urls.hub.clone(),
         default_server,
         named_servers: views
@@ -227,7 +226,7 @@ fn error_html(hub: &AppState, requester: Option<&Requester>, error: &ErrorBody) 
             Some(Arc::new(PageUser {
                 name: user.name.clone(),
                 admin: user.admin,
-                url: hub.urls.server(&name, &ServerName::default_server()),
+                url: hub.urls.user_url(&name),
                 hub_url: hub.urls.hub.clone(),
                 ..PageUser::default()
             }))
@@ -275,7 +274,11 @@ pub async fn outside(
     let inside = inside.trim_start_matches('/');
     Ok((
         StatusCode::FOUND,
-        [(header::LOCATION, format!("{}{inside}", hub.urls.hub))],
+        // Also from the hosts of users, where the hub's cookies are not sent.
+        [(
+            header::LOCATION,
+            hub.urls.public(&format!("{}{inside}", hub.urls.hub)),
+        )],
     )
         .into_response())
 }

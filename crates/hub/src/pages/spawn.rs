@@ -6,14 +6,14 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use base64::Engine as _;
 use minijinja::context;
-use minijinja::value::Value;
+use minijinja::value::{Serde, Value};
 use serde_json::{Map, Value as Json, json};
 use std::sync::Arc;
 
 use super::PageServer;
 use super::respond::{frame, page_server, page_user};
 use super::target::{ServerTarget, next_or};
-use crate::auth::{Asking, Requester, login, redirects, xsrf};
+use crate::auth::{Asking, Requester, auth_state, login, redirects, xsrf};
 use crate::config::FormReading;
 use crate::error::{Error, Result};
 use crate::multipart;
@@ -187,6 +187,7 @@ async fn form(
             error_html_message => (),
             html_error_message => (),
             url => path,
+            auth_state => Serde(auth_state::of(hub, &target.user).await?),
             spawner => Value::from_dyn_object(Arc::new(server)),
             ..frame.value()
         },

@@ -69,7 +69,7 @@ impl ServerTarget {
 
     /// Its own address.
     pub(super) fn url(&self, hub: &AppState) -> String {
-        hub.urls.server(&self.user_name, &self.server)
+        hub.urls.server_url(&self.user_name, &self.server)
     }
 
     /// The page that waits for its start, carrying on the query of `uri`.
@@ -98,9 +98,8 @@ pub(super) async fn find_user(hub: &AppState, name: &str) -> Result<Arc<User>> {
 
 /// `?next=` where it is ours, `default` with the rest of the query otherwise.
 pub(super) fn next_or(hub: &AppState, requester: &Requester, uri: &Uri, default: &str) -> String {
-    let (scheme, host) = hub.public_origin(&requester.browser);
     if let Some(next) =
-        login::query(uri, "next").and_then(|next| redirects::safe_next(&next, &scheme, &host))
+        login::query(uri, "next").and_then(|next| hub.safe_next(&next, &requester.browser))
     {
         return next;
     }

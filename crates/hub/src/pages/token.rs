@@ -13,7 +13,7 @@ use orrery_store::oauth_clients;
 
 use super::Stamp;
 use super::respond::frame;
-use crate::auth::Asking;
+use crate::auth::{Asking, auth_state};
 use crate::error::Result;
 use crate::state::AppState;
 
@@ -73,6 +73,7 @@ pub(super) async fn show(
             oauth_clients => clients.into_iter().map(|client| client.value).collect::<Vec<_>>(),
             token_expires_in_options_html => expiry_options(longest),
             token_expires_in_max_seconds => longest,
+            auth_state => Serde(auth_state::of(&hub, user).await?),
             ..frame(&hub, &requester).await?.value()
         },
     )?;

@@ -6,17 +6,17 @@ use axum::extract::{OriginalUri, Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use minijinja::context;
-use minijinja::value::Value;
-use orrery_core::ServerName;
+use minijinja::value::{Serde, Value};
 use orrery_core::escape::path_segment;
 use orrery_core::scopes::{Scope, Target};
+use orrery_core::{ServerName, UserName};
 use orrery_store::users::User;
 
 use super::pending::failure_value;
 use super::respond::{frame, page_user};
 use super::spawn::found;
 use super::target::{Ending, ending, find_user};
-use crate::auth::{self, Asking, Identity, login, redirects};
+use crate::auth::{self, Asking, Identity, auth_state, login, redirects};
 use crate::error::{Error, Result};
 use crate::servers::ServerView;
 use crate::state::AppState;
@@ -82,7 +82,7 @@ pub(super) async fn show(
     let server = server_in(&hub, &user, path).await?;
     let view = hub.servers.view(&user, &server).await?;
     if view.as_ref().is_some_and(ServerView::ready) {
-        return back_to_server(&hub, &uri).await;
+        return back_to_server(&hub, &uri, &auth::user_name(&user)?).await;
     }
     if wants_json(&headers) || path.split('/').any(|part| part == "api") {
         return Ok(not_running_json(
@@ -114,6 +114,7 @@ pub(super) async fn show(
             server_name => server.as_str(),
             spawn_url => redirects::with_query(&hub.urls.spawn(&user_name, &server), &[next]),
             failure,
+            auth_state => Serde(auth_state::of(&hub, &user).await?),
             implicit_spawn_seconds => hub.config.hub.implicit_spawn_seconds,
             ..frame(&hub, &requester).await?.value()
         },
@@ -160,7 +161,7 @@ pub(super) async fn redirect(
     let server = ServerName::parse(&hub.config.hub.default_server_name)
         .map_err(|error| Error::Internal(format!("JupyterHub.default_server_name: {error}")))?;
     let target = redirects::with_query(
-        &format!("{}{path}", hub.urls.server(&name, &server)),
+        &format!("{}{path}", hub.urls.server_url(&name, &server)),
         &redirects::query_pairs(&uri),
     );
     Ok(found(&redirects::with_query(
@@ -193,7 +194,7 @@ async fn server_in(hub: &AppState, user: &User, path: &str) -> Result<ServerName
 
 /// From `/hub/user/ada/…` to `/user/ada/…`, whose route should be there by now. The proxy may lag
 /// behind, so each further try waits longer.
-async fn back_to_server(hub: &AppState, uri: &Uri) -> Result<Response> {
+async fn back_to_server(hub: &AppState, uri: &Uri, user: &UserName) -> Result<Response> {
     let redirects = login::query(uri, "redirects")
         .and_then(|text| text.parse::<u32>().ok())
         .unwrap_or(0);
@@ -222,7 +223,7 @@ async fn back_to_server(hub: &AppState, uri: &Uri) -> Result<Response> {
         .strip_prefix(hub.urls.hub.as_str())
         .unwrap_or_default();
     Ok(found(&redirects::with_query(
-        &format!("{}{path}", hub.urls.base),
+        &hub.urls.at_user(user, &format!("{}{path}", hub.urls.base)),
         &kept,
     )))
 }

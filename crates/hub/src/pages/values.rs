@@ -170,6 +170,14 @@ impl PageUser {
     }
 }
 
+/// The path of an address, which may be a path alone.
+fn path_of(address: &str) -> &str {
+    match address.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("/", |at| &rest[at..]),
+        None => address,
+    }
+}
+
 impl Object for PageUser {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
         ObjectRepr::Plain
@@ -185,7 +193,8 @@ impl Object for PageUser {
             }
             "admin" => Value::from(self.admin),
             "groups" => Value::from(Serde(&self.groups)),
-            "url" | "base_url" => Value::from(&*self.url),
+            "url" => Value::from(&*self.url),
+            "base_url" => Value::from(path_of(&self.url)),
             "spawner" => Value::from_dyn_object(Arc::clone(&self.default_server)),
             "spawners" => Value::from_pairs(self.servers().map(|server| {
                 (
