@@ -8,8 +8,9 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("orrery-core", &[]),
     ("orrery-store", &["orrery-core"]),
     ("orrery-bridge", &["orrery-core"]),
-    ("orrery-spawners", &["orrery-core"]),
-    ("orrery-authenticators", &["orrery-core"]),
+    ("orrery-session", &[]),
+    ("orrery-spawners", &["orrery-core", "orrery-session"]),
+    ("orrery-authenticators", &["orrery-core", "orrery-session"]),
     ("orrery-proxy", &[]),
     ("orrery-hub", &["orrery-core", "orrery-store"]),
     (

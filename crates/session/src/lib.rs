@@ -1,0 +1,6 @@
+#![doc = include_str!("../README.md")]
+
+#[cfg(feature = "client")]
+pub mod client;
+pub mod encoding;
+pub mod protocol;

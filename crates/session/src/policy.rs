@@ -1,0 +1,170 @@
+//! Who asks, and which accounts they may name.
+//!
+//! Root may name any. Whoever reached this program through sudo, or because its file is setuid, may name
+//! ordinary people only, so that a hub that was broken into does not become root by it. The
+//! administrator's file can widen or narrow that.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use orrery_session::protocol::{Answer, Fault};
+use serde::Deserialize;
+
+/// Where the administrator says otherwise.
+const FILE: &str = "/etc/orrery/session.toml";
+/// Below this stand the system's own accounts, by the convention of all large distributions.
+const FIRST_ORDINARY_UID: u32 = 1000;
+/// `nobody`, which is no person.
+const NOBODY: u32 = 65534;
+
+/// Which accounts may be named.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Policy {
+    /// Any: root asks.
+    Any,
+    /// Only some.
+    Some(Rules),
+}
+
+/// The administrator's rules.
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Rules {
+    /// Accounts with a lower id are refused; root is always.
+    min_uid: u32,
+    /// When there are any, an account must belong to one of these.
+    allowed_groups: Vec<String>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            min_uid: FIRST_ORDINARY_UID,
+            allowed_groups: Vec::new(),
+        }
+    }
+}
+
+impl Policy {
+    /// The policy for whoever runs this program; a sentence when it cannot work for them at all.
+    pub(crate) fn of_caller() -> Result<Self, String> {
+        if !Uid::effective().is_root() {
+            return Err(
+                "The session helper must run as root: through sudo, or with its file setuid."
+                    .to_owned(),
+            );
+        }
+        let through_sudo = match std::env::var("SUDO_UID") {
+            Ok(caller) => caller != "0",
+            Err(std::env::VarError::NotPresent) => false,
+            Err(std::env::VarError::NotUnicode(_)) => true,
+        };
+        let is_setuid = !Uid::current().is_root();
+        if is_setuid {
+            // From here on as root alone, so that nothing we start is half somebody else's.
+            nix::unistd::setgroups(&[])
+                .and_then(|()| nix::unistd::setresgid(0.into(), 0.into(), 0.into()))
+                .and_then(|()| nix::unistd::setresuid(0.into(), 0.into(), 0.into()))
+                .map_err(|error| format!("The session helper cannot become root: {error}."))?;
+        }
+        if through_sudo || is_setuid {
+            return read_rules(FILE).map(Self::Some);
+        }
+        Ok(Self::Any)
+    }
+
+    /// The account of that name, if it may be used.
+    pub(crate) fn account(&self, name: &str) -> Result<User, Answer> {
+        let account = match User::from_name(name) {
+            Ok(Some(account)) => account,
+            Ok(None) => {
+                return Err(Answer::failed(
+                    Fault::Account,
+                    format!("There is no account {name:?} on this machine."),
+                ));
+            }
+            Err(error) => {
+                return Err(Answer::failed(
+                    Fault::System,
+                    format!("The account {name:?} cannot be looked up: {error}."),
+                ));
+            }
+        };
+        self.check(&account)?;
+        Ok(account)
+    }
+
+    /// Refuses an account that may not be used.
+    pub(crate) fn check(&self, account: &User) -> Result<(), Answer> {
+        let Self::Some(rules) = self else {
+            return Ok(());
+        };
+        let refuse = |why: &str| {
+            Err(Answer::failed(
+                Fault::Refused,
+                format!(
+                    "The session helper does nothing for {}: {why}.",
+                    account.name
+                ),
+            ))
+        };
+        let uid = account.uid.as_raw();
+        if uid == 0 || account.gid.as_raw() == 0 {
+            return refuse("it is root's account");
+        }
+        if uid < rules.min_uid || uid == NOBODY {
+            return refuse(&format!(
+                "its user id {uid} is one of the system's own ({FILE} can allow it by min_uid)"
+            ));
+        }
+        if !rules.allowed_groups.is_empty() && !is_member(account, &rules.allowed_groups) {
+            return refuse(&format!(
+                "it belongs to none of the groups that {FILE} allows"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether a process of this user may be signalled and found.
+    pub(crate) fn covers(&self, uid: Uid) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Some(_) => {
+                matches!(User::from_uid(uid), Ok(Some(account)) if self.check(&account).is_ok())
+            }
+        }
+    }
+}
+
+/// All groups of an account, as a login gives them.
+pub(crate) fn groups_of(account: &User) -> nix::Result<Vec<Gid>> {
+    let name = std::ffi::CString::new(account.name.as_str()).map_err(|_| nix::Error::EINVAL)?;
+    getgrouplist(&name, account.gid)
+}
+
+fn is_member(account: &User, names: &[String]) -> bool {
+    let Ok(groups) = groups_of(account) else {
+        return false;
+    };
+    names.iter().any(
+        |name| matches!(Group::from_name(name), Ok(Some(group)) if groups.contains(&group.gid)),
+    )
+}
+
+fn read_rules(path: &str) -> Result<Rules, String> {
+    let text = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Rules::default()),
+        Err(error) => return Err(format!("{path} cannot be read: {error}.")),
+        // Whoever may write it decides what the helper does.
+        Ok(data) if data.uid() != 0 || data.mode() & 0o022 != 0 => {
+            return Err(format!(
+                "{path} must belong to root, who alone may write it."
+            ));
+        }
+        Ok(_) => fs::read_to_string(path),
+    };
+    let text = text.map_err(|error| format!("{path} cannot be read: {error}."))?;
+    toml::from_str(&text).map_err(|error| format!("{path}: {}", error.message()))
+}
