@@ -368,7 +368,6 @@ impl Options {
             ("--auto-rewrite", self.auto_rewrite),
             ("--change-origin", self.change_origin),
             ("--protocol-rewrite", self.protocol_rewrite.is_some()),
-            ("--insecure", self.insecure),
             ("--storage-backend", self.storage_backend.is_some()),
         ];
         match given.into_iter().find(|(_, given)| *given) {

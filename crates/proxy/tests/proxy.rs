@@ -1,6 +1,7 @@
 //! The whole proxy over real sockets: clients on one side, servers on the other.
 
 mod support;
+mod tls;
 
 use std::{
     fs,

@@ -22,10 +22,12 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use orrery_proxy::{Options, ProxyHandle, Token};
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
     tungstenite::{self, handshake::derive_accept_key, protocol::Role},
@@ -167,7 +169,11 @@ impl Answer {
 /// Sends these bytes and reads one answer: to the end of its body when that is known, else to the
 /// end of the connection.
 pub(crate) async fn raw_exchange(address: SocketAddr, request: &str) -> Answer {
-    let mut raw = Raw::connect_to(address).await;
+    exchange(Raw::connect_to(address).await, request).await
+}
+
+/// The same on a connection that is there.
+pub(crate) async fn exchange(mut raw: Raw, request: &str) -> Answer {
     raw.send(request).await;
     let head = raw.until("\r\n\r\n").await;
     let (head, _) = head.split_once("\r\n\r\n").unwrap();
@@ -212,9 +218,14 @@ fn unchunk(mut chunks: &str) -> Vec<u8> {
     }
 }
 
+/// Bytes in both directions, plain or in TLS.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+
 /// A connection whose bytes the test writes and reads itself.
 pub(crate) struct Raw {
-    stream: TcpStream,
+    stream: Box<dyn Duplex>,
     /// Received, not yet looked at.
     received: Vec<u8>,
 }
@@ -225,15 +236,19 @@ impl Raw {
     }
 
     pub(crate) async fn connect_to(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    pub(crate) fn over(stream: impl Duplex + 'static) -> Self {
         Self {
-            stream: TcpStream::connect(address).await.unwrap(),
+            stream: Box::new(stream),
             received: Vec::new(),
         }
     }
 
     /// An answer may come, and the connection close, before all is sent.
     pub(crate) async fn send(&mut self, bytes: &str) {
-        let (mut reader, mut writer) = self.stream.split();
+        let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
         let received = &mut self.received;
         let read = async {
             let mut buffer = vec![0; 65536];
@@ -246,7 +261,10 @@ impl Raw {
         };
         tokio::select! {
             biased;
-            _ = writer.write_all(bytes.as_bytes()) => {}
+            _ = async {
+                let _ = writer.write_all(bytes.as_bytes()).await;
+                writer.flush().await
+            } => {}
             () = read => {}
             () = tokio::time::sleep(DEADLINE) => panic!("the request is not taken"),
         }
@@ -338,6 +356,26 @@ impl Origin {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(stream, Arc::clone(&shared)));
+            }
+        });
+        Self { address, state }
+    }
+
+    /// A server that speaks TLS.
+    pub(crate) async fn start_tls(config: ServerConfig) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let state = Arc::<State>::default();
+        let shared = Arc::clone(&state);
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, shared) = (acceptor.clone(), Arc::clone(&shared));
+                tokio::spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        serve(stream, shared).await;
+                    }
+                });
             }
         });
         Self { address, state }
