@@ -4,3 +4,5 @@
 pub mod client;
 pub mod encoding;
 pub mod protocol;
+#[cfg(feature = "testing")]
+pub mod testing;

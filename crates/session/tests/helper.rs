@@ -1,0 +1,629 @@
+//! The helper with real accounts, which are made for a test and removed again. It must run as root.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use orrery_session::protocol::{Answer, Fault, File, Find, Request, Secret, Signal, Start};
+use orrery_session::testing::{Account, is_root};
+use tempfile::TempDir;
+
+const HELPER: &str = env!("CARGO_BIN_EXE_orrery-session");
+
+/// How the helper is reached.
+#[derive(Clone, Copy)]
+enum By {
+    Root,
+    /// As sudo starts it.
+    Sudo,
+}
+
+fn helper(by: By) -> Command {
+    let mut command = Command::new(HELPER);
+    command.env_clear();
+    if matches!(by, By::Sudo) {
+        command.env("SUDO_UID", "1000");
+    }
+    command
+}
+
+fn begin(mut command: Command, request: &Request, complaints: Stdio) -> (Child, ChildStdout) {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(complaints)
+        .spawn()
+        .unwrap();
+    let text = serde_json::to_vec(request).unwrap();
+    child.stdin.take().unwrap().write_all(&text).unwrap();
+    let output = child.stdout.take().unwrap();
+    (child, output)
+}
+
+fn ask_by(by: By, request: &Request) -> Answer {
+    let (mut child, mut output) = begin(helper(by), request, Stdio::inherit());
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    child.wait().unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn ask(request: &Request) -> Answer {
+    ask_by(By::Root, request)
+}
+
+/// A server that the helper was asked to start.
+struct Server {
+    answer: Answer,
+    output: BufReader<ChildStdout>,
+    folder: TempDir,
+}
+
+impl Server {
+    fn start(request: Start) -> Self {
+        Self::start_by(helper(By::Root), request)
+    }
+
+    fn start_by(command: Command, request: Start) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let request = Request::Start(Box::new(request));
+        let (mut child, output) = begin(command, &request, log.into());
+        let mut output = BufReader::new(output);
+        let answer = read(&mut output);
+        // The helper itself ends at once.
+        assert!(child.wait().unwrap().success());
+        Self {
+            answer,
+            output,
+            folder,
+        }
+    }
+
+    fn pid(&self) -> i32 {
+        match self.answer {
+            Answer::Started { pid, .. } => pid,
+            ref answer => panic!("{answer:?}"),
+        }
+    }
+
+    fn start_time(&self) -> u64 {
+        match self.answer {
+            Answer::Started { start_time, .. } => start_time,
+            ref answer => panic!("{answer:?}"),
+        }
+    }
+
+    fn ended(&mut self) -> i32 {
+        match read(&mut self.output) {
+            Answer::Ended { exit_code, .. } => exit_code,
+            answer => panic!("{answer:?}"),
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    fn says(&self, text: &str) {
+        eventually(text, || self.log().contains(text).then_some(()));
+    }
+
+    fn signal(&self, signal: i32) -> Signal {
+        Signal {
+            pid: self.pid(),
+            start_time: Some(self.start_time()),
+            user: None,
+            signal,
+            group: true,
+        }
+    }
+}
+
+fn read(output: &mut BufReader<ChildStdout>) -> Answer {
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+}
+
+fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        #[expect(clippy::disallowed_methods, reason = "a test without a runtime")]
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn request(account: &Account, command: &[&str]) -> Start {
+    Start {
+        user: account.name.clone(),
+        command: command.iter().map(ToString::to_string).collect(),
+        environment: BTreeMap::from([
+            ("PATH".to_owned(), Secret::new("/usr/bin:/bin")),
+            ("LC_ALL".to_owned(), Secret::new("C")),
+        ]),
+        folder: None,
+        umask: None,
+        session: None,
+        limits: None,
+        files: Vec::new(),
+    }
+}
+
+fn shell(account: &Account, script: &str) -> Start {
+    request(account, &["sh", "-c", script])
+}
+
+fn failed(answer: Answer) -> (Fault, String) {
+    match answer {
+        Answer::Failed { fault, message } => (fault, message),
+        answer => panic!("{answer:?}"),
+    }
+}
+
+#[test]
+fn a_server_is_its_accounts_with_all_groups_and_nothing_of_ours() {
+    if !is_root() {
+        return;
+    }
+    let mut ada = Account::new();
+    let (_, extra) = ada.join_new_group();
+    let script = "id -u; id -g; id -G; pwd; umask; env; ls /proc/self/fd; cat; \
+                  grep -E '^(Cap...|SigIgn|SigBlk|NoNewPrivs)' /proc/self/status; \
+                  cat /proc/self/oom_score_adj; ps -o sid=,pgid=,pid= -p $$";
+    let mut start = shell(&ada, script);
+    start.umask = Some(0o027);
+    let secret = Secret::new("line one\nline two=ü");
+    start.environment.insert("TOKEN".to_owned(), secret);
+    let mut command = helper(By::Root);
+    command.env("CONFIGPROXY_AUTH_TOKEN", "hush");
+    let mut server = Server::start_by(command, start);
+    assert_eq!(server.ended(), 0, "{}", server.log());
+
+    let log = server.log();
+    let groups = format!("{} {extra}", ada.gid);
+    let pid = server.pid();
+    let home = ada.home.display();
+    let (uid, gid) = (ada.uid, ada.gid);
+    let expected = format!("{uid}\n{gid}\n{groups}\n{home}\n0027\n");
+    assert!(log.starts_with(&expected), "{log}");
+    let environment = "LC_ALL=C\nPATH=/usr/bin:/bin\nTOKEN=line one\nline two=ü\n";
+    let lines: Vec<&str> = log.lines().collect();
+    for line in environment.lines() {
+        assert!(lines.contains(&line), "{line} in {log}");
+    }
+    assert!(!log.contains("hush") && !log.contains("SUDO"), "{log}");
+    // `ls` itself has the folder open.
+    assert!(
+        log.contains("\n0\n1\n2\n3\nCapInh:\t0000000000000000"),
+        "{log}"
+    );
+    for sets in ["CapPrm", "CapEff", "CapAmb", "SigBlk", "SigIgn"] {
+        assert!(log.contains(&format!("{sets}:\t0000000000000000")), "{log}");
+    }
+    let score = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    assert_eq!(lines[lines.len() - 2], score.trim());
+    let ids: Vec<i32> = lines[lines.len() - 1]
+        .split_whitespace()
+        .map(|id| id.parse().unwrap())
+        .collect();
+    assert_eq!(ids, [pid; 3]);
+}
+
+#[test]
+fn what_cannot_run_is_said_with_its_reason() {
+    if !is_root() {
+        return;
+    }
+    let ada = Account::new();
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let write = |name: &str, text: &str, mode| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    // Root may run this one, which is not the question.
+    let roots = write("roots", "#!/bin/sh\n", 0o700);
+    let lost = write("lost", "#!/no/such/interpreter\n", 0o755);
+    let odd = write("odd", "no program\n", 0o755);
+    for (command, expected) in [
+        (
+            vec!["jupyterhub-nothing"],
+            "jupyterhub-nothing was not found in PATH (/usr/bin:/bin)",
+        ),
+        (vec!["/no/such/program"], "/no/such/program does not exist"),
+        (vec![roots.as_str()], "permission denied"),
+        (
+            vec![lost.as_str()],
+            "the interpreter that its first line names",
+        ),
+        (vec![odd.as_str()], "neither a program nor a script"),
+        (vec!["/tmp"], "/tmp may not be run"),
+        (vec!["sh", "a\0b"], "zero byte"),
+        (vec![], "no command"),
+        (vec![""], "no command"),
+    ] {
+        let (fault, message) = failed(Server::start(request(&ada, &command)).answer);
+        assert_eq!(fault, Fault::Command, "{message}");
+        assert!(message.contains(expected), "{message}");
+    }
+    let mut start = shell(&ada, "true");
+    start.environment.insert("A=B".to_owned(), Secret::new(""));
+    let (fault, message) = failed(Server::start(start).answer);
+    assert!(
+        fault == Fault::Command && message.contains("A=B"),
+        "{message}"
+    );
+    assert!(ada.processes().is_empty());
+}
+
+#[test]
+fn accounts_and_folders_that_are_missing_are_named() {
+    if !is_root() {
+        return;
+    }
+    let homeless = Account::with(&["--no-create-home", "--home-dir", "/no/such/home"]);
+    let (fault, message) = failed(Server::start(shell(&homeless, "true")).answer);
+    assert_eq!(fault, Fault::Command);
+    assert!(message.contains("home folder /no/such/home"), "{message}");
+    // A folder of its own makes the home unnecessary.
+    let mut start = shell(&homeless, "pwd");
+    start.folder = Some("/usr".to_owned());
+    let mut server = Server::start(start);
+    assert_eq!((server.ended(), server.log().as_str()), (0, "/usr\n"));
+
+    let mut start = shell(&homeless, "pwd");
+    start.folder = Some("/root".to_owned());
+    let (_, message) = failed(Server::start(start).answer);
+    assert!(message.contains("/root cannot be entered"), "{message}");
+
+    let mut start = shell(&homeless, "true");
+    start.user = "nobody-of-that-name".to_owned();
+    let (fault, message) = failed(Server::start(start).answer);
+    assert_eq!(fault, Fault::Account);
+    assert!(message.contains("nobody-of-that-name"), "{message}");
+}
+
+#[test]
+fn the_end_is_told_after_everything_the_server_left_is_gone() {
+    if !is_root() {
+        return;
+    }
+    let ada = Account::new();
+    // One left in the group, one in a session of its own, one whose parent is long gone.
+    let script = "sleep 1000 & setsid sleep 1000 & (setsid sh -c 'sleep 1000 & sleep 1000' &) ; \
+                  echo ready; read line < go; exit 7";
+    nix::unistd::mkfifo(
+        &ada.home.join("go"),
+        nix::sys::stat::Mode::from_bits_truncate(0o666),
+    )
+    .unwrap();
+    let owner = Some(ada.uid.into());
+    nix::unistd::chown(&ada.home.join("go"), owner, None).unwrap();
+    let mut server = Server::start(shell(&ada, script));
+    server.says("ready");
+    eventually("all processes", || {
+        (ada.processes().len() == 6).then_some(())
+    });
+    fs::write(ada.home.join("go"), "\n").unwrap();
+    assert_eq!(server.ended(), 7);
+    assert_eq!(ada.processes(), [0; 0]);
+    assert!(!Path::new(&format!("/proc/{}", server.pid())).exists());
+}
+
+#[test]
+fn how_a_server_ended_is_told() {
+    if !is_root() {
+        return;
+    }
+    let ada = Account::new();
+    for (script, code) in [
+        ("true", 0),
+        ("exit 3", 3),
+        ("kill -9 $$", 137),
+        ("kill -PIPE $$", 141),
+    ] {
+        assert_eq!(Server::start(shell(&ada, script)).ended(), code, "{script}");
+    }
+}
+
+#[test]
+fn no_server_is_left_when_nobody_hears_of_it() {
+    if !is_root() {
+        return;
+    }
+    let ada = Account::new();
+    for round in 0..20 {
+        let script = "setsid sleep 1000 & sleep 1000";
+        let request = Request::Start(Box::new(shell(&ada, script)));
+        let (mut child, output) = begin(helper(By::Root), &request, Stdio::null());
+        // Whoever asked dies: at once, or while the server is being made.
+        #[expect(clippy::disallowed_methods, reason = "the moment is what is tested")]
+        std::thread::sleep(Duration::from_micros(200 * round));
+        let mut began = [0; 1];
+        drop(output);
+        child.wait().unwrap();
+        let _ = &mut began;
+        // Either it was not heard of, and ends by itself, or the answer lay in the pipe unread: then
+        // it can be found, which another test shows. Here nobody looks, so only the first may be.
+        if round == 0 {
+            eventually("the end of all", || {
+                ada.processes().is_empty().then_some(())
+            });
+        }
+        for pid in ada.processes() {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
+        }
+    }
+}
+
+#[test]
+fn a_half_written_request_starts_nothing() {
+    if !is_root() {
+        return;
+    }
+    let ada = Account::new();
+    let text = serde_json::to_vec(&Request::Start(Box::new(shell(&ada, "sleep 1000")))).unwrap();
+    let mut huge = text.clone();
+    huge.resize(5 * 1024 * 1024, b' ');
+    let cases: [&[u8]; 6] = [
+        &text[..text.len() - 1],
+        b"",
+        b"{}",
+        b"{\"Start\":{}}",
+        b"{\"Signal\":{\"pid\":-1,\"signal\":9,\"start_time\":null,\"user\":null,\"group\":true}}",
+        &huge,
+    ];
+    for case in cases {
+        let mut child = helper(By::Root)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let _ = child.stdin.take().unwrap().write_all(case);
+        let output = child.wait_with_output().unwrap();
+        let (fault, _) = failed(serde_json::from_slice(&output.stdout).unwrap());
+        assert_eq!(fault, Fault::Request);
+    }
+    assert!(ada.processes().is_empty());
+}
+
+#[test]
+fn a_signal_reaches_the_server_and_its_group_and_never_a_reused_id() {
+    if !is_root() {
+        return;
+    }
+    let (ada, bob) = (Account::new(), Account::new());
+    let script = "trap 'echo caught' USR1; (trap 'echo too' USR1; echo second; while :; do sleep 0.02; done) & \
+                  echo ready; while :; do sleep 0.02; done";
+    let mut server = Server::start(shell(&ada, script));
+    server.says("ready");
+    server.says("second");
+    let usr1 = server.signal(10);
+    // The same id at another time, or of somebody else, is another process.
+    for other in [
+        Signal {
+            start_time: Some(server.start_time() + 1),
+            ..usr1.clone()
+        },
+        Signal {
+            user: Some(bob.name.clone()),
+            ..usr1.clone()
+        },
+        // It was never told that it is a single-user server.
+        Signal {
+            start_time: None,
+            ..usr1.clone()
+        },
+        Signal {
+            signal: 9,
+            start_time: Some(server.start_time() - 1),
+            ..usr1.clone()
+        },
+    ] {
+        assert_eq!(ask(&Request::Signal(other)), Answer::Gone);
+    }
+    let look = Signal {
+        signal: 0,
+        user: Some(ada.name.clone()),
+        ..usr1.clone()
+    };
+    assert_eq!(ask(&Request::Signal(look)), Answer::Signalled);
+    assert!(!server.log().contains("caught"));
+    assert_eq!(ask(&Request::Signal(usr1)), Answer::Signalled);
+    server.says("caught");
+    server.says("too");
+    let kill = Request::Signal(server.signal(9));
+    assert_eq!(ask(&kill), Answer::Signalled);
+    assert_eq!(server.ended(), 137);
+    assert_eq!(ask(&kill), Answer::Gone);
+    assert!(ada.processes().is_empty());
+}
+
+#[test]
+fn a_server_of_jupyterhubs_is_known_by_its_environment() {
+    if !is_root() {
+        return;
+    }
+    let ada = Account::new();
+    let mut start = shell(&ada, "exec sleep 1000");
+    let name = "JUPYTERHUB_SERVICE_PREFIX".to_owned();
+    start.environment.insert(name, Secret::new("/user/ada/"));
+    let mut server = Server::start(start);
+    let signal = Signal {
+        start_time: None,
+        ..server.signal(15)
+    };
+    assert_eq!(ask(&Request::Signal(signal)), Answer::Signalled);
+    assert_eq!(server.ended(), 143);
+}
+
+#[test]
+fn a_server_is_found_by_its_mark_and_its_children_are_not() {
+    if !is_root() {
+        return;
+    }
+    let ada = Account::new();
+    let mark = format!("7-{}", std::process::id());
+    let mut start = shell(&ada, "sleep 1000 & echo ready; wait");
+    start
+        .environment
+        .insert("ORRERY_RUN".to_owned(), Secret::new(mark.as_str()));
+    let mut server = Server::start(start);
+    server.says("ready");
+    let find = |value: &str| {
+        ask_by(
+            By::Sudo,
+            &Request::Find(Find {
+                variable: "ORRERY_RUN".to_owned(),
+                value: value.to_owned(),
+            }),
+        )
+    };
+    let found = Answer::Found {
+        pid: server.pid(),
+        start_time: server.start_time(),
+        user: Some(ada.name.clone()),
+    };
+    assert_eq!(find(&mark), found);
+    assert_eq!(find(&mark[1..]), Answer::Gone);
+    ask(&Request::Signal(server.signal(9)));
+    server.ended();
+    assert_eq!(find(&mark), Answer::Gone);
+}
+
+#[test]
+fn files_are_written_as_the_account_and_follow_no_link() {
+    if !is_root() {
+        return;
+    }
+    let ada = Account::new();
+    let victim = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&victim, "untouched").unwrap();
+    let link = ada.home.join("link.pem");
+    std::os::unix::fs::symlink(victim.path(), &link).unwrap();
+    let path = ada.home.join("deep/down/key.pem");
+    let file = |path: &Path, mode| File {
+        path: path.to_str().unwrap().to_owned(),
+        content: Secret::new("a key"),
+        mode,
+    };
+    let mut start = shell(&ada, "cat deep/down/key.pem link.pem");
+    start.umask = Some(0o077);
+    start.files = vec![file(&path, 0o600), file(&link, 0o644)];
+    let mut server = Server::start(start);
+    assert_eq!((server.ended(), server.log().as_str()), (0, "a keya key"));
+    let data = path.metadata().unwrap();
+    assert_eq!(
+        (data.uid(), data.gid(), data.mode() & 0o777),
+        (ada.uid, ada.gid, 0o600)
+    );
+    assert_eq!(
+        path.parent().unwrap().metadata().unwrap().mode() & 0o777,
+        0o700
+    );
+    assert_eq!(link.symlink_metadata().unwrap().mode() & 0o777, 0o644);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
+
+    let mut start = shell(&ada, "true");
+    start.files = vec![file(Path::new("/etc/orrery-test-file"), 0o600)];
+    let (_, message) = failed(Server::start(start).answer);
+    assert!(message.contains("/etc/orrery-test-file"), "{message}");
+    assert!(!Path::new("/etc/orrery-test-file").exists());
+}
+
+#[test]
+fn through_sudo_only_ordinary_people_are_served() {
+    if !is_root() {
+        return;
+    }
+    let ada = Account::new();
+    let mut server = Server::start_by(helper(By::Sudo), shell(&ada, "id -u; env; exec sleep 1000"));
+    server.says("PWD");
+    assert!(!server.log().contains("SUDO"));
+    assert_eq!(ask_by(By::Sudo, &Request::Check), Answer::Able);
+    for name in ["root", "daemon", "nobody"] {
+        let mut start = shell(&ada, "true");
+        start.user = name.to_owned();
+        let (fault, message) = failed(Server::start_by(helper(By::Sudo), start).answer);
+        assert_eq!(fault, Fault::Refused, "{message}");
+        assert!(message.contains(name), "{message}");
+    }
+    // Nor does it signal anybody else's processes.
+    let mut roots = Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid = i32::try_from(roots.id()).unwrap();
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let start_time = stat.split(' ').nth(21).unwrap().parse().unwrap();
+    let signal = Signal {
+        pid,
+        start_time: Some(start_time),
+        user: None,
+        signal: 9,
+        group: false,
+    };
+    let (fault, _) = failed(ask_by(By::Sudo, &Request::Signal(signal.clone())));
+    assert_eq!(fault, Fault::Refused);
+    assert!(roots.try_wait().unwrap().is_none());
+    assert_eq!(ask(&Request::Signal(signal)), Answer::Signalled);
+    roots.wait().unwrap();
+
+    assert_eq!(
+        ask_by(By::Sudo, &Request::Signal(server.signal(9))),
+        Answer::Signalled
+    );
+    assert_eq!(server.ended(), 137);
+}
+
+#[test]
+fn without_rights_it_refuses_and_a_setuid_file_is_a_right_for_ordinary_people() {
+    if !is_root() {
+        return;
+    }
+    let (hub, ada) = (Account::new(), Account::new());
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = folder.path().join("orrery-session");
+    fs::copy(HELPER, &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    let as_hub = || {
+        let mut command = Command::new("setpriv");
+        let (uid, gid) = (hub.uid.to_string(), hub.gid.to_string());
+        command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups"]);
+        command.arg(&copy).env("LISTEN_PID", "1");
+        command
+    };
+    let start = || shell(&ada, "id -u; id -G; env");
+    let (fault, message) = failed(Server::start_by(as_hub(), start()).answer);
+    assert!(
+        fault == Fault::Refused && message.contains("must run as root"),
+        "{message}"
+    );
+
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o4755)).unwrap();
+    let mut server = Server::start_by(as_hub(), start());
+    assert_eq!(server.ended(), 0);
+    let log = server.log();
+    assert!(
+        log.starts_with(&format!("{}\n{}\n", ada.uid, ada.gid)),
+        "{log}"
+    );
+    assert!(!log.contains("LISTEN_PID"), "{log}");
+    let mut roots = start();
+    roots.user = "root".to_owned();
+    let (fault, _) = failed(Server::start_by(as_hub(), roots).answer);
+    assert_eq!(fault, Fault::Refused);
+}
