@@ -14,6 +14,8 @@ use super::{Course, Engine, RunId};
 
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+/// How long what a dead server left may take to end politely.
+const REMAINS_GRACE: Duration = Duration::from_secs(1);
 /// How often the spawner is asked for what a run without a state left.
 const SEARCHES: u32 = 3;
 
@@ -58,6 +60,33 @@ impl Engine {
                     limit.as_secs_f32()
                 ),
             )),
+        }
+    }
+
+    /// Ends what a server that is gone left behind, if an earlier life of the hub had started it: its
+    /// end had nobody to clean up after it, and its spawner may know of its first process alone.
+    pub(super) async fn end_remains(&self, course: &Course) {
+        if !course.is_inherited {
+            return;
+        }
+        for _ in 0..SEARCHES {
+            let Some(state) = self.search(&course.mark()).await else {
+                return;
+            };
+            tracing::info!(server = %course.log_name(), run = %course.run, "ending what a dead server left");
+            let limit = self.settings.stop_timeout;
+            let stop = self.spawner.stop(&state, Some(REMAINS_GRACE));
+            let trouble = match tokio::time::timeout(limit, stop).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(failure)) => failure.message,
+                Err(_) => "the spawner did not end it in time".to_owned(),
+            };
+            tracing::error!(
+                server = %course.log_name(),
+                run = %course.run,
+                "what a dead server left could not be ended: {trouble}"
+            );
+            return;
         }
     }
 

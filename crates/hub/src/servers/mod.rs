@@ -101,6 +101,8 @@ pub struct Inner {
     /// Whether somebody may wait in the queue; spares a query after each start.
     may_be_queued: AtomicBool,
     activity: activity::Buffer,
+    /// When this life of the hub began.
+    born: NaiveDateTime,
     /// What could not be stopped; derived from the rows of failed runs.
     leftovers: Mutex<HashMap<i64, leftovers::Leftover>>,
     /// When leases were last renewed.
@@ -120,7 +122,9 @@ impl Deref for Engine {
 impl Engine {
     /// An engine that does nothing yet: call [`Engine::reconcile`], then spawn [`Engine::run`].
     pub fn new(parts: EngineParts) -> Self {
+        let born = parts.clock.now();
         Self(Arc::new(Inner {
+            born,
             store: parts.store,
             spawner: parts.spawner,
             clock: parts.clock,
@@ -171,11 +175,13 @@ struct Course {
     user: UserName,
     server: ServerName,
     queued_at: NaiveDateTime,
+    /// Whether the run began under another hub, or another life of this one.
+    is_inherited: bool,
 }
 
 impl Course {
-    /// From a row; `None` when its user or server is gone or has a name that cannot be served.
-    fn of(run: &Run) -> Option<Self> {
+    /// From a row; `born` is when this life of the hub began. `None` when its user or server is gone or has a name that cannot be served.
+    fn of(run: &Run, born: NaiveDateTime) -> Option<Self> {
         Some(Self {
             run: RunId(run.id),
             spawner_id: run.spawner_id?,
@@ -183,6 +189,7 @@ impl Course {
             user: UserName::parse(&run.user_name).ok()?,
             server: ServerName::parse(&run.server_name).ok()?,
             queued_at: run.queued_at,
+            is_inherited: run.queued_at < born,
         })
     }
 

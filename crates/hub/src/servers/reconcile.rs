@@ -149,7 +149,7 @@ impl Engine {
             other => other?,
         };
         let Some(run) = run else { return Ok(false) };
-        let Some(course) = Course::of(&run) else {
+        let Some(course) = Course::of(&run, self.born) else {
             self.end_orphan(&run).await?;
             return Ok(false);
         };

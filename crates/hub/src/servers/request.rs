@@ -199,6 +199,7 @@ impl Engine {
             user: user_name.clone(),
             server: server.clone(),
             queued_at: now,
+            is_inherited: false,
         };
         let client_id = if at_once {
             self.write_turn(transaction, &course, grant, spawner.server_id, now)

@@ -41,7 +41,7 @@ pub(super) enum Entry {
     },
     /// The run was starting when an earlier life of the hub ended.
     Recover,
-    /// The server is ready, as far as the database knows.
+    /// The server is ready, as far as the database knows. Whether it runs is asked at once.
     Watch,
     /// The run is stopping.
     Stop,
@@ -120,7 +120,7 @@ impl Engine {
                 self.until_ready(course, look, work).await
             }
             Entry::Recover => self.until_ready(course, look, self.recover(course)).await,
-            Entry::Watch => Next::Watch,
+            Entry::Watch => self.look_at(course, look).await,
             Entry::Stop => Next::Look,
         };
         let next = match next {
@@ -201,10 +201,7 @@ impl Engine {
                 biased;
                 outcome = &mut start => break outcome,
                 Some(report) = reports.recv() => match report {
-                    Event::State(state) => {
-                        self.keep_state(course, &state).await?;
-                        fault::point("start-state-kept");
-                    }
+                    Event::State(state) => self.keep_state(course, &state).await?,
                     Event::Progress { percent, message } => {
                         let event = events::from_spawner(percent, &message);
                         self.keep_events(course, &[event.to_row()]).await?;
@@ -357,24 +354,41 @@ impl Engine {
                 () = look.cancelled() => return Next::Look,
                 () = pause => {}
             }
-            // Many servers share the bound; a slow spawner delays looks, nothing else.
-            let Ok(_permit) = self.polls.acquire().await else {
-                return Next::Done;
-            };
-            match runs::find(self.store.read(), course.run.0).await {
-                Ok(Some(run)) if run.phase == Phase::Ready && self.owns(&run) => {
-                    match self.ask_whether_it_runs(&run).await {
-                        Ok(true) => {}
-                        Ok(false) => return Next::Done,
-                        Err(error) => {
-                            tracing::warn!(server = %course.log_name(), %error, "a server could not be looked at");
-                        }
-                    }
-                }
-                Ok(_) => return Next::Look,
-                Err(error) => {
-                    tracing::warn!(server = %course.log_name(), %error, "a server could not be looked at");
-                }
+            match self.look_at(course, look).await {
+                Next::Watch => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Asks once whether a ready server runs, unless somebody wants something else meanwhile: who
+    /// stops a server does not wait for a spawner that does not answer.
+    async fn look_at(&self, course: &Course, look: &CancellationToken) -> Next {
+        tokio::select! {
+            biased;
+            () = look.cancelled() => Next::Look,
+            next = self.ask_once(course) => next,
+        }
+    }
+
+    async fn ask_once(&self, course: &Course) -> Next {
+        // Many servers share the bound; a slow spawner delays looks, nothing else.
+        let Ok(_permit) = self.polls.acquire().await else {
+            return Next::Done;
+        };
+        let asked = match runs::find(self.store.read(), course.run.0).await {
+            Ok(Some(run)) if run.phase == Phase::Ready && self.owns(&run) => {
+                self.ask_whether_it_runs(&run).await
+            }
+            Ok(_) => return Next::Look,
+            Err(error) => Err(error),
+        };
+        match asked {
+            Ok(true) => Next::Watch,
+            Ok(false) => Next::Done,
+            Err(error) => {
+                tracing::warn!(server = %course.log_name(), %error, "a server could not be looked at");
+                Next::Watch
             }
         }
     }
@@ -387,7 +401,7 @@ impl Engine {
     /// Asks the spawner whether a ready server runs; ends its run if it does not. An answer that
     /// nobody can give changes nothing.
     pub(super) async fn ask_whether_it_runs(&self, run: &Run) -> Result<bool, StoreError> {
-        let Some(course) = Course::of(run) else {
+        let Some(course) = Course::of(run, self.born) else {
             return Ok(false);
         };
         let Some(spawner) = spawners::find_by_id(self.store.read(), course.spawner_id).await?
@@ -405,6 +419,7 @@ impl Engine {
             None
         };
         fault::point("death-noticed");
+        self.end_remains(&course).await;
         self.remove_route(&course).await;
         let to = if crashed {
             Phase::Failed
@@ -450,6 +465,7 @@ impl Engine {
             || failure.cause == Cause::Exited
             || matches!(self.poll(&state).await, Some(Status::Exited(_)));
         let ended = if nothing_runs {
+            self.end_remains(course).await;
             self.remove_route(course).await;
             self.finish(course, Phase::Starting, Phase::Failed, Some(&failure))
                 .await

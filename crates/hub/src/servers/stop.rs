@@ -61,7 +61,7 @@ impl Engine {
             Phase::Stopped | Phase::Failed => return Ok(None),
             Phase::Queued => {
                 let cancelled = Failure::new(Cause::Cancelled, "The start was cancelled.");
-                let ended = match Course::of(run) {
+                let ended = match Course::of(run, self.born) {
                     Some(course) => {
                         self.finish(&course, Phase::Queued, Phase::Stopped, Some(&cancelled))
                             .await?
@@ -80,7 +80,7 @@ impl Engine {
         }
         if !self.nudge(run.id)
             && self.owns(run)
-            && let Some(course) = Course::of(run)
+            && let Some(course) = Course::of(run, self.born)
         {
             self.launch(course, Entry::Stop);
         }
@@ -162,6 +162,9 @@ impl Engine {
             None => None,
         };
         fault::point("stop-returned");
+        if trouble.is_none() {
+            self.end_remains(course).await;
+        }
         if let Some(trouble) = &mut trouble {
             tracing::error!(
                 server = %course.log_name(),

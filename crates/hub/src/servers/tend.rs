@@ -121,7 +121,7 @@ impl Engine {
 
     /// Gives a run that has no task one, at the place where its row says it stands.
     pub(super) async fn resume(&self, run: &Run) -> Result<(), StoreError> {
-        let Some(course) = Course::of(run) else {
+        let Some(course) = Course::of(run, self.born) else {
             self.end_orphan(run).await?;
             return Ok(());
         };
@@ -137,7 +137,7 @@ impl Engine {
 
     /// Ends a run whose phase took longer than it may, whatever the spawner does.
     async fn end_overdue(&self, run: &Run) -> Result<(), StoreError> {
-        let Some(course) = Course::of(run) else {
+        let Some(course) = Course::of(run, self.born) else {
             self.end_orphan(run).await?;
             return Ok(());
         };
@@ -215,7 +215,7 @@ impl Engine {
             if !self.owns(run) {
                 continue;
             }
-            let Some(course) = Course::of(run) else {
+            let Some(course) = Course::of(run, self.born) else {
                 self.end_orphan(run).await?;
                 continue;
             };

@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Restarts lose nothing: the hub and its proxy are killed in every way, and the story goes on.
+
+    python tests/chaos/run.py [restarts] [faults] [random] [--rounds 20] [--random-rounds 1000] [--spawner simple]
+
+Fault points need a build of the program with the feature `fault-points`, as
+`cargo build --workspace --all-targets` makes it. `--seed` repeats a run at random as far as times allow.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from chaos import at_random, faults  # noqa: E402
+from harness.steps import Steps, exit_with  # noqa: E402
+
+PARTS = ("restarts", "faults", "random")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", default=[])
+    parser.add_argument("--rounds", type=int, default=20, help="deaths at each fault point")
+    parser.add_argument("--random-rounds", type=int, default=1000, help="starts and stops under random deaths")
+    parser.add_argument("--only", default="", help="only the fault points whose step's name contains this")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--spawner", default="simple")
+    given = parser.parse_args()
+    parts = given.parts or PARTS
+    steps = Steps(f"chaos {given.spawner}")
+    if "faults" in parts:
+        faults.tell(steps, given.rounds, given.spawner, only=given.only)
+    if "random" in parts:
+        at_random.tell(steps, given.random_rounds, given.seed, given.spawner)
+    exit_with(steps.finish())
+
+
+if __name__ == "__main__":
+    main()

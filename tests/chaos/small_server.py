@@ -1,0 +1,47 @@
+"""A stand-in for a single-user server: it answers every request with who it is, and starts in milliseconds.
+
+Run as `python -I -S small_server.py`. It imports next to nothing, since hundreds of it are started.
+A file in its folder, written by a test, makes it misbehave: `exits` ends it with code 3 at once,
+`lingers` lets it ignore every polite signal. As a real server has kernels, it has a child.
+"""
+
+import _signal
+import os
+import socket
+
+HEAD = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-JupyterHub-Version: 6.1.1\r\nConnection: close\r\n"
+
+
+def main() -> None:
+    if os.path.exists("exits"):
+        os._exit(3)
+    ending = _signal.SIG_IGN if os.path.exists("lingers") else _signal.SIG_DFL
+    for number in (_signal.SIGINT, _signal.SIGTERM):
+        _signal.signal(number, ending)
+    host, _, port = os.environ["JUPYTERHUB_SERVICE_URL"].split("/")[2].rpartition(":")
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, int(port)))
+    listener.listen(64)
+    if os.fork() == 0:
+        listener.close()
+        while True:
+            _signal.pause()
+    body = '{"mark": "%s", "pid": %d, "user": "%s", "uid": %d}' % (
+        os.environ["ORRERY_RUN"], os.getpid(), os.environ["JUPYTERHUB_USER"], os.getuid(),
+    )
+    answer = f"{HEAD}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    while True:
+        stream, _ = listener.accept()
+        try:
+            stream.settimeout(5)
+            request = b""
+            while b"\r\n\r\n" not in request and (piece := stream.recv(65536)):
+                request += piece
+            stream.sendall(answer)
+        except OSError:
+            pass
+        stream.close()
+
+
+main()
