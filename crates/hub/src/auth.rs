@@ -34,6 +34,10 @@ use crate::listen::Peer;
 use crate::router::{MAX_BODY, Needs, Routes};
 use crate::state::AppState;
 
+/// The name of the cookie that logs in to the hub, as upstream's, unless
+/// `JupyterHub.cookie_host_prefix_enabled` changes it.
+pub const LOGIN_COOKIE: &str = "jupyterhub-hub-login";
+
 /// The largest form that somebody may send who is not logged in, in bytes: a login.
 const MAX_STRANGERS_FORM: usize = 64 * 1024;
 /// The longest pause within a body.

@@ -114,6 +114,7 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
     }
     authenticator
         .check()
+        .await
         .map_err(|error| StartError::Backend(error.to_string()))?;
     spawner
         .check()

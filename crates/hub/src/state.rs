@@ -106,7 +106,7 @@ impl HubState {
         if self.config.hub.cookie_host_prefix_enabled {
             "__Host-jupyterhub-hub-login"
         } else {
-            "jupyterhub-hub-login"
+            crate::auth::LOGIN_COOKIE
         }
     }
 

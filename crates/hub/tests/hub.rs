@@ -12,5 +12,7 @@ mod routes;
 mod security;
 #[path = "hub/servers.rs"]
 mod servers;
+#[path = "hub/subdomains.rs"]
+mod subdomains;
 #[path = "hub/test_hub.rs"]
 pub(crate) mod test_hub;

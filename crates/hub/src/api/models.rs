@@ -77,7 +77,7 @@ pub(super) fn untouched_default_server(hub: &HubState, user: &User) -> Result<Se
         spawner_id: 0,
         run: None,
         phase: orrery_core::phase::Phase::Stopped,
-        url: hub.urls.server(&user_name, &name),
+        url: hub.urls.server_url(&user_name, &name),
         progress_url: hub.urls.progress(&user_name, &name),
         started: None,
         last_activity: None,
@@ -96,11 +96,7 @@ pub(super) fn full_url(hub: &HubState, path: &str) -> Option<String> {
     if path.contains("://") {
         return Some(path.to_owned());
     }
-    let (scheme, rest) = hub.config.hub.public_url.split_once("://")?;
-    Some(format!(
-        "{scheme}://{}{path}",
-        rest.split('/').next().unwrap_or_default()
-    ))
+    Some(format!("{}{path}", hub.urls.public_origin()?))
 }
 
 /// Groups as the requester may see them, in the same order; empty for those that they may not see.
@@ -161,15 +157,7 @@ pub(super) async fn service(
             .map(|server| server.base_url),
         None => None,
     };
-    let prefix = prefix.or_else(|| {
-        has_address.then(|| {
-            format!(
-                "{}services/{}/",
-                hub.urls.base,
-                orrery_core::escape::path_segment(&fields.name)
-            )
-        })
-    });
+    let prefix = prefix.or_else(|| has_address.then(|| hub.urls.service(&fields.name)));
     let mut url = json!(fields.url.as_deref().unwrap_or_default());
     let mut info = if fields.info.is_null() {
         json!({})

@@ -5,7 +5,6 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use orrery_core::Secret;
-use orrery_core::escape;
 use orrery_core::scopes::{Client, Owner, Scope, ScopeError};
 use orrery_store::api_tokens::{self, NewApiToken};
 use orrery_store::oauth_clients::{self, NewOauthClient};
@@ -286,16 +285,8 @@ impl NewService {
                 .as_ref()
                 .map(|(_, hash)| hash.clone())
                 .unwrap_or_default(),
-            redirect_uri: redirect_uri.map_or_else(
-                || {
-                    format!(
-                        "{}services/{}/oauth_callback",
-                        hub.urls.base,
-                        escape::path_segment(name)
-                    )
-                },
-                str::to_owned,
-            ),
+            redirect_uri: redirect_uri
+                .map_or_else(|| hub.urls.service_callback(name), str::to_owned),
             allowed_scopes: scopes.clone(),
         });
         let fields = ServiceFields {

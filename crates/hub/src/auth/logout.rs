@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use orrery_store::api_tokens;
 
-use super::{Asking, LOGIN_COOKIE, session, xsrf};
+use super::{Asking, session, xsrf};
 use crate::error::Result;
 use crate::pages;
 use crate::state::AppState;
@@ -42,9 +42,13 @@ pub async fn logout(State(hub): State<AppState>, Asking(requester): Asking) -> R
     } else {
         crate::error::redirect(&hub.urls.hub_path("login"))
     };
-    requester.clear_cookie(session::SESSION_COOKIE, &hub.urls.base);
-    requester.clear_cookie(LOGIN_COOKIE, &hub.urls.hub);
-    requester.clear_cookie(xsrf::NAME, &hub.urls.hub);
+    requester.clear_cookie(
+        session::SESSION_COOKIE,
+        &hub.urls.base,
+        hub.session_cookie_domain(),
+    );
+    requester.clear_cookie(hub.login_cookie(), &hub.urls.hub, None);
+    requester.clear_cookie(xsrf::NAME, &hub.urls.hub, None);
     hub.metrics.logout(began.elapsed());
     Ok(page)
 }

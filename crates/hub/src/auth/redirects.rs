@@ -2,11 +2,14 @@
 
 use http::Uri;
 
+use crate::urls::Hosts;
+
 /// The part of `next` that is safe to redirect to: a path (with query and fragment) on this hub.
 ///
 /// `scheme` and `host` are the browser's own, as it addressed us; an absolute URL for them is cut to
-/// its path. Anything else, and anything a browser might read as another host, is `None`.
-pub fn safe_next(next: &str, scheme: &str, host: &str) -> Option<String> {
+/// its path, and so is one for a host of a user or service, where these have their own: the path alone
+/// leads there too. Anything else, and anything a browser might read as another host, is `None`.
+pub fn safe_next(next: &str, scheme: &str, host: &str, hosts: Option<&Hosts>) -> Option<String> {
     if next.is_empty() || next.len() > 8192 {
         return None;
     }
@@ -17,7 +20,7 @@ pub fn safe_next(next: &str, scheme: &str, host: &str) -> Option<String> {
     }
     let next = next.replace('\\', "%5C");
     let path = if next.starts_with("//") || !next.starts_with('/') {
-        own_path(&next, scheme, host)?
+        own_path(&next, scheme, host).or_else(|| path_below(&next, hosts?))?
     } else {
         next
     };
@@ -41,6 +44,19 @@ fn own_path(next: &str, scheme: &str, host: &str) -> Option<String> {
         Some('?' | '#') => Some(format!("/{rest}")),
         Some(_) => None,
     }
+}
+
+/// The path of an absolute URL for the hub's host or one below it.
+fn path_below(next: &str, hosts: &Hosts) -> Option<String> {
+    let rest = ["https://", "http://"]
+        .into_iter()
+        .find_map(|scheme| next.strip_prefix(scheme))
+        .or_else(|| next.starts_with("//").then(|| next.trim_start_matches('/')))?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    hosts
+        .covers(authority)
+        .then(|| format!("/{}", path.trim_start_matches('/')))
 }
 
 /// Appends `parameters` to the query of `url`.
@@ -103,7 +119,52 @@ mod tests {
             ("hub/home", None),
         ] {
             assert_eq!(
-                safe_next(next, "http", "hub.example").as_deref(),
+                safe_next(next, "http", "hub.example", None).as_deref(),
+                expected,
+                "{next:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn hosts_of_users_are_ours_and_no_others() {
+        let hosts = Hosts::new(
+            "https://hub.example:8443",
+            "",
+            crate::urls::SubdomainHook::Idna,
+        );
+        let hosts = hosts.as_ref();
+        for (next, expected) in [
+            (
+                "https://ada.hub.example:8443/user/ada/lab?x=1#y",
+                Some("/user/ada/lab?x=1#y"),
+            ),
+            ("//ada.hub.example:8443/user/ada/", Some("/user/ada/")),
+            (
+                "///ada.hub.example:8443//evil.example",
+                Some("/evil.example"),
+            ),
+            ("https://hub.example:8443", Some("/")),
+            ("https://hub.example:8443/", Some("/")),
+            (
+                "https://ada.hub.example:8443?x=//evil.example",
+                Some("/?x=//evil.example"),
+            ),
+            ("https://ada.hub.example/user/ada/", None),
+            ("https://ada.hub.example:8443@evil.example/", None),
+            ("https://evil.example/.hub.example:8443", None),
+            ("https://evil.example#.hub.example:8443", None),
+            ("https://evil.example\\.hub.example:8443", None),
+            ("https://evil.example?.hub.example:8443", None),
+            ("https://evil@ada.hub.example:8443/", None),
+            ("https://evilhub.example:8443/", None),
+            ("https://hub.example:8443.evil.example/", None),
+            ("javascript://ada.hub.example:8443/%0aalert(1)", None),
+            ("https:ada.hub.example:8443", None),
+            ("https:///evil.example", None),
+        ] {
+            assert_eq!(
+                safe_next(next, "https", "hub.example:8443", hosts).as_deref(),
                 expected,
                 "{next:?}"
             );

@@ -178,7 +178,7 @@ impl Requester {
 
     fn start_session(&self) -> String {
         let id = orrery_core::random::hex::<16>();
-        let options = self.hub.cookie_options(&self.browser, &self.hub.urls.base);
+        let options = self.hub.session_cookie_options(&self.browser);
         self.set_cookie(session::SESSION_COOKIE, &id, &options);
         *self
             .session_id
@@ -250,8 +250,8 @@ impl Requester {
     }
 
     /// Deletes a cookie with the answer.
-    pub fn clear_cookie(&self, name: &str, path: &str) {
-        if let Some(header) = session::clear_cookie(name, path, None) {
+    pub fn clear_cookie(&self, name: &str, path: &str, domain: Option<&str>) {
+        if let Some(header) = session::clear_cookie(name, path, domain) {
             self.cookies
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)

@@ -5,6 +5,9 @@ use axum::http::{HeaderMap, HeaderValue, header};
 /// The browser session's id, shared by the hub and all servers on this host.
 pub const SESSION_COOKIE: &str = "jupyterhub-session-id";
 
+/// How names of cookies begin that no other host can set (`JupyterHub.cookie_host_prefix_enabled`).
+const HOST_PREFIX: &str = "__Host-";
+
 /// The values of every cookie called `name`, in the order sent.
 pub fn cookie_values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
     headers
@@ -62,6 +65,14 @@ impl CookieOptions {
 /// A `Set-Cookie` header. `None` when the value cannot stand in one.
 pub fn set_cookie(name: &str, value: &str, options: &CookieOptions) -> Option<HeaderValue> {
     use std::fmt::Write as _;
+    // Browsers take a cookie of such a name only so: for the whole of this host, and over TLS.
+    let for_host = name.starts_with(HOST_PREFIX).then(|| CookieOptions {
+        path: "/".to_owned(),
+        secure: true,
+        domain: None,
+        ..options.clone()
+    });
+    let options = for_host.as_ref().unwrap_or(options);
     // A value with `|`, `=` or `:` is quoted by Tornado; readers accept it bare as well, but a
     // semicolon or a control character would end it.
     if value
@@ -135,6 +146,21 @@ mod tests {
                 .expect("a header"),
         );
         assert_eq!(session_id(&odd), None);
+    }
+
+    #[test]
+    fn a_cookie_with_the_host_prefix_is_for_this_host_and_over_tls() {
+        let options = CookieOptions {
+            domain: Some("hub.example".to_owned()),
+            ..CookieOptions::session("/hub/")
+        };
+        let header = set_cookie("__Host-a", "b", &options).expect("a good value");
+        assert_eq!(header, "__Host-a=b; HttpOnly; Path=/; Secure");
+        let header = clear_cookie("__Host-a", "/hub/", None).expect("a good value");
+        assert_eq!(
+            header,
+            "__Host-a=; Max-Age=0; Path=/; Secure; Expires=Thu, 01 Jan 1970 00:00:00 GMT"
+        );
     }
 
     #[test]

@@ -59,8 +59,9 @@ config_class! {
         config_file: String = "jupyterhub_config.py".to_owned(), Works;
         /// Does nothing.
         confirm_no_ssl: bool = false, NoEffect, deprecated("it does nothing");
-        /// Give login cookies the `__Host-` prefix. They are then set for the path `/`.
-        cookie_host_prefix_enabled: bool = false, NotYet;
+        /// Give login cookies the `__Host-` prefix, so that no other host can set them. They need TLS
+        /// and are sent to every path, so use it together with `subdomain_host`.
+        cookie_host_prefix_enabled: bool = false, Works;
         /// Days for which a login is valid.
         cookie_max_age_days: f64 = 14.0, Works;
         /// The key that signs cookies: 32 bytes, or their 64 hexadecimal digits. If it is not set,
@@ -99,8 +100,8 @@ config_class! {
         /// Scopes that every user has beyond those of the role `user`.
         extra_user_scopes: BTreeSet<String> = BTreeSet::new(), Works;
         /// The header that tells the public host behind a proxy that changes `Host`, for instance
-        /// `X-Forwarded-Host`. It is used to tell requests of other sites from our own.
-        forwarded_host_header: String = String::new(), NotYet;
+        /// `X-Forwarded-Host`. It is believed as `Host` is, to tell our own addresses from others.
+        forwarded_host_header: String = String::new(), Works;
         /// Make the certificates for `internal_ssl` and end.
         generate_certs: bool = false, NotYet;
         /// Write a configuration file with every option, then end.
@@ -199,10 +200,13 @@ config_class! {
         ssl_cert: String = String::new(), NotYet;
         /// The key of the public address's certificate.
         ssl_key: String = String::new(), NotYet;
-        /// How names become subdomains: `idna` or `legacy`.
-        subdomain_hook: String = "idna".to_owned(), NotYet, or_callable;
-        /// Give each server a subdomain of this host (`https://hub.example.org`).
-        subdomain_host: String = String::new(), NotYet;
+        /// How names become hosts below `subdomain_host`: `idna` gives each user and service a valid
+        /// name of their own; `legacy` is how JupyterHub did it before version 5.
+        subdomain_hook: String = "idna".to_owned(), Works, or_callable;
+        /// Give each user and each service a host of their own below this one
+        /// (`https://hub.example.org:8443`), so that browsers keep their pages apart. `*.hub.example.org`
+        /// must lead here too, and a certificate must hold for it.
+        subdomain_host: String = String::new(), Works;
         /// Folders with templates of your own, looked at before the built-in ones.
         template_paths: Vec<String> = Vec::new(), Works;
         /// Extra variables for the templates.

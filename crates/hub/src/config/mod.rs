@@ -86,6 +86,13 @@ impl Config {
             chp,
         };
         let resolved = resolve::resolve(loaded, &mut problems, &mut warnings);
+        let mut proxy = proxy;
+        resolve::extra_routes(
+            &mut proxy.value,
+            &resolved.hub.value,
+            &mut problems,
+            &mut warnings,
+        );
         if !problems.is_empty() {
             return Err(problems);
         }

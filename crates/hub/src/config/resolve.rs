@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use orrery_core::config::{Loaded, Problem, UrlPrefix};
 
+use crate::urls::{Hosts, SubdomainHook};
+
 use super::{
-    Application, Authenticator, Config, ConfigurableHTTPProxy, JupyterHub, LogLevel, Spawner,
+    Application, Authenticator, Config, ConfigurableHTTPProxy, JupyterHub, LogLevel, Proxy, Spawner,
 };
 
 /// The classes whose options depend on one another.
@@ -141,6 +143,7 @@ pub(super) fn resolve(
         parts.application.value.log_level = LogLevel::Info;
     }
     public_address(&mut parts.hub, problems, warnings);
+    subdomains(&mut parts.hub, problems, warnings);
     hub_address(&mut parts.hub.value, problems);
     pages(&mut parts.hub, problems, warnings);
     database(&mut parts.hub.value);
@@ -225,22 +228,85 @@ fn hub_address(hub: &mut JupyterHub, problems: &mut Vec<Problem>) {
     }
 }
 
+fn subdomains(
+    hub: &mut Loaded<JupyterHub>,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<String>,
+) {
+    let Some(hook) = SubdomainHook::named(&hub.value.subdomain_hook) else {
+        problems.push(Problem::Invalid(format!(
+            "JupyterHub.subdomain_hook must be 'idna' or 'legacy', but is {:?}",
+            hub.value.subdomain_hook
+        )));
+        return;
+    };
+    let host = &mut hub.value.subdomain_host;
+    if host.is_empty() {
+        return;
+    }
+    if !host.contains("://") {
+        *host = format!("https://{host}");
+        warnings.push(format!(
+            "JupyterHub.subdomain_host names no protocol: it is taken for {host}"
+        ));
+    }
+    host.truncate(host.trim_end_matches('/').len());
+    let has_path = host
+        .split_once("://")
+        .is_some_and(|(_, rest)| rest.contains('/'));
+    if has_path || Hosts::new(host, "", hook).is_none() {
+        problems.push(Problem::Invalid(format!(
+            "JupyterHub.subdomain_host must be a protocol and a host such as https://hub.example.org, but is {host:?}"
+        )));
+        return;
+    }
+    if hook == SubdomainHook::Legacy {
+        warnings.push(
+            "JupyterHub.subdomain_hook is 'legacy', which JupyterHub deprecates: not every name becomes a host that \
+             works, and services share one. Use 'idna'"
+                .into(),
+        );
+    }
+    if hub.value.public_url.is_empty() {
+        hub.value.public_url = format!(
+            "{}{}",
+            hub.value.subdomain_host,
+            hub.value.base_url.as_str()
+        );
+    }
+}
+
 fn pages(hub: &mut Loaded<JupyterHub>, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) {
     let base_url = hub.value.base_url.as_str().to_owned();
+    let by_host = !hub.value.subdomain_host.is_empty();
     if hub.is_set("hub_routespec") {
-        let path = UrlPrefix::new(&hub.value.hub_routespec);
-        if path.as_str() != "/" && path.as_str() != base_url {
+        let wanted = &hub.value.hub_routespec;
+        // With hosts, a route may begin with one.
+        let path = if by_host && !wanted.starts_with('/') {
+            format!("{}/", wanted.trim_end_matches('/'))
+        } else {
+            UrlPrefix::new(wanted).as_str().to_owned()
+        };
+        if path != "/" && path != base_url {
             warnings.push(format!(
-                "JupyterHub.hub_routespec is {}: requests for servers that do not run may not reach the hub",
-                path.as_str()
+                "JupyterHub.hub_routespec is {path}: requests for servers that do not run may not reach the hub"
             ));
         }
-        path.as_str().clone_into(&mut hub.value.hub_routespec);
+        hub.value.hub_routespec = path;
+    } else if by_host {
+        // The hub answers on every host.
+        "/".clone_into(&mut hub.value.hub_routespec);
     } else {
         hub.value.hub_routespec.clone_from(&base_url);
     }
     let public = &mut hub.value.public_url;
     if !public.is_empty() {
+        if !public.contains("://") {
+            *public = format!("https://{public}");
+            warnings.push(format!(
+                "JupyterHub.public_url names no protocol: it is taken for {public}"
+            ));
+        }
         if !public.ends_with('/') {
             public.push('/');
         }
@@ -332,6 +398,49 @@ fn proxy(parts: &mut Parts, problems: &mut Vec<Problem>) {
             "ConfigurableHTTPProxy.command must name a program, but is empty".into(),
         ));
     }
+}
+
+/// Specifications of `Proxy.extra_routes` end in a slash, and begin with one unless users have hosts of
+/// their own.
+pub(super) fn extra_routes(
+    proxy: &mut Proxy,
+    hub: &JupyterHub,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<String>,
+) {
+    let by_host = !hub.subdomain_host.is_empty();
+    let mut checked = std::collections::BTreeMap::new();
+    for (mut spec, target) in std::mem::take(&mut proxy.extra_routes) {
+        if !spec.ends_with('/') {
+            spec.push('/');
+            warnings.push(format!(
+                "Proxy.extra_routes: {spec} is meant with its slash at the end"
+            ));
+        }
+        if by_host && spec.starts_with('/') {
+            problems.push(Problem::Invalid(format!(
+                "Proxy.extra_routes: {spec} must begin with a host, as JupyterHub.subdomain_host is set"
+            )));
+        }
+        if !by_host && !spec.starts_with('/') {
+            problems.push(Problem::Invalid(format!(
+                "Proxy.extra_routes: {spec} must begin with a slash"
+            )));
+        }
+        let lower = target.to_ascii_lowercase();
+        let is_url = ["http://", "https://"].iter().any(|scheme| {
+            lower
+                .strip_prefix(scheme)
+                .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+        });
+        if !is_url {
+            problems.push(Problem::Invalid(format!(
+                "Proxy.extra_routes: {spec} must lead to a URL such as http://127.0.0.1:9000, but leads to {target:?}"
+            )));
+        }
+        checked.insert(spec, target);
+    }
+    proxy.extra_routes = checked;
 }
 
 fn not_a_port(option: &str, port: i64) -> Problem {

@@ -205,6 +205,53 @@ fn public_urls() {
 }
 
 #[test]
+fn hosts_for_users() {
+    let with = |more: &[(&str, Value)]| {
+        let mut all = vec![("JupyterHub.subdomain_host", "hub.example:8443/".into())];
+        all.extend(more.iter().cloned());
+        config(&all)
+    };
+    let site = with(&[("JupyterHub.base_url", "/jh".into())]);
+    assert_eq!(site.hub.subdomain_host, "https://hub.example:8443");
+    assert_eq!(site.hub.public_url, "https://hub.example:8443/jh/");
+    assert_eq!(site.hub.hub_routespec, "/");
+    assert!(
+        site.warnings
+            .iter()
+            .any(|text| text.contains("names no protocol"))
+    );
+    let routespec = |spec: &str| {
+        with(&[("JupyterHub.hub_routespec", spec.into())])
+            .hub
+            .hub_routespec
+    };
+    assert_eq!(routespec("hub.example"), "hub.example/");
+    assert_eq!(routespec("/hub"), "/hub/");
+    let legacy = with(&[("JupyterHub.subdomain_hook", "legacy".into())]);
+    assert!(legacy.warnings.iter().any(|text| text.contains("'legacy'")));
+    for (option, value, sentence) in [
+        (
+            "JupyterHub.subdomain_hook",
+            "punycode",
+            "JupyterHub.subdomain_hook must be 'idna' or 'legacy', but is \"punycode\"",
+        ),
+        (
+            "JupyterHub.subdomain_host",
+            "https://hub.example/path",
+            "JupyterHub.subdomain_host must be a protocol and a host",
+        ),
+        (
+            "JupyterHub.subdomain_host",
+            "https://",
+            "JupyterHub.subdomain_host must be a protocol and a host",
+        ),
+    ] {
+        let refusal = refused(&[(option, value.into())]);
+        assert!(refusal.starts_with(sentence), "{refusal}");
+    }
+}
+
+#[test]
 fn addresses_that_cannot_be_used() {
     for (option, value, sentence) in [
         (

@@ -38,8 +38,8 @@ pub struct KeeperParts {
     pub store: Store,
     /// The proxy.
     pub table: Arc<dyn RouteTable>,
-    /// `JupyterHub.base_url`.
-    pub base_url: String,
+    /// Where servers and services are.
+    pub urls: Urls,
     /// `JupyterHub.hub_routespec`.
     pub hub_routespec: String,
     /// Where the proxy reaches the hub: `http://127.0.0.1:8081`.
@@ -53,7 +53,6 @@ pub struct KeeperParts {
 /// What all handles share.
 pub struct Inner {
     parts: KeeperParts,
-    urls: Urls,
     wake: Notify,
     closing: CancellationToken,
     is_up: AtomicBool,
@@ -105,7 +104,6 @@ impl Keeper {
     /// A keeper that does nothing yet: spawn [`Keeper::run`].
     pub fn new(parts: KeeperParts) -> Self {
         Self(Arc::new(Inner {
-            urls: Urls::new(&parts.base_url),
             parts,
             wake: Notify::new(),
             closing: CancellationToken::new(),
@@ -184,10 +182,10 @@ impl Keeper {
 
     /// Routes of servers come and go; others stay.
     fn choose_sample<'a>(&self, specs: impl Iterator<Item = &'a String>) {
-        let of_users = format!("{}user/", self.urls.base);
+        let of_users = format!("{}user/", self.parts.urls.base);
         let sample = specs
             .filter(|spec| **spec != self.parts.hub_routespec)
-            .min_by_key(|spec| spec.starts_with(&of_users))
+            .min_by_key(|spec| spec.contains(&of_users))
             .cloned();
         *self.sample.lock().unwrap_or_else(PoisonError::into_inner) = sample;
     }
@@ -278,7 +276,7 @@ impl Keeper {
     }
 
     async fn wanted(&self) -> Result<Wanted, StoreError> {
-        let mut wanted = wanted::of_database(self.parts.store.read(), &self.urls).await?;
+        let mut wanted = wanted::of_database(self.parts.store.read(), &self.parts.urls).await?;
         for (spec, target) in &self.parts.extra_routes {
             let route = Route {
                 target: target.clone(),
@@ -301,7 +299,7 @@ impl Keeper {
         server: &ServerName,
         target: &str,
     ) -> Result<(), RouteError> {
-        let spec = self.urls.server(user, server);
+        let spec = self.parts.urls.server_spec(user, server);
         let target = target.trim_end_matches('/');
         self.noting(
             self.parts
@@ -317,7 +315,7 @@ impl Keeper {
         user: &UserName,
         server: &ServerName,
     ) -> Result<(), RouteError> {
-        let spec = self.urls.server(user, server);
+        let spec = self.parts.urls.server_spec(user, server);
         self.sample
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -68,6 +68,8 @@ pub struct ProxySettings {
     pub error_target: String,
     /// `ConfigurableHTTPProxy.log_level`.
     pub log_level: String,
+    /// Whether users and services have hosts of their own (`JupyterHub.subdomain_host`).
+    pub host_routing: bool,
     /// The token of its API.
     pub token: Secret,
     /// `ConfigurableHTTPProxy.pid_file`; empty for none.
@@ -105,6 +107,7 @@ impl ProxySettings {
             // The proxy is on this machine: a hub on all addresses is reached on this one.
             error_target: format!("{}error", config.hub_connect_url("127.0.0.1")),
             log_level: log_level.to_owned(),
+            host_routing: !config.hub.subdomain_host.is_empty(),
             token,
             pid_file: PathBuf::from(&config.chp.pid_file),
             umask: u32::try_from(config.chp.command_umask & 0o777).unwrap_or(0o007),
@@ -126,6 +129,10 @@ impl ProxySettings {
             ("--error-target", self.error_target.clone()),
             ("--log-level", self.log_level.clone()),
         ];
+        // First, so that a proxy that was started without it, or with it, is not taken for ours.
+        if self.host_routing {
+            words.push("--host-routing".into());
+        }
         for (option, value) in options {
             words.push(option.into());
             words.push(value.into());

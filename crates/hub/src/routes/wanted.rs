@@ -47,20 +47,20 @@ pub(super) async fn of_database(
                 ready.insert(spawner, (user, server));
             }
         } else {
-            wanted.in_flux.insert(urls.server(&user, &server));
+            wanted.in_flux.insert(urls.server_spec(&user, &server));
         }
     }
     for active in spawners::list_active(connection).await? {
         if let Some((user, server)) = ready.get(&active.spawner.id) {
             let route = server_route(user, server, &url_of(&active.server));
-            wanted.routes.insert(urls.server(user, server), route);
+            wanted.routes.insert(urls.server_spec(user, server), route);
         }
     }
     for service in services::list(connection).await? {
         let Some(target) = service.fields.url.as_deref().and_then(host_of) else {
             continue;
         };
-        let spec = format!("{}services/{}/", urls.base, service.fields.name);
+        let spec = urls.service_spec(&service.fields.name);
         let data = json!({ "service": service.fields.name });
         wanted.routes.insert(spec, Route { target, data });
     }

@@ -63,7 +63,7 @@ pub(super) fn spec(
     );
     set(
         "JUPYTERHUB_HOST",
-        settings.public_host.clone().unwrap_or_default(),
+        urls.public_origin().unwrap_or_default().to_owned(),
     );
     set(
         "JUPYTERHUB_OAUTH_CALLBACK_URL",
@@ -91,12 +91,12 @@ pub(super) fn spec(
     set("JUPYTERHUB_BASE_URL", urls.base.clone());
     set("JUPYTERHUB_SERVICE_PREFIX", base_url.clone());
     // Empty where the site has no `public_url`, as upstream.
-    let public = |path: &str| match &settings.public_host {
-        Some(host) => format!("{host}{path}"),
-        None => String::new(),
-    };
-    set("JUPYTERHUB_PUBLIC_URL", public(&base_url));
-    set("JUPYTERHUB_PUBLIC_HUB_URL", public(&urls.hub));
+    let public_url = urls.public_server_url(user, server);
+    set("JUPYTERHUB_PUBLIC_URL", public_url.unwrap_or_default());
+    let public_hub = urls
+        .public_origin()
+        .map(|origin| format!("{origin}{}", urls.hub));
+    set("JUPYTERHUB_PUBLIC_HUB_URL", public_hub.unwrap_or_default());
     let resources = settings.resources;
     let limits = [
         (
@@ -149,7 +149,7 @@ pub(super) fn spec(
 /// Where the server's OAuth login comes back to; also the client's registered redirect URI. By path
 /// alone unless servers have hosts of their own.
 pub(super) fn callback_url(urls: &Urls, user: &UserName, server: &ServerName) -> String {
-    format!("{}oauth_callback", urls.server(user, server))
+    format!("{}oauth_callback", urls.server_url(user, server))
 }
 
 /// Fills in the format fields `{username}`, `{base_url}` and `{servername}`, of which `JupyterHub` has
@@ -215,11 +215,22 @@ mod tests {
     }
 
     fn environment_of(settings: &Settings) -> BTreeMap<String, String> {
+        environment_at(settings, &Urls::new("/"))
+    }
+
+    fn urls(subdomain_host: &str, public_url: &str) -> Urls {
+        let mut config = crate::config::Config::with_defaults();
+        subdomain_host.clone_into(&mut config.hub.subdomain_host);
+        public_url.clone_into(&mut config.hub.public_url);
+        Urls::from_config(&config.hub)
+    }
+
+    fn environment_at(settings: &Settings, urls: &Urls) -> BTreeMap<String, String> {
         let (user, server) = names();
         let token = Secret::new("0123");
         let spec = spec(
             settings,
-            &Urls::new("/"),
+            urls,
             RunId(7),
             &user,
             &server,
@@ -283,7 +294,6 @@ mod tests {
         let mut settings = Settings {
             default_url: "/lab/tree/{username}".to_owned(),
             notebook_dir: "/srv/{username}/{servername}/{{x}}".to_owned(),
-            public_host: Some("https://hub.example.org".to_owned()),
             debug: true,
             ..Settings::default()
         };
@@ -292,7 +302,8 @@ mod tests {
         settings
             .environment
             .insert("JUPYTERHUB_DEBUG".to_owned(), Secret::new("no"));
-        let environment = environment_of(&settings);
+        let urls = urls("", "https://hub.example.org/");
+        let environment = environment_at(&settings, &urls);
         for (name, value) in [
             ("JUPYTERHUB_DEBUG", "no"),
             ("JUPYTERHUB_DEFAULT_URL", "/lab/tree/ada@x.org"),
@@ -305,6 +316,25 @@ mod tests {
             ("JUPYTERHUB_HOST", "https://hub.example.org"),
             ("CPU_LIMIT", "2.0"),
             ("MEM_LIMIT", "1073741824"),
+        ] {
+            assert_eq!(environment[name], value, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_server_on_its_users_host_is_told_so() {
+        // As JupyterHub 6.1.1 tells it.
+        let urls = urls("https://hub.example:8443", "https://hub.example:8443/");
+        let environment = environment_at(&Settings::default(), &urls);
+        let own = "https://u-adaxorg--210e59f.hub.example:8443/user/ada@x.org/lab/";
+        let callback = format!("{own}oauth_callback");
+        for (name, value) in [
+            ("JUPYTERHUB_HOST", "https://hub.example:8443"),
+            ("JUPYTERHUB_PUBLIC_URL", own),
+            ("JUPYTERHUB_PUBLIC_HUB_URL", "https://hub.example:8443/hub/"),
+            ("JUPYTERHUB_OAUTH_CALLBACK_URL", &callback),
+            ("JUPYTERHUB_SERVICE_PREFIX", "/user/ada@x.org/lab/"),
+            ("JUPYTERHUB_BASE_URL", "/"),
         ] {
             assert_eq!(environment[name], value, "{name}");
         }

@@ -162,7 +162,7 @@ impl Follower {
                 let user = orrery_core::UserName::parse(&row.user_name).ok()?;
                 let server = ServerName::parse(&row.server_name).ok()?;
                 Some(ProgressEvent::ready(
-                    &self.engine.urls.server(&user, &server),
+                    &self.engine.urls.server_url(&user, &server),
                 ))
             }
             // Also while what may still run is being stopped: the reader need not wait for that.

@@ -73,9 +73,6 @@ pub struct Settings {
     pub blocked_users: Vec<String>,
     /// The hub's API as servers reach it: `http://127.0.0.1:8081/hub/api`.
     pub hub_api_url: String,
-    /// Protocol and host under which people reach the site (`https://hub.example.org`), when
-    /// `JupyterHub.public_url` is set.
-    pub public_host: Option<String>,
 
     /// How long a start may wait for its turn.
     pub queue_timeout: Duration,
@@ -123,7 +120,6 @@ impl Default for Settings {
             admin_access: false,
             blocked_users: Vec::new(),
             hub_api_url: "http://127.0.0.1:8081/hub/api".to_owned(),
-            public_host: None,
             queue_timeout: Duration::from_hours(1),
             stop_timeout: Duration::from_mins(1),
             last_activity_interval: Duration::from_mins(5),
@@ -136,13 +132,12 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads them from the configuration. `environment` is the hub's own; `hub_api_url` and
-    /// `public_host` are where servers and people reach the hub.
+    /// Reads them from the configuration. `environment` is the hub's own; `hub_api_url` is where
+    /// servers reach the hub.
     pub fn from_config(
         config: &Config,
         environment: &BTreeMap<String, String>,
         hub_api_url: String,
-        public_host: Option<String>,
     ) -> Self {
         let spawner = &config.spawner;
         let hub = &config.hub;
@@ -202,7 +197,6 @@ impl Settings {
             admin_access: hub.admin_access,
             blocked_users: config.authenticator.blocked_users.iter().cloned().collect(),
             hub_api_url,
-            public_host,
             last_activity_interval: seconds(hub.last_activity_interval),
             ..Self::default()
         }

@@ -242,7 +242,7 @@ impl Engine {
             }
         };
         Ok(Some(ServerView {
-            url: self.urls.server(&user_name, &name),
+            url: self.urls.server_url(&user_name, &name),
             progress_url: self.urls.progress(&user_name, &name),
             display_name: spawner.display_name.unwrap_or_default(),
             user_id: user.id,

@@ -18,7 +18,7 @@ pub(crate) struct Browser<'a> {
 }
 
 impl<'a> Browser<'a> {
-    fn new(hub: &'a TestHub) -> Self {
+    pub(crate) fn new(hub: &'a TestHub) -> Self {
         Self {
             hub,
             cookies: Mutex::default(),
@@ -58,7 +58,7 @@ impl<'a> Browser<'a> {
     }
 
     /// Posts a form with the token that the browser's cookie asks for.
-    async fn post(&self, path: &str, form: &str) -> Answer {
+    pub(crate) async fn post(&self, path: &str, form: &str) -> Answer {
         let token = self
             .cookies
             .lock()
@@ -111,7 +111,7 @@ impl<'a> Browser<'a> {
     }
 
     /// Waits until a server's start came to its end.
-    async fn settled(&self, user: &str, server: &str) -> Phase {
+    pub(crate) async fn settled(&self, user: &str, server: &str) -> Phase {
         let user = self.hub.user(user).await;
         let server = ServerName::parse(server).expect("a name");
         let view = self

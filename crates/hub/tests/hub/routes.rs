@@ -143,6 +143,7 @@ fn small_proxy(folder: &Path) -> ProxySettings {
         api_port: free(),
         error_target: "http://127.0.0.1:8081/hub/error".to_owned(),
         log_level: "info".to_owned(),
+        host_routing: false,
         token: Secret::new("a token"),
         pid_file: folder.join("proxy.pid"),
         umask: 0o007,
@@ -204,7 +205,7 @@ async fn a_proxy_that_is_killed_is_back_with_its_routes() {
         hub_routespec: "/".to_owned(),
         hub_target: "http://127.0.0.1:8081".to_owned(),
         extra_routes: [("/docs/".to_owned(), "http://docs.example".to_owned())].into(),
-        base_url: "/".to_owned(),
+        urls: orrery_hub::urls::Urls::new("/"),
         check_interval: Duration::from_mins(1),
     });
     let running = keeper.clone();

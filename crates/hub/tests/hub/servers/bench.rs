@@ -95,7 +95,7 @@ impl Bench {
             hub_routespec: "/".to_owned(),
             hub_target: "http://127.0.0.1:8081".to_owned(),
             extra_routes: BTreeMap::new(),
-            base_url: "/".to_owned(),
+            urls: orrery_hub::urls::Urls::new("/"),
             check_interval: Duration::from_millis(100),
         })
     }
