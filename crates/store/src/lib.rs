@@ -5,6 +5,7 @@ mod connection;
 mod error;
 mod freshness;
 pub mod json;
+pub mod migrate;
 mod schema;
 mod sql;
 mod store;

@@ -368,6 +368,11 @@ fn create_private(url: &DbUrl, path: &Path) -> Result<(), StoreError> {
             return Err(open_error(url, error.to_string(), cure));
         }
     }
+    check_file(url, path)
+}
+
+/// Names what is wrong with a file that stands already.
+pub(crate) fn check_file(url: &DbUrl, path: &Path) -> Result<(), StoreError> {
     let metadata = fs::metadata(path)
         .map_err(|error| open_error(url, error.to_string(), "give another db_url"))?;
     if metadata.is_dir() {
@@ -389,7 +394,10 @@ fn create_private(url: &DbUrl, path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn sqlite_options(options: &StoreOptions, url: &str) -> Result<SqliteConnectOptions, StoreError> {
+pub(crate) fn sqlite_options(
+    options: &StoreOptions,
+    url: &str,
+) -> Result<SqliteConnectOptions, StoreError> {
     Ok(SqliteConnectOptions::from_str(url)?
         .foreign_keys(true)
         .busy_timeout(options.busy_timeout)
@@ -423,7 +431,7 @@ fn server_pool<D: sqlx::Database>(pool: PoolOptions<D>, options: &StoreOptions) 
         })
 }
 
-fn postgres_options(
+pub(crate) fn postgres_options(
     address: &Address,
     options: &StoreOptions,
 ) -> Result<PgConnectOptions, StoreError> {
@@ -469,7 +477,7 @@ fn postgres_options(
     Ok(connect)
 }
 
-fn mysql_options(address: &Address) -> Result<MySqlConnectOptions, StoreError> {
+pub(crate) fn mysql_options(address: &Address) -> Result<MySqlConnectOptions, StoreError> {
     let mut connect = MySqlConnectOptions::new().disable_statement_logging();
     if let Some(user) = &address.user {
         connect = connect.username(user);
@@ -529,7 +537,7 @@ fn open_error(url: &DbUrl, problem: String, cure: &str) -> StoreError {
     }
 }
 
-fn connect_error(url: &DbUrl, error: &sqlx::Error) -> StoreError {
+pub(crate) fn connect_error(url: &DbUrl, error: &sqlx::Error) -> StoreError {
     let problem = match error {
         sqlx::Error::Database(database) => database.message().to_owned(),
         other => other.to_string(),
@@ -552,7 +560,7 @@ fn connect_error(url: &DbUrl, error: &sqlx::Error) -> StoreError {
 }
 
 /// What fails while the tables are looked at is a failure to open.
-fn prepare_error(url: &DbUrl, error: StoreError) -> StoreError {
+pub(crate) fn prepare_error(url: &DbUrl, error: StoreError) -> StoreError {
     match error {
         StoreError::Corrupt(problem) => open_error(
             url,

@@ -1,11 +1,13 @@
 //! Making upstream's tables and ours, and refusing databases that another version made.
 
+use std::future::Future;
+
 use orrery_core::scopes::roles::default_roles;
 use sea_orm::{ConnectionTrait, DbBackend};
 
 use crate::{
     error::StoreError,
-    json,
+    json, migrate,
     sql::{self, Result, values},
 };
 
@@ -15,37 +17,23 @@ pub const ALEMBIC_REVISION: &str = "f460b0348206";
 /// The version of the `orrery_*` tables.
 pub const ORRERY_SCHEMA_VERSION: i32 = 1;
 
-/// Older revisions that JupyterHub has had, oldest first: from these upstream can upgrade.
-const OLDER_REVISIONS: [&str; 18] = [
-    "19c0846f6344",
-    "af4cbdb2d13c",
-    "eeb276e51423",
-    "3ec6993fe20c",
-    "99a28a4418e1",
-    "56cc5a70207e",
-    "1cebaf56856c",
-    "896818069c98",
-    "4dc2d5a8c53c",
-    "d68c98b66cd4",
-    "833da8570507",
-    "be8ecf03ddac",
-    "0eee8c825d24",
-    "651f5419b74d",
-    "3c2384c5aae1",
-    "afd65840b69e",
-    "ff1860e38070",
-    "4621fec11365",
-];
-
 /// Checks the database and makes what is missing. Call it in a write transaction. Where the database
 /// has no transactional DDL (MySQL), a second call finishes what an interrupted first one began.
 pub(crate) async fn prepare(connection: &impl ConnectionTrait, database: &str) -> Result<()> {
+    exclusively(connection, prepare_locked(connection, database)).await
+}
+
+/// Does work on the tables' shape while no other program of ours does.
+pub(crate) async fn exclusively<T>(
+    connection: &impl ConnectionTrait,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
     match connection.get_database_backend() {
         DbBackend::Postgres => {
             // Any constant would do; this one is the alembic revision's digits.
             let lock = "SELECT 1 AS one FROM pg_advisory_xact_lock(460348206)";
             sql::rows(connection, lock, vec![]).await?;
-            prepare_locked(connection, database).await
+            work.await
         }
         DbBackend::MySql => {
             // The lock is the connection's, not the transaction's: it must be given back in any case.
@@ -62,27 +50,59 @@ pub(crate) async fn prepare(connection: &impl ConnectionTrait, database: &str) -
                     source: None,
                 });
             }
-            let outcome = prepare_locked(connection, database).await;
+            let outcome = work.await;
             let unlock = format!("SELECT RELEASE_LOCK({name}) AS released");
             sql::rows(connection, &unlock, vec![]).await?;
             outcome
         }
         // The write transaction itself keeps others out.
-        _ => prepare_locked(connection, database).await,
+        _ => work.await,
     }
 }
 
+/// The statements that make upstream's tables.
+fn upstream_ddl(connection: &impl ConnectionTrait) -> &'static str {
+    match connection.get_database_backend() {
+        DbBackend::Postgres => include_str!("postgres.sql"),
+        DbBackend::MySql => include_str!("mysql.sql"),
+        _ => include_str!("sqlite.sql"),
+    }
+}
+
+/// The names of upstream's tables.
+pub(crate) fn upstream_tables(
+    connection: &impl ConnectionTrait,
+) -> impl Iterator<Item = &'static str> {
+    statements(upstream_ddl(connection)).map(|(table, _)| table)
+}
+
+/// The revision that the database says; `None` if its place is empty.
+pub(crate) async fn revision(connection: &impl ConnectionTrait) -> Result<Option<String>> {
+    let sql = "SELECT version_num FROM alembic_version";
+    let rows = sql::rows(connection, sql, vec![]).await?;
+    match rows.as_slice() {
+        [] => Ok(None),
+        [row] => Ok(Some(row.try_get("", "version_num")?)),
+        _ => Ok(Some("several at once".to_owned())),
+    }
+}
+
+/// Makes the table that says the revision, and says the newest one.
+pub(crate) async fn add_version(connection: &impl ConnectionTrait) -> Result<()> {
+    for (table, statement) in statements(upstream_ddl(connection)) {
+        if table == "alembic_version" {
+            connection.execute_unprepared(statement).await?;
+        }
+    }
+    stamp(connection).await
+}
+
 async fn prepare_locked(connection: &impl ConnectionTrait, database: &str) -> Result<()> {
-    let (upstream, ours) = match connection.get_database_backend() {
-        DbBackend::Postgres => (
-            include_str!("postgres.sql"),
-            include_str!("orrery_postgres.sql"),
-        ),
-        DbBackend::MySql => (include_str!("mysql.sql"), include_str!("orrery_mysql.sql")),
-        _ => (
-            include_str!("sqlite.sql"),
-            include_str!("orrery_sqlite.sql"),
-        ),
+    let upstream = upstream_ddl(connection);
+    let ours = match connection.get_database_backend() {
+        DbBackend::Postgres => include_str!("orrery_postgres.sql"),
+        DbBackend::MySql => include_str!("orrery_mysql.sql"),
+        _ => include_str!("orrery_sqlite.sql"),
     };
     let present = tables(connection).await?;
     let has = |table: &str| present.iter().any(|name| name == table);
@@ -90,14 +110,7 @@ async fn prepare_locked(connection: &impl ConnectionTrait, database: &str) -> Re
     if has("alembic_version") {
         check_revision(connection, database, is_new).await?;
     } else if !is_new {
-        return Err(StoreError::SchemaVersion {
-            database: database.to_owned(),
-            found: "none".to_owned(),
-            needed: ALEMBIC_REVISION.to_owned(),
-            cure: "the tables are of a JupyterHub before 0.8 or of another program; back the \
-                   database up and run JupyterHub 6.1.1's `jupyterhub upgrade-db`, or give another db_url"
-                .to_owned(),
-        });
+        return Err(migrate::refusal(&database, "none"));
     }
     let ours_is_new = !has("orrery_schema");
     for (table, statement) in statements(upstream).chain(statements(ours)) {
@@ -122,34 +135,15 @@ async fn check_revision(
     database: &str,
     is_new: bool,
 ) -> Result<()> {
-    let rows = sql::rows(
-        connection,
-        "SELECT version_num FROM alembic_version",
-        vec![],
-    )
-    .await?;
-    let found = match rows.as_slice() {
+    match revision(connection).await? {
         // The making of the tables was interrupted right at its start.
-        [] if is_new => return stamp(connection).await,
-        [] => "none".to_owned(),
-        [row] => row.try_get::<String>("", "version_num")?,
-        _ => "several at once".to_owned(),
-    };
-    if found == ALEMBIC_REVISION {
-        return Ok(());
+        None if is_new => stamp(connection).await,
+        Some(revision) if revision == ALEMBIC_REVISION => Ok(()),
+        found => Err(migrate::refusal(
+            &database,
+            found.as_deref().unwrap_or("none"),
+        )),
     }
-    let cure = if OLDER_REVISIONS.contains(&found.as_str()) {
-        "an older JupyterHub made it: back it up, then run JupyterHub 6.1.1's `jupyterhub upgrade-db` on it"
-    } else {
-        "a newer JupyterHub or another program made it: restore a backup of JupyterHub 6.1.1's \
-         database, or give another db_url"
-    };
-    Err(StoreError::SchemaVersion {
-        database: database.to_owned(),
-        found,
-        needed: ALEMBIC_REVISION.to_owned(),
-        cure: cure.to_owned(),
-    })
 }
 
 async fn check_ours(connection: &impl ConnectionTrait, database: &str) -> Result<()> {
@@ -190,7 +184,8 @@ async fn add_default_roles(connection: &impl ConnectionTrait) -> Result<()> {
     Ok(())
 }
 
-async fn tables(connection: &impl ConnectionTrait) -> Result<Vec<String>> {
+/// The names of all tables.
+pub(crate) async fn tables(connection: &impl ConnectionTrait) -> Result<Vec<String>> {
     let sql = match connection.get_database_backend() {
         DbBackend::Postgres => {
             "SELECT CAST(tablename AS TEXT) AS name FROM pg_tables WHERE schemaname = current_schema()"
