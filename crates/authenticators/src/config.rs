@@ -40,35 +40,37 @@ config_class! {
     /// What holds for authenticators that know people as users of this machine.
     pub struct LocalAuthenticator: "jupyterhub.auth" ["Authenticator"] {
         /// The command that makes a system user. `USERNAME` in it is replaced, and the name is its last
-        /// argument.
-        add_user_cmd: Command = Command::default(), NotYet;
+        /// argument. By default `adduser` as Debian has it, or else `useradd`.
+        add_user_cmd: Command = Command::default(), Works;
         /// Let members of these system groups in.
-        allowed_groups: BTreeSet<String> = BTreeSet::new(), NotYet;
+        allowed_groups: BTreeSet<String> = BTreeSet::new(), Works;
         /// Make system users for people who have none.
-        create_system_users: bool = false, NotYet;
+        create_system_users: bool = false, Works;
         /// Let members of these system groups in.
-        group_whitelist: BTreeSet<String> = BTreeSet::new(), NotYet, moved_to("LocalAuthenticator.allowed_groups");
+        group_whitelist: BTreeSet<String> = BTreeSet::new(), Works, moved_to("LocalAuthenticator.allowed_groups");
         /// User ids for system users to be made, by name.
-        uids: BTreeMap<String, i64> = BTreeMap::new(), NotYet;
+        uids: BTreeMap<String, i64> = BTreeMap::new(), Works;
     }
 }
 
 config_class! {
     /// People log in with their password on this machine.
     pub struct PAMAuthenticator: "jupyterhub.auth" ["LocalAuthenticator", "Authenticator"] {
-        /// Members of these system groups are administrators.
-        admin_groups: BTreeSet<String> = BTreeSet::new(), NotYet;
-        /// Ask PAM whether the account is valid, too.
-        check_account: bool = true, NotYet;
-        /// How names and passwords are written for PAM.
-        encoding: String = "utf8".to_owned(), NotYet;
+        /// Members of these system groups are administrators, and nobody else is but those in
+        /// `admin_users`.
+        admin_groups: BTreeSet<String> = BTreeSet::new(), Works;
+        /// Ask PAM whether the account is valid, too: not expired, allowed at this hour, …
+        check_account: bool = true, Works;
+        /// How names and passwords are written for PAM: utf8, ascii, latin-1, iso-8859-15 or cp1252.
+        encoding: String = "utf8".to_owned(), Works;
         /// How many logins PAM checks at once.
-        executor_threads: i64 = 4, NotYet;
+        executor_threads: i64 = 4, Works;
         /// Open a PAM session while somebody's server runs.
-        open_sessions: bool = false, NotYet;
-        /// Take the name that PAM gives back instead of the one typed.
-        pam_normalize_username: bool = false, NotYet;
+        open_sessions: bool = false, Works;
+        /// Call people what the system's user database calls them, instead of what they typed in lower
+        /// case.
+        pam_normalize_username: bool = false, Works;
         /// The PAM service.
-        service: String = "login".to_owned(), NotYet;
+        service: String = "login".to_owned(), Works;
     }
 }

@@ -3,8 +3,12 @@
 pub mod config;
 #[cfg(feature = "dummy")]
 pub mod dummy;
+#[cfg(feature = "pam")]
+pub mod local;
 #[cfg(feature = "null")]
 pub mod null;
+#[cfg(feature = "pam")]
+pub mod pam;
 #[cfg(feature = "shared-password")]
 pub mod shared_password;
 

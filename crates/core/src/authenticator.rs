@@ -75,7 +75,7 @@ pub trait Authenticator: Send + Sync + 'static {
     ) -> Result<Option<Identity>, AuthenticatorError>;
 
     /// What is wrong with the authenticator's own settings, said once when the hub starts.
-    fn check(&self) -> Result<(), AuthenticatorError> {
+    async fn check(&self) -> Result<(), AuthenticatorError> {
         Ok(())
     }
 

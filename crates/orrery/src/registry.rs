@@ -6,6 +6,7 @@ use std::sync::Arc;
 use orrery_authenticators::config as authenticators;
 use orrery_authenticators::dummy::Dummy;
 use orrery_authenticators::null::Null;
+use orrery_authenticators::pam::Pam;
 use orrery_authenticators::shared_password::{People, SharedPassword};
 use orrery_core::access::Normalizer;
 use orrery_core::authenticator::Authenticator;
@@ -14,8 +15,9 @@ use orrery_core::config::{
 };
 use orrery_core::spawner::Spawner;
 use orrery_hub::config::{self as hub, Config};
+use orrery_session::client::Helper;
 use orrery_spawners::config as spawners;
-use orrery_spawners::local::Simple;
+use orrery_spawners::local::{LocalProcess, Simple};
 
 /// Every class that a configuration may have a section for, in the order in which help shows them.
 pub(crate) fn catalog() -> Catalog {
@@ -71,7 +73,7 @@ const BACKENDS: &[Backend] = &[
         role: Role::Spawner,
         names: &["localprocess", "default"],
         spec: spawners::LocalProcessSpawner::SPEC,
-        make: Make::NotYet,
+        make: Make::Spawner(local_process_spawner),
     },
     Backend {
         role: Role::Authenticator,
@@ -101,7 +103,7 @@ const BACKENDS: &[Backend] = &[
         role: Role::Authenticator,
         names: &["pam", "default"],
         spec: authenticators::PAMAuthenticator::SPEC,
-        make: Make::NotYet,
+        make: Make::Authenticator(pam_authenticator),
     },
 ];
 
@@ -298,10 +300,27 @@ fn simple_spawner(
     keep_local_environment(tree, chain, config);
     let process = spawners::LocalProcessSpawner::load(tree, chain)?.value;
     let simple = spawners::SimpleLocalProcessSpawner::load(tree, chain)?.value;
-    let logs = std::path::absolute("orrery-logs")
-        .map_err(|error| invalid(&format!("the working directory: {error}")))?;
-    let made = Simple::new(&process, &simple, logs).map_err(|error| invalid(&error))?;
+    let made = Simple::new(&process, &simple, logs_folder()?).map_err(|error| invalid(&error))?;
     Ok(Arc::new(made))
+}
+
+fn local_process_spawner(
+    tree: &Tree,
+    chain: &[&'static ClassSpec],
+    config: &mut Config,
+) -> Made<dyn Spawner> {
+    keep_local_environment(tree, chain, config);
+    let options = spawners::LocalProcessSpawner::load(tree, chain)?.value;
+    let helper = session_helper(config);
+    let made =
+        LocalProcess::new(&options, helper, logs_folder()?).map_err(|error| invalid(&error))?;
+    Ok(Arc::new(made))
+}
+
+/// Where local servers' logs go.
+fn logs_folder() -> Result<std::path::PathBuf, Vec<Problem>> {
+    std::path::absolute("orrery-logs")
+        .map_err(|error| invalid(&format!("the working directory: {error}")))
 }
 
 fn dummy_authenticator(
@@ -313,6 +332,23 @@ fn dummy_authenticator(
     let dummy = Dummy::new(options);
     config.warnings.extend(dummy.warnings());
     Ok(Arc::new(dummy))
+}
+
+fn pam_authenticator(
+    tree: &Tree,
+    chain: &[&'static ClassSpec],
+    config: &mut Config,
+) -> Made<dyn Authenticator> {
+    let options = authenticators::PAMAuthenticator::load(tree, chain)?.value;
+    let local = authenticators::LocalAuthenticator::load(tree, chain)?.value;
+    let pam = Pam::new(options, local, session_helper(config)).map_err(|error| invalid(&error))?;
+    config.warnings.extend(pam.warnings());
+    Ok(Arc::new(pam))
+}
+
+/// The program that does what needs root.
+fn session_helper(config: &Config) -> Helper {
+    Helper::new(config.hub.session_helper.0.clone())
 }
 
 fn shared_password_authenticator(

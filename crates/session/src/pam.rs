@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString, OsString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStringExt as _;
-use std::ptr;
+use std::{ptr, slice};
 
 use libloading::os::unix::{Library, RTLD_NOW, Symbol};
 
@@ -51,7 +51,8 @@ struct Message {
 #[repr(C)]
 struct Response {
     text: *mut c_char,
-    code: c_int,
+    /// Unused, says libpam.
+    _code: c_int,
 }
 
 /// `struct pam_conv`.
@@ -249,39 +250,33 @@ unsafe extern "C" fn converse(
     if made.is_null() {
         return BUFFER_ERROR;
     }
-    for index in 0..count {
-        // SAFETY: `index < count`, and libpam gave `count` pointers.
-        let message = unsafe { *messages.add(index) };
-        // SAFETY: `index < count`, and `made` has room for `count` responses.
-        let response = unsafe { made.add(index) };
-        // SAFETY: the pointers are libpam's message, or null, and our response.
-        let answered = unsafe { answer(conversation, message, response) };
-        if !answered {
+    // SAFETY: libpam gave `count` pointers, which nobody changes while it waits for us.
+    let messages = unsafe { slice::from_raw_parts(messages, count) };
+    // SAFETY: zeroed room for `count` responses, which is ours alone.
+    let filled = unsafe { slice::from_raw_parts_mut(made, count) };
+    for (message, response) in messages.iter().zip(filled) {
+        // SAFETY: the pointer is null, or libpam's message.
+        let answered = unsafe { answer(conversation, *message) };
+        let Some(text) = answered else {
             // SAFETY: `made` has `count` responses, whose texts are null or ours.
             unsafe { discard(made, count) };
             return CONVERSATION_ERROR;
-        }
+        };
+        response.text = text;
     }
     // SAFETY: checked not to be null; libpam lets it be written.
     unsafe { *responses = made };
     SUCCESS
 }
 
-/// Answers one message; says whether it could.
+/// The answer to a message, null where none is due; `None` if there should be one and is not.
 ///
 /// # Safety
 ///
-/// `message` is null or libpam's message; `response` may be written.
-unsafe fn answer(
-    conversation: &mut Conversation,
-    message: *const Message,
-    response: *mut Response,
-) -> bool {
-    if message.is_null() {
-        return false;
-    }
-    // SAFETY: not null, so it is libpam's message, which lives while libpam waits for us.
-    let message = unsafe { &*message };
+/// `message` is null or libpam's message.
+unsafe fn answer(conversation: &mut Conversation, message: *const Message) -> Option<*mut c_char> {
+    // SAFETY: null, or libpam's message, which lives while libpam waits for us.
+    let message = unsafe { message.as_ref() }?;
     let text = if message.text.is_null() {
         c""
     } else {
@@ -289,17 +284,12 @@ unsafe fn answer(
         unsafe { CStr::from_ptr(message.text) }
     };
     let copied = match conversation.reply(message.style, text) {
-        Reply::Nothing => return true,
-        Reply::None => return false,
+        Reply::Nothing => return Some(ptr::null_mut()),
+        Reply::None => return None,
         Reply::Text(text) => copy(text),
         Reply::Secret(secret) => copy(&secret),
     };
-    if copied.is_null() {
-        return false;
-    }
-    // SAFETY: `response` may be written, as the caller promises.
-    unsafe { (*response).text = copied };
-    true
+    (!copied.is_null()).then_some(copied)
 }
 
 /// A copy that libpam frees; null when there is no memory.
@@ -315,9 +305,10 @@ fn copy(text: &CStr) -> *mut c_char {
 /// `made` was allocated by `calloc` with room for `count` responses, whose texts are null or come from
 /// [`copy`]. Nobody uses them afterwards.
 unsafe fn discard(made: *mut Response, count: usize) {
-    for index in 0..count {
-        // SAFETY: `index < count`.
-        let text = unsafe { (*made.add(index)).text };
+    // SAFETY: as the caller promises.
+    let responses = unsafe { slice::from_raw_parts(made, count) };
+    for Response { text, .. } in responses {
+        let text = *text;
         if !text.is_null() {
             // SAFETY: `text` is a text of `copy`, so it ends with a zero byte.
             let length = unsafe { libc::strlen(text) };
@@ -638,12 +629,12 @@ mod tests {
             assert!(responses.is_null());
             return Err(code);
         }
-        let texts = (0..styles.len())
-            .map(|index| {
-                // SAFETY: there are as many responses as messages.
-                let text = unsafe { (*responses.add(index)).text };
+        // SAFETY: there are as many responses as messages.
+        let texts = unsafe { slice::from_raw_parts(responses, styles.len()) }
+            .iter()
+            .map(|response| {
                 // SAFETY: a text that is not null ends with a zero byte.
-                (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
+                (!response.text.is_null()).then(|| unsafe { CStr::from_ptr(response.text) })
             })
             .map(|text| text.map(|text| text.to_string_lossy().into_owned()))
             .collect();

@@ -191,6 +191,10 @@ config_class! {
         /// `oauth_client_allowed_scopes`. Services that the hub starts itself (`command`) are not
         /// supported yet.
         services: Vec<ServiceSpec> = Vec::new(), Works;
+        /// How the session helper is run, which needs root for PAM and for servers under people's own
+        /// accounts: `['sudo', '-n', '/usr/lib/orrery/orrery-session']` when the hub itself is an
+        /// ordinary user. By default the program that is installed with the hub.
+        session_helper: Command = Command::default(), Works;
         /// Stop somebody's servers when they log out.
         shutdown_on_logout: bool = false, Works;
         /// How servers are started: a short name (`simple`, `localprocess`) or the full Python name of
