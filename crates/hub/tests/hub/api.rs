@@ -2,6 +2,8 @@
 
 #[path = "api/activity.rs"]
 mod activity;
+#[path = "api/auth_state.rs"]
+mod auth_state;
 #[path = "api/authorizations.rs"]
 mod authorizations;
 #[path = "api/groups.rs"]

@@ -345,7 +345,8 @@ impl Answer {
     }
 }
 
-/// Lets everybody in who knows the one password.
+/// Lets everybody in who knows the one password, and keeps of them what the form's `state` says, which
+/// is JSON.
 struct OnePassword;
 
 #[async_trait]
@@ -355,7 +356,11 @@ impl Authenticator for OnePassword {
         credentials: &Credentials,
     ) -> Result<Option<Identity>, AuthenticatorError> {
         let is_right = credentials.password.expose() == PASSWORD;
-        Ok(is_right.then(|| Identity::named(credentials.username.clone())))
+        let state = credentials.fields.iter().find(|(name, _)| name == "state");
+        Ok(is_right.then(|| Identity {
+            auth_state: state.map(|(_, value)| serde_json::from_str(value.expose()).expect("JSON")),
+            ..Identity::named(credentials.username.clone())
+        }))
     }
 }
 
