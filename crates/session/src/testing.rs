@@ -1,8 +1,9 @@
 //! Real accounts for tests: made for one test, removed at its end.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -51,12 +52,34 @@ impl Account {
     ///
     /// When it cannot be made.
     pub fn with(options: &[&str]) -> Self {
+        Self::named(Self::free_name(), options)
+    }
+
+    /// A name that no account has.
+    pub fn free_name() -> String {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("orrery-t{}-{number}", std::process::id());
+        format!("orrery-t{}-{number}", std::process::id())
+    }
+
+    /// Makes an account with this name and these options of `useradd`.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be made.
+    pub fn named(name: String, options: &[&str]) -> Self {
         let mut arguments = options.to_vec();
         arguments.extend(["--user-group", &name]);
         change("useradd", &arguments);
+        Self::existing(name)
+    }
+
+    /// An account that the test had made in another way, to be removed like the others.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn existing(name: String) -> Self {
         let made = nix::unistd::User::from_name(&name)
             .expect("the accounts can be read")
             .expect("the account was made");
@@ -83,6 +106,34 @@ impl Account {
             .expect("the group was made");
         self.groups.push(group.clone());
         (group, made.gid.as_raw())
+    }
+
+    /// Sets its password, as the bytes that are given.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be set.
+    pub fn set_password(&self, password: &[u8]) {
+        let line = [self.name.as_bytes(), b":", password, b"\n"].concat();
+        let mut child = Command::new("chpasswd")
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("chpasswd runs");
+        let mut input = child.stdin.take().expect("it is a pipe");
+        input.write_all(&line).expect("chpasswd reads");
+        drop(input);
+        assert!(child.wait().expect("chpasswd ends").success());
+    }
+
+    /// Runs a program that changes the account, whose name is put at the end.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub fn change(&self, program: &str, arguments: &[&str]) {
+        let mut arguments = arguments.to_vec();
+        arguments.push(&self.name);
+        change(program, &arguments);
     }
 
     /// The processes that run as this account.
@@ -144,5 +195,32 @@ fn try_change(program: &str, arguments: &[&str]) -> Option<String> {
             reason = "there is no runtime that this could block for long"
         )]
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A PAM service that exists during one test.
+pub struct PamService {
+    /// Its name.
+    pub name: String,
+    path: PathBuf,
+}
+
+impl PamService {
+    /// Describes a service by these lines.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be written.
+    pub fn new(lines: &str) -> Self {
+        let name = Account::free_name();
+        let path = PathBuf::from("/etc/pam.d").join(&name);
+        fs::write(&path, lines).expect("root may describe services");
+        Self { name, path }
+    }
+}
+
+impl Drop for PamService {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
     }
 }

@@ -109,6 +109,7 @@ fn spec(command: &[&str]) -> ServerSpec {
                 Secret::new("/user/ada/"),
             ),
         ]),
+        tls: None,
         ip: "127.0.0.1".to_owned(),
         port: 0,
         base_url: "/user/ada/".to_owned(),

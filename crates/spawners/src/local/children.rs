@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use orrery_core::phase::Failure;
 use orrery_core::spawner::{Status, spawner_failure};
+use orrery_session::client::Launched;
 use tokio::process::Child;
 use tokio::sync::watch;
 
@@ -57,6 +58,29 @@ impl Children {
         self.known().exits.insert(process, exit);
         tokio::spawn(watch_over(Arc::clone(self), child, process, ended, port));
         Ok(process)
+    }
+
+    /// Watches over a server that the session helper started. The port stays reserved while it runs.
+    pub(super) fn watch(self: &Arc<Self>, launched: Launched, port: Option<Reserved>) -> Process {
+        let process = Process::named(launched.pid, Some(launched.start_time));
+        let (ended, exit) = watch::channel(Status::Running);
+        self.known().exits.insert(process, exit);
+        let children = Arc::clone(self);
+        tokio::spawn(async move {
+            let end = launched.ended().await;
+            drop(port);
+            match end {
+                Some(end) => {
+                    ended.send_replace(Status::Exited(Some(end.exit_code)));
+                    children.remember_end(process);
+                }
+                // The keeper was killed: how and when the server ends only `/proc` tells.
+                None => {
+                    children.known().exits.remove(&process);
+                }
+            }
+        });
+        process
     }
 
     /// How a process ended or will, if this hub started it.

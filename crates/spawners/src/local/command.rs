@@ -85,13 +85,10 @@ impl Prepared {
     }
 }
 
-/// Adds the shell and the umask.
-fn wrapped(settings: &Settings, words: &[String]) -> Vec<String> {
+/// Adds the shell.
+pub(super) fn in_shell(settings: &Settings, words: &[String]) -> Vec<String> {
     let mut words = words.to_vec();
-    if words.is_empty() {
-        return words;
-    }
-    if !settings.shell_cmd.is_empty() {
+    if !words.is_empty() && !settings.shell_cmd.is_empty() {
         let line = words
             .iter()
             .map(|word| quote(word))
@@ -99,6 +96,15 @@ fn wrapped(settings: &Settings, words: &[String]) -> Vec<String> {
             .join(" ");
         words.clone_from(&settings.shell_cmd);
         words.push(line);
+    }
+    words
+}
+
+/// Adds the shell and the umask.
+fn wrapped(settings: &Settings, words: &[String]) -> Vec<String> {
+    let mut words = in_shell(settings, words);
+    if words.is_empty() {
+        return words;
     }
     if let Some(umask) = settings.umask {
         let script = format!("umask {umask:03o} && exec \"$@\"");

@@ -1,6 +1,7 @@
-//! Servers as processes on the hub's machine, run by the hub's own user: JupyterHub's `simple`
-//! spawner, for tests and for groups who trust each other.
+//! Servers as processes on the hub's machine: as their owners' system accounts ([`LocalProcess`]), or
+//! all as the hub's own user ([`Simple`]), for tests and for groups who trust each other.
 
+mod accounts;
 mod children;
 mod command;
 mod logs;
@@ -22,6 +23,7 @@ use orrery_core::{Secret, fault};
 use serde_json::Value;
 use tokio::time::Instant;
 
+pub use self::accounts::LocalProcess;
 use self::children::Children;
 use self::process::{Process, State};
 use self::settings::Settings;
@@ -213,7 +215,11 @@ fn launch(
     events.state(state.clone());
     events.progress(20, "The server's process is running.");
     Ok(Started {
-        url: format!("http://{}:{number}", ports::reachable(&spec.ip)),
+        url: format!(
+            "{}://{}:{number}",
+            spec.scheme(),
+            ports::reachable(&spec.ip)
+        ),
         state,
     })
 }

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 /// What a server's state says.
 pub(super) struct State {
     pub(super) process: Process,
+    /// The system account that it runs as, when it is not the hub's own.
+    pub(super) user: Option<String>,
     /// The name of its log inside the folder of logs.
     pub(super) log: Option<String>,
 }
@@ -51,6 +53,7 @@ impl State {
                 pid,
                 start_time: state.get("start_time").and_then(Value::as_u64),
             },
+            user: state.get("user").and_then(Value::as_str).map(str::to_owned),
             log,
         })
     }
@@ -99,8 +102,24 @@ impl Process {
         }
     }
 
+    /// The process that somebody else started and named so.
+    pub(super) fn named(pid: i32, start_time: Option<u64>) -> Self {
+        Self { pid, start_time }
+    }
+
     pub(super) fn pid(&self) -> i32 {
         self.pid
+    }
+
+    pub(super) fn start_time(&self) -> Option<u64> {
+        self.start_time
+    }
+
+    /// Whether its id is still taken by it, ended or not. For a process whose start is not known this
+    /// cannot be told; then no.
+    pub(super) fn is_listed(&self) -> bool {
+        self.start_time.is_some()
+            && Stat::read(self.pid).map(|stat| stat.start_time) == self.start_time
     }
 
     /// The state to keep. `pid` is upstream's key, so that either hub finds the other's servers.

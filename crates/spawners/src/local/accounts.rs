@@ -1,0 +1,376 @@
+//! Servers as processes of the system accounts of their owners: JupyterHub's default spawner. The
+//! session helper makes, signals and finds them; the hub itself needs no rights.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nix::sys::signal::Signal;
+use nix::unistd::User;
+use orrery_core::phase::{Cause, Failure};
+use orrery_core::spawner::{
+    Events, RUN_VARIABLE, ServerSpec, Spawner, Started, Status, spawner_failure,
+};
+use orrery_core::{Secret, fault};
+use orrery_session::client::{Helper, HelperError};
+use orrery_session::protocol::{self, Answer, Fault, Request};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use super::children::Children;
+use super::command;
+use super::logs::{self, Log};
+use super::ports::{self, Reserved};
+use super::process::{Process, State};
+use super::settings::{Settings, SettingsError};
+use crate::config::{LocalProcessSpawner, SimpleLocalProcessSpawner};
+
+/// How long the helper may take for anything but a start.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the helper's keeper gets to end what a server left behind.
+const SWEEP: Duration = Duration::from_secs(6);
+
+/// Runs each server as the system account that has its owner's name.
+pub struct LocalProcess {
+    settings: Arc<Settings>,
+    helper: Helper,
+    children: Arc<Children>,
+    session: Option<protocol::PamSession>,
+}
+
+impl LocalProcess {
+    /// A spawner with these options. The servers' logs go to `logs_folder`, an absolute path, which
+    /// is made for the hub's user alone when it is missing.
+    pub fn new(
+        local: &LocalProcessSpawner,
+        helper: Helper,
+        logs_folder: impl Into<PathBuf>,
+    ) -> Result<Self, SettingsError> {
+        // No folder of this spawner's comes from the template, which is the other spawner's.
+        let unused =
+            <SimpleLocalProcessSpawner as orrery_core::config::ConfigClass>::with_defaults();
+        let mut settings = Settings::read(local, &unused, logs_folder.into())?;
+        // The helper stands elsewhere, so a path is told from the root.
+        settings.cwd = settings
+            .cwd
+            .map(|folder| std::path::absolute(&folder).unwrap_or(folder));
+        Ok(Self {
+            settings: Arc::new(settings),
+            helper,
+            children: Arc::default(),
+            session: None,
+        })
+    }
+
+    /// Lets a PAM session of this service be open while a server runs.
+    #[must_use]
+    pub fn with_session(mut self, service: &str) -> Self {
+        self.session = Some(protocol::PamSession {
+            service: service.to_owned(),
+        });
+        self
+    }
+
+    async fn ask(&self, request: &Request) -> Result<Answer, Failure> {
+        match self.helper.ask(request, PATIENCE).await {
+            Ok(Answer::Failed { message, .. }) => Err(spawner_failure(message)),
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(spawner_failure(error.to_string())),
+        }
+    }
+
+    /// Signals a server and all that it started; says whether it was there.
+    async fn signal(&self, state: &State, signal: i32) -> Result<bool, Failure> {
+        let request = Request::Signal(protocol::Signal {
+            pid: state.process.pid(),
+            start_time: state.process.start_time(),
+            user: state.user.clone(),
+            signal,
+            group: true,
+        });
+        match self.ask(&request).await? {
+            Answer::Signalled => Ok(true),
+            Answer::Gone => Ok(false),
+            _ => Err(spawner_failure(HelperError::Unexpected.to_string())),
+        }
+    }
+
+    async fn status(&self, state: &State) -> Result<Status, Failure> {
+        if let Some(exit) = self.children.exit_of(&state.process) {
+            return Ok(*exit.borrow());
+        }
+        let runs = if state.process.start_time().is_some() {
+            state.process.is_alive()
+        } else {
+            // JupyterHub remembers no more than the id. Whether this is its server, only the helper
+            // can see.
+            self.signal(state, 0).await?
+        };
+        Ok(if runs {
+            Status::Running
+        } else {
+            Status::Exited(None)
+        })
+    }
+
+    /// Waits until a server is gone, at most `patience`.
+    async fn wait_for_end(&self, state: &State, patience: Duration) -> Result<bool, Failure> {
+        let deadline = Instant::now() + patience;
+        if let Some(mut exit) = self.children.exit_of(&state.process) {
+            let ended = exit.wait_for(|status| *status != Status::Running);
+            match timeout(patience, ended).await {
+                Err(_) => return Ok(false),
+                Ok(Ok(_)) => return Ok(true),
+                // Its keeper was killed, so nobody tells: look.
+                Ok(Err(_)) => {}
+            }
+        }
+        let mut pause = Duration::from_millis(5);
+        while self.status(state).await? == Status::Running {
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+        // While the keeper ends what the server left behind, the server's id stays taken.
+        let deadline = Instant::now() + SWEEP;
+        while state.process.is_listed() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(true)
+    }
+
+    /// Why the helper gave no answer to a start: what it, or sudo, said stands in the log.
+    async fn explain(&self, error: HelperError, log: &str) -> Failure {
+        let mut message = error.to_string();
+        if matches!(error, HelperError::Silent(_)) {
+            let said = logs::tail(&self.settings.logs_folder.join(log), 3).await;
+            if !said.is_empty() {
+                message = format!("The session helper gave no answer: {}", said.join(" "));
+            }
+        }
+        let cause = match error {
+            HelperError::Deadline(_) => Cause::Timeout,
+            _ => Cause::Spawner,
+        };
+        Failure::new(cause, message)
+    }
+}
+
+#[async_trait]
+impl Spawner for LocalProcess {
+    async fn start(&self, spec: ServerSpec, events: Events) -> Result<Started, Failure> {
+        let settings = Arc::clone(&self.settings);
+        let children = Arc::clone(&self.children);
+        let session = self.session.clone();
+        let patience = spec.start_timeout;
+        let user = spec.user.as_str().to_owned();
+        // Accounts may come from a server of the network, and files from a slow disk.
+        let prepared =
+            tokio::task::spawn_blocking(move || prepare(&settings, &children, &spec, session))
+                .await
+                .map_err(|error| spawner_failure(format!("The start broke off: {error}.")))??;
+        let Prepared {
+            request,
+            log,
+            port,
+            ip,
+            number,
+        } = prepared;
+
+        fault::point("process-soon");
+        // Dropped here, the helper notices and leaves no server; see `Helper::start`.
+        let launched = match self.helper.start(request, log.file, patience).await {
+            Ok(Ok(launched)) => launched,
+            Ok(Err((fault, message))) => {
+                let cause = match fault {
+                    Fault::Command => Cause::Command,
+                    _ => Cause::Spawner,
+                };
+                return Err(Failure::new(cause, message));
+            }
+            Err(error) => return Err(self.explain(error, &log.name).await),
+        };
+        fault::point("process-made");
+        let process = self.children.watch(launched, port);
+        let state = state_of(&process, &user, &log.name);
+        events.state(state.clone());
+        events.progress(20, "The server's process is running.");
+        Ok(Started {
+            url: format!("http://{}:{number}", ports::reachable(&ip)),
+            state,
+        })
+    }
+
+    async fn poll(&self, state: &Value) -> Result<Status, Failure> {
+        let Some(state) = State::parse(state) else {
+            return Ok(Status::Exited(None));
+        };
+        let status = self.status(&state).await?;
+        if status == Status::Running
+            && let Some(log) = &state.log
+        {
+            logs::bound(&self.settings.logs_folder.join(log)).await;
+        }
+        Ok(status)
+    }
+
+    async fn stop(&self, state: &Value, grace: Option<Duration>) -> Result<(), Failure> {
+        let Some(state) = State::parse(state) else {
+            return Ok(());
+        };
+        let settings = &self.settings;
+        let (interrupt, terminate) = match grace {
+            None => (settings.interrupt_timeout, settings.term_timeout),
+            Some(grace) => (grace / 2, grace / 2),
+        };
+        if self.status(&state).await? != Status::Running {
+            self.wait_for_end(&state, Duration::ZERO).await?;
+            return Ok(());
+        }
+        for (signal, patience) in [
+            (Signal::SIGINT, interrupt),
+            (Signal::SIGTERM, terminate),
+            (Signal::SIGKILL, settings.kill_timeout),
+        ] {
+            self.signal(&state, signal as i32).await?;
+            fault::point("process-signalled");
+            if self.wait_for_end(&state, patience).await? {
+                fault::point("process-gone");
+                return Ok(());
+            }
+        }
+        Err(spawner_failure(format!(
+            "The server's process {} does not end, not even by force.",
+            state.process.pid()
+        )))
+    }
+
+    async fn find(&self, mark: &str) -> Result<Option<Value>, Failure> {
+        let request = Request::Find(protocol::Find {
+            variable: RUN_VARIABLE.to_owned(),
+            value: mark.to_owned(),
+        });
+        match self.ask(&request).await? {
+            Answer::Found {
+                pid,
+                start_time,
+                user,
+            } => {
+                let process = Process::named(pid, Some(start_time));
+                Ok(Some(state_of(&process, &user.unwrap_or_default(), "")))
+            }
+            Answer::Gone => Ok(None),
+            _ => Err(spawner_failure(HelperError::Unexpected.to_string())),
+        }
+    }
+
+    async fn logs(&self, state: &Value, lines: usize) -> Vec<String> {
+        match State::parse(state).and_then(|state| state.log) {
+            Some(log) => logs::tail(&self.settings.logs_folder.join(log), lines).await,
+            None => Vec::new(),
+        }
+    }
+
+    async fn check(&self) -> Result<(), Failure> {
+        let folder = self.settings.logs_folder.clone();
+        tokio::task::spawn_blocking(move || logs::make_folder(&folder))
+            .await
+            .map_err(|error| spawner_failure(format!("The check broke off: {error}.")))??;
+        // With `hidepid`, other users' processes look as if they had ended.
+        if !std::path::Path::new("/proc/1/stat").exists() {
+            return Err(spawner_failure(
+                "The hub cannot see other users' processes, because /proc is mounted with hidepid: \
+                 put the hub's user into the group that its option gid= names.",
+            ));
+        }
+        match self.ask(&Request::Check).await {
+            Ok(Answer::Able) => Ok(()),
+            Ok(_) => Err(spawner_failure(HelperError::Unexpected.to_string())),
+            Err(failure) => Err(spawner_failure(format!(
+                "Servers cannot be started as system users: {} Run the hub as root, or allow its \
+                 user to run orrery-session by sudo and set c.JupyterHub.session_helper = [\"sudo\", \
+                 \"-n\", \"/usr/lib/orrery/orrery-session\"]; docs/unprivileged-hub.md says how. The \
+                 helper that was tried is `{}`.",
+                failure.message,
+                self.helper.command().join(" ")
+            ))),
+        }
+    }
+}
+
+/// The state to keep. `pid` is upstream's key, so that either hub finds the other's servers.
+fn state_of(process: &Process, user: &str, log: &str) -> Value {
+    let mut state = process.state(log);
+    if !user.is_empty() {
+        state["user"] = json!(user);
+    }
+    state
+}
+
+/// All that a start needs before the helper is asked.
+struct Prepared {
+    request: protocol::Start,
+    log: Log,
+    port: Option<Reserved>,
+    ip: String,
+    number: u16,
+}
+
+fn prepare(
+    settings: &Settings,
+    children: &Children,
+    spec: &ServerSpec,
+    session: Option<protocol::PamSession>,
+) -> Result<Prepared, Failure> {
+    let name = spec.user.as_str();
+    let account = User::from_name(name)
+        .map_err(|error| {
+            spawner_failure(format!(
+                "The system user {name} cannot be looked up: {error}."
+            ))
+        })?
+        .ok_or_else(|| {
+            spawner_failure(format!("There is no system user {name} on this machine."))
+        })?;
+    let log = logs::create(&settings.logs_folder, spec)?;
+    let port = match spec.port {
+        0 => Some(children.ports.choose(&spec.ip)?),
+        _ => None,
+    };
+    let number = port.as_ref().map_or(spec.port, Reserved::number);
+
+    let mut environment = spec.environment(&spec.ip, number);
+    let home = account.dir.to_string_lossy();
+    let shell = account.shell.to_string_lossy();
+    for (variable, value) in [("USER", name), ("HOME", &home), ("SHELL", &shell)] {
+        // As JupyterHub: what the account does not say stays as the configuration has it.
+        if !value.is_empty() {
+            environment.insert(variable.to_owned(), Secret::new(value));
+        }
+    }
+    let environment: BTreeMap<String, protocol::Secret> = environment
+        .into_iter()
+        .map(|(variable, value)| (variable, protocol::Secret::new(value.expose())))
+        .collect();
+    let folder = settings.cwd.as_ref();
+    Ok(Prepared {
+        request: protocol::Start {
+            user: name.to_owned(),
+            command: command::in_shell(settings, &spec.command),
+            environment,
+            folder: folder.map(|folder| folder.to_string_lossy().into_owned()),
+            umask: settings.umask,
+            session,
+            limits: None,
+            files: Vec::new(),
+        },
+        log,
+        port,
+        ip: spec.ip.clone(),
+        number,
+    })
+}
