@@ -1,6 +1,7 @@
 //! What starts, watches and ends single-user servers.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,6 +30,9 @@ pub struct ServerSpec {
     /// adds once the address is known. Values may be secrets: they go into the server's
     /// environment and nowhere else.
     pub environment: BTreeMap<String, Secret>,
+    /// Key and certificate, when everything speaks TLS (`JupyterHub.internal_ssl`). The server then
+    /// serves `https`, and [`Started::url`] says so.
+    pub tls: Option<ServerTls>,
     /// The address the server listens on, as configured (`Spawner.ip`); empty for every address.
     pub ip: String,
     /// The port it listens on; 0 lets the spawner choose a free one.
@@ -45,6 +49,34 @@ pub struct ServerSpec {
     pub start_timeout: Duration,
 }
 
+/// What a server needs to speak TLS: its own key and certificate, and the authorities whose
+/// certificates it trusts. All are PEM.
+///
+/// The hub has put them into files of its own. A spawner whose servers cannot read those puts the
+/// texts where they can, and names those places by [`ServerSpec::environment_with_tls_at`].
+#[derive(Clone)]
+pub struct ServerTls {
+    /// The private key. Nobody but the server's user may read it.
+    pub key: Secret,
+    /// The certificate.
+    pub certificate: String,
+    /// The authorities.
+    pub authorities: String,
+    /// Where the hub keeps them; absolute paths.
+    pub files: TlsFiles,
+}
+
+/// Files of key, certificate and authorities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The private key.
+    pub key: PathBuf,
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// The authorities.
+    pub authorities: PathBuf,
+}
+
 /// Limits and guarantees; `None` where the site set none.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Resources {
@@ -59,8 +91,25 @@ pub struct Resources {
 }
 
 impl ServerSpec {
-    /// The complete environment of a server that listens on `ip` and `port`.
+    /// `https` or `http`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// The complete environment of a server that listens on `ip` and `port` and can read the hub's
+    /// files of its key and certificate, if it has some.
     pub fn environment(&self, ip: &str, port: u16) -> BTreeMap<String, Secret> {
+        let files = self.tls.as_ref().map(|tls| tls.files.clone());
+        self.environment_with_tls_at(ip, port, files.as_ref())
+    }
+
+    /// The complete environment of a server that finds its key and certificate in `files`.
+    pub fn environment_with_tls_at(
+        &self,
+        ip: &str,
+        port: u16,
+        files: Option<&TlsFiles>,
+    ) -> BTreeMap<String, Secret> {
         let mut environment = self.environment.clone();
         let host = if ip.contains(':') {
             format!("[{ip}]")
@@ -69,15 +118,37 @@ impl ServerSpec {
         };
         environment
             .entry("JUPYTERHUB_SERVICE_URL".to_owned())
-            .or_insert_with(|| Secret::new(format!("http://{host}:{port}{}", self.base_url)));
+            .or_insert_with(|| {
+                Secret::new(format!(
+                    "{}://{host}:{port}{}",
+                    self.scheme(),
+                    self.base_url
+                ))
+            });
+        for (name, path) in files.into_iter().flat_map(TlsFiles::variables) {
+            let path = path.to_string_lossy().into_owned();
+            let entry = environment.entry(name.to_owned());
+            entry.or_insert_with(|| Secret::new(path));
+        }
         environment
+    }
+}
+
+impl TlsFiles {
+    /// The variables by which `jupyterhub-singleuser` is told of them.
+    fn variables(&self) -> [(&'static str, &Path); 3] {
+        [
+            ("JUPYTERHUB_SSL_KEYFILE", &self.key),
+            ("JUPYTERHUB_SSL_CERTFILE", &self.certificate),
+            ("JUPYTERHUB_SSL_CLIENT_CA", &self.authorities),
+        ]
     }
 }
 
 /// A server that was started.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Started {
-    /// Where the hub and the proxy reach it: `http://host:port`, no path.
+    /// Where the hub and the proxy reach it: `http://host:port`, or `https`, no path.
     pub url: String,
     /// All the spawner needs to know of it again; kept in `spawners.state`.
     pub state: Value,

@@ -136,6 +136,7 @@ pub(super) fn spec(
         server: server.clone(),
         command: settings.command.clone(),
         environment,
+        tls: None,
         ip: settings.ip.clone(),
         port: settings.port,
         base_url,
