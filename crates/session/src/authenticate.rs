@@ -149,6 +149,10 @@ fn detail(user: &str) -> Option<&'static str> {
         Ok(None) => return Some("there is no such account"),
         Err(_) => return None,
     }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one process for one question, compared with the system's own dates"
+    )]
     let today = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs() / 86_400;
     let file = File::open("/etc/shadow").ok()?.take(LARGEST_FILE);
     BufReader::new(file)

@@ -7,7 +7,7 @@ use std::ffi::{CStr, CString, OsString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStringExt as _;
 use std::{ptr, slice};
 
-use libloading::os::unix::{Library, RTLD_NOW, Symbol};
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW, Symbol};
 
 /// The library's name, the same on all Linux distributions since 1999.
 const LIBRARY: &str = "libpam.so.0";
@@ -94,9 +94,11 @@ struct Functions {
 
 impl Functions {
     fn load() -> Result<Self, PamError> {
+        // Its symbols are for all, since some modules use them without naming the library.
+        //
         // SAFETY: loading runs the library's initialisers. libpam is part of the system and has none
         // that ask anything of its caller.
-        let library = unsafe { Library::open(Some(LIBRARY), RTLD_NOW) }
+        let library = unsafe { Library::open(Some(LIBRARY), RTLD_NOW | RTLD_GLOBAL) }
             .map_err(|error| PamError::sentence(format!("{LIBRARY} cannot be loaded: {error}")))?;
         // Never unloaded: its modules may have left things behind that point into it.
         let library: &'static Library = Box::leak(Box::new(library));

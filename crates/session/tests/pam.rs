@@ -221,23 +221,55 @@ fn a_second_secret_is_only_given_to_a_stack_that_asks_for_it() {
     }
     let ada = Account::new();
     ada.set_password(b"sesame");
-    let twice = "auth required pam_unix.so nodelay\nauth required pam_unix.so nodelay\n\
-                 account required pam_unix.so\n";
-    for (lines, otp, expected) in [
-        (UNIX, None, true),
-        (UNIX, Some("123456"), true),
-        (twice, Some("sesame"), true),
-        (twice, Some("123456"), false),
-        (twice, None, false),
+    let folder = tempfile::tempdir().unwrap();
+    let (source, module) = (folder.path().join("code.c"), folder.path().join("code.so"));
+    fs::write(&source, MODULE_WITH_CODE).unwrap();
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&module, &source])
+        .status();
+    assert!(built.unwrap().success());
+    let with_code = format!("auth required {}\n{UNIX}", module.display());
+    let with_code_last = format!("{UNIX}auth required {}\n", module.display());
+    for (lines, password, otp, expected) in [
+        (UNIX, "sesame", None, true),
+        (UNIX, "sesame", Some("123456"), true),
+        (&with_code_last, "sesame", Some("123456"), true),
+        (&with_code_last, "sesame", Some("654321"), false),
+        (&with_code_last, "sesame", None, false),
+        (&with_code, "123456", Some("sesame"), true),
     ] {
         let service = PamService::new(lines);
         let login = Login {
             otp,
-            ..Login::of(&service, &ada.name, "sesame")
+            ..Login::of(&service, &ada.name, password)
         };
-        assert_eq!(login.is_let_in(), expected, "{lines} {otp:?}");
+        assert_eq!(login.is_let_in(), expected, "{lines} {password} {otp:?}");
     }
 }
+
+/// A module that asks for a code, and for the name.
+const MODULE_WITH_CODE: &str = r#"
+#include <string.h>
+struct message { int style; const char *text; };
+struct response { char *text; int code; };
+struct conversation {
+    int (*ask)(int, const struct message **, struct response **, void *);
+    void *data;
+};
+int pam_get_item(const void *, int, const void **);
+int pam_sm_setcred(void *handle, int flags, int count, const char **words) { return 0; }
+int pam_sm_authenticate(void *handle, int flags, int count, const char **words) {
+    const void *item = 0, *user = 0;
+    struct message code = {1, "Code: "}, name = {2, "Name: "};
+    const struct message *messages[] = {&name, &code};
+    struct response *answers = 0;
+    if (pam_get_item(handle, 5, &item) || pam_get_item(handle, 2, &user)) return 4;
+    const struct conversation *conversation = item;
+    if (conversation->ask(2, messages, &answers, conversation->data)) return 19;
+    return strcmp(answers[0].text, user) || strcmp(answers[1].text, "123456") ? 7 : 0;
+}
+"#;
 
 #[test]
 fn modules_are_told_who_and_from_where_and_the_password_alone() {
