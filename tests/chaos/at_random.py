@@ -88,7 +88,7 @@ def tell(steps: Steps, rounds: int, seed: int, spawner: str = "simple", users: l
 
 def disaster(site: Site, crowd: Crowd, dice: random.Random, deaths: dict) -> None:
     kind = dice.choices(["hub", "polite", "proxy", "both"], [6, 1, 2, 1])[0]
-    pause = dice.uniform(0.05, 1.2)
+    pause = dice.uniform(0.02, 0.6)
 
     def strike() -> None:
         time.sleep(pause)

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from chaos import at_random, faults  # noqa: E402
+from chaos import at_random, faults, restarts  # noqa: E402
+from harness.hub import KINDS  # noqa: E402
 from harness.steps import Steps, exit_with  # noqa: E402
 
 PARTS = ("restarts", "faults", "random")
@@ -27,9 +28,14 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only the fault points whose step's name contains this")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--spawner", default="simple")
+    parser.add_argument("--hub", choices=[*KINDS, "both"], default="both", help="whose restarts")
     given = parser.parse_args()
     parts = given.parts or PARTS
     steps = Steps(f"chaos {given.spawner}")
+    if "restarts" in parts:
+        for kind in KINDS if given.hub == "both" else [given.hub]:
+            print(f"== restarts: {kind}", flush=True)
+            restarts.tell(kind, steps)
     if "faults" in parts:
         faults.tell(steps, given.rounds, given.spawner, only=given.only)
     if "random" in parts:

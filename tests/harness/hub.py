@@ -58,6 +58,8 @@ class Hub:
         self.config_path.write_text(self._base_config(simple) + config)
         self.process: subprocess.Popen | None = None
         self.started_at = 0.0
+        #: The process ids of all lives of the hub: each leads the session of what it started.
+        self.roots: list[int] = []
 
     def _base_config(self, simple: bool) -> str:
         text = f"""\
@@ -92,6 +94,7 @@ c.SimpleLocalProcessSpawner.home_dir_template = {str(homes / "{username}")!r}
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        self.roots.append(self.process.pid)
         log.close()
         return self
 
@@ -129,7 +132,9 @@ c.SimpleLocalProcessSpawner.home_dir_template = {str(homes / "{username}")!r}
                 except subprocess.TimeoutExpired:
                     self.process.kill()
                     self.process.wait(5)
-            for pid in members | session_members(self.process.pid):
+            for root in self.roots:
+                members |= session_members(root)
+            for pid in members:
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{HttpRouteTable, Keeper};
+use crate::certs::ProxyCertificates;
 use crate::config::Config;
 
 /// The environment variable by which hub and proxy share their token.
@@ -35,8 +36,11 @@ const LET_GO: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
 /// The pause between two looks whether a proxy that is not our child still lives.
 const WATCH: Duration = Duration::from_millis(250);
-/// The first and the longest pause before a dead proxy is started again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(10));
+/// The first and the longest pause before a dead proxy is started again. One that had come up is
+/// missed by everybody, so that even after many deaths it is there again within a second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(400));
+/// The longest pause between two starts that fail.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// A proxy that lived this long did not die of its start.
 const HEALTHY: Duration = Duration::from_secs(30);
 
@@ -56,6 +60,8 @@ pub struct ProxySettings {
     pub should_start: bool,
     /// Which program it is.
     pub command: ProxyCommand,
+    /// The unix socket to listen on instead of an address and a port.
+    pub socket: Option<PathBuf>,
     /// The public address; empty for every address.
     pub ip: String,
     /// The public port.
@@ -70,6 +76,10 @@ pub struct ProxySettings {
     pub log_level: String,
     /// Whether users and services have hosts of their own (`JupyterHub.subdomain_host`).
     pub host_routing: bool,
+    /// Key and certificate of the public address (`JupyterHub.ssl_key` and `ssl_cert`).
+    pub public_tls: Option<(String, String)>,
+    /// Its certificates with `JupyterHub.internal_ssl`.
+    pub internal_tls: Option<ProxyCertificates>,
     /// The token of its API.
     pub token: Secret,
     /// `ConfigurableHTTPProxy.pid_file`; empty for none.
@@ -82,7 +92,12 @@ pub struct ProxySettings {
 
 impl ProxySettings {
     /// From the configuration; `program` is this program.
-    pub fn from_config(config: &Config, program: &Path, token: Secret) -> Self {
+    pub fn from_config(
+        config: &Config,
+        program: &Path,
+        token: Secret,
+        internal_tls: Option<ProxyCertificates>,
+    ) -> Self {
         let public = config.public_address();
         let api = crate::config::HttpAddress::parse(&config.chp.api_url);
         let command = if config.foreign_proxy {
@@ -98,6 +113,7 @@ impl ProxySettings {
         Self {
             should_start: config.proxy.should_start,
             command,
+            socket: public.socket,
             ip: public.host,
             port: public.port,
             api_ip: api
@@ -108,6 +124,9 @@ impl ProxySettings {
             error_target: format!("{}error", config.hub_connect_url("127.0.0.1")),
             log_level: log_level.to_owned(),
             host_routing: !config.hub.subdomain_host.is_empty(),
+            public_tls: (!config.hub.ssl_cert.is_empty())
+                .then(|| (config.hub.ssl_key.clone(), config.hub.ssl_cert.clone())),
+            internal_tls,
             token,
             pid_file: PathBuf::from(&config.chp.pid_file),
             umask: u32::try_from(config.chp.command_umask & 0o777).unwrap_or(0o007),
@@ -121,9 +140,11 @@ impl ProxySettings {
             ProxyCommand::Ours(program) => vec![program.into(), "proxy".into()],
             ProxyCommand::Configured(command) => command.iter().map(OsString::from).collect(),
         };
+        let public = match &self.socket {
+            Some(socket) => vec![("--socket", socket.display().to_string())],
+            None => vec![("--ip", self.ip.clone()), ("--port", self.port.to_string())],
+        };
         let options = [
-            ("--ip", self.ip.clone()),
-            ("--port", self.port.to_string()),
             ("--api-ip", self.api_ip.clone()),
             ("--api-port", self.api_port.to_string()),
             ("--error-target", self.error_target.clone()),
@@ -133,9 +154,26 @@ impl ProxySettings {
         if self.host_routing {
             words.push("--host-routing".into());
         }
-        for (option, value) in options {
+        for (option, value) in public.into_iter().chain(options) {
             words.push(option.into());
             words.push(value.into());
+        }
+        if let Some((key, certificate)) = &self.public_tls {
+            words.extend(["--ssl-key".into(), key.into()]);
+            words.extend(["--ssl-cert".into(), certificate.into()]);
+        }
+        if let Some(ProxyCertificates { api, client }) = &self.internal_tls {
+            for (side, pair) in [("api", api), ("client", client)] {
+                for (what, path) in [
+                    ("key", &pair.key),
+                    ("cert", &pair.certificate),
+                    ("ca", &pair.trust),
+                ] {
+                    words.extend([format!("--{side}-ssl-{what}").into(), path.into()]);
+                }
+                words.push(format!("--{side}-ssl-request-cert").into());
+                words.push(format!("--{side}-ssl-reject-unauthorized").into());
+            }
         }
         if let (ProxyCommand::Ours(_), Some(file)) = (&self.command, self.state_file()) {
             words.push("--state-file".into());
@@ -156,6 +194,9 @@ impl ProxySettings {
     }
 
     fn public_address(&self) -> String {
+        if let Some(socket) = &self.socket {
+            return socket.display().to_string();
+        }
         format!(
             "{}:{}",
             if self.ip.is_empty() { "*" } else { &self.ip },
@@ -395,12 +436,14 @@ impl Inner {
             drop(lent);
             self.pid.store(0, Ordering::Relaxed);
             tracing::error!(status = how, "the proxy has died; starting it again");
-            if since.elapsed() > HEALTHY {
-                pause = BACKOFF.0;
-            }
+            pause = if since.elapsed() > HEALTHY {
+                BACKOFF.0
+            } else {
+                pause.min(BACKOFF.1)
+            };
             loop {
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(BACKOFF.1);
+                pause = (pause * 2).min(LONGEST_BACKOFF);
                 match self.spawn(PidFile::Wished).await {
                     Ok(running) => {
                         self.set(Some(running));
@@ -589,7 +632,11 @@ impl Inner {
                 },
             });
         }
-        if is_taken(&settings.ip, settings.port).await {
+        let is_taken = match &settings.socket {
+            Some(socket) => !crate::listen::is_free(socket),
+            None => is_taken(&settings.ip, settings.port).await,
+        };
+        if is_taken {
             return Err(ProxyError::Taken {
                 address: settings.public_address(),
                 option: "JupyterHub.bind_url (or --port)",
