@@ -5,6 +5,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use orrery_store::StoreError;
 use serde_json::json;
 
 /// What a handler answers when it does not answer what was asked.
@@ -22,7 +23,7 @@ pub enum Error {
     },
     /// The database failed: 503 when it is away, 500 otherwise.
     #[error(transparent)]
-    Store(#[from] orrery_store::StoreError),
+    Store(#[from] StoreError),
     /// A page could not be rendered.
     #[error("the page could not be rendered: {0}")]
     Template(#[from] minijinja::Error),
@@ -87,18 +88,19 @@ impl Error {
                 (*status, message.clone())
             }
             Self::Store(error) if error.is_unavailable() => {
-                tracing::error!(%error, "the database does not answer");
+                if error.is_said() {
+                    tracing::debug!(%error, "a request was refused");
+                } else {
+                    tracing::error!(%error, "the database does not answer");
+                }
+                let (status, seconds, sentence) = unavailable(error);
                 extra.insert(
                     axum::http::header::RETRY_AFTER,
-                    HeaderValue::from_static("2"),
+                    HeaderValue::from_static(seconds),
                 );
-                (
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "The hub cannot reach its database right now. Please try again in a moment."
-                        .to_owned(),
-                )
+                (status, sentence.to_owned())
             }
-            Self::Store(error @ orrery_store::StoreError::Lookalike { name, .. }) => {
+            Self::Store(error @ StoreError::Lookalike { name, .. }) => {
                 tracing::warn!(%error, "a name was refused");
                 // Not which name is there already: whoever asks may not be allowed to know.
                 (
@@ -109,7 +111,7 @@ impl Error {
                     ),
                 )
             }
-            Self::Store(error @ orrery_store::StoreError::Reference(_)) => {
+            Self::Store(error @ StoreError::Reference(_)) => {
                 tracing::warn!(%error, "what a request is about was deleted meanwhile");
                 (StatusCode::NOT_FOUND, String::new())
             }
@@ -127,6 +129,28 @@ impl Error {
             }
         };
         (status, message, extra)
+    }
+}
+
+/// Status, seconds to wait and sentence for a database that cannot do what was asked for now.
+fn unavailable(error: &StoreError) -> (StatusCode, &'static str, &'static str) {
+    match error {
+        StoreError::Full { .. } => (
+            StatusCode::INSUFFICIENT_STORAGE,
+            "30",
+            "The disk of the hub's database is full, so nothing can be changed. Please tell the administrator.",
+        ),
+        StoreError::ReadOnly { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "30",
+            "The hub's database can only be read right now, so nothing can be changed. Please tell the \
+             administrator or try again later.",
+        ),
+        _ => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "2",
+            "The hub cannot reach its database right now. Please try again in a moment.",
+        ),
     }
 }
 
@@ -178,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_name_that_looks_like_another_to_the_database_is_a_conflict_and_not_a_failure() {
-        let error = Error::from(orrery_store::StoreError::Lookalike {
+        let error = Error::from(StoreError::Lookalike {
             table: "users",
             name: "r\u{f3}ot".to_owned(),
             existing: "root".to_owned(),

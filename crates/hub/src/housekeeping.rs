@@ -12,6 +12,9 @@ use crate::state::AppState;
 /// As often as upstream: what has expired is of no use to anybody, so there is no hurry.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 
+/// The pause after it could not be done.
+const RETRY: Duration = Duration::from_secs(60);
+
 /// For how long the ledger keeps runs that have ended.
 const LEDGER: TimeDelta = TimeDelta::days(90);
 
@@ -49,7 +52,8 @@ pub(crate) async fn run(hub: AppState, closing: CancellationToken) {
             Ok(done) if done == Discarded::default() => {}
             Ok(done) => tracing::info!(?done, "threw away what has expired"),
             Err(error) => {
-                tracing::warn!(%error, "what has expired was not thrown away; trying again in an hour");
+                tracing::warn!(%error, "what has expired was not thrown away; trying again in a minute");
+                hours.reset_after(RETRY);
             }
         }
     }

@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::auth_state::{AuthStateError, AuthStates};
 use crate::auth::cookies::Signer;
 use crate::auth::{KnownCache, secret_file, throttle::Throttle};
-use crate::config::Config;
+use crate::certs::{CertificateError, Internal, check_public};
+use crate::config::{Config, HttpAddress};
 use crate::listen::Listener;
 use crate::metrics::Metrics;
 use crate::pages::Templates;
@@ -93,6 +94,9 @@ pub enum StartError {
     /// The process id file.
     #[error("JupyterHub.pid_file: {0} cannot be written: {1}")]
     PidFile(String, std::io::Error),
+    /// Keys and certificates.
+    #[error("{0}")]
+    Certificates(#[from] CertificateError),
     /// Metrics of one name twice.
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -138,12 +142,13 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         .iter()
         .map(PathBuf::from)
         .collect();
-    let templates = Templates::new(
+    let templates = Templates::with_options(
         &paths,
         &config.hub.template_vars.clone().into_iter().collect(),
+        &config.hub.jinja_environment_options,
     )?;
 
-    let store = open_store(&config).await?;
+    let store = open_store(&config, &environment).await?;
     let urls = Urls::from_config(&config.hub);
     setup::apply(&store, &config, &rules, &definitions, &urls, clock.now()).await?;
     setup::add_known_users(&store, &config, &rules, &*authenticator).await?;
@@ -160,12 +165,17 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
             .map(String::as_str),
         &secret,
     );
+    let internal = Internal::from_config(&config, &hostname, clock.now())?;
+    let client_tls = internal
+        .as_ref()
+        .map(|internal| Arc::clone(&internal.tls.client));
     let concurrency = usize::try_from(config.chp.concurrency).unwrap_or(10).max(1);
     let table = Arc::new(HttpRouteTable::new(
         &config.chp.api_url,
         proxy_token.clone(),
         urls.hosts().is_some(),
         concurrency,
+        client_tls,
     )?);
     let routes = Keeper::new(KeeperParts {
         store: store.clone(),
@@ -178,6 +188,7 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
     });
     let hub_api_url = format!("{connect_url}api");
     let servers = Engine::new(EngineParts {
+        internal: internal.clone(),
         store: store.clone(),
         spawner,
         clock: Arc::clone(&clock),
@@ -185,10 +196,17 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         urls: urls.clone(),
         definitions: definitions.clone(),
         routes: routes.clone(),
-        replica: format!("{hostname}:{}", config.hub_address().port),
+        replica: match config.hub_address() {
+            HttpAddress {
+                socket: Some(socket),
+                ..
+            } => format!("{hostname}:{}", socket.display()),
+            HttpAddress { port, .. } => format!("{hostname}:{port}"),
+        },
     });
     let started = clock.now();
     let state = HubState {
+        internal,
         signer: Signer::new(&secret),
         urls,
         store,
@@ -215,11 +233,19 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
 /// Runs the hub until `stop` is cancelled, by a signal's handler or by the API.
 pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError> {
     let program = setup.program.clone();
+    if setup.config.proxy.should_start {
+        check_public(&setup.config.hub, setup.clock.now())?;
+    }
     // The address first: a second hub on the same port must not touch the first one's database.
     let address = setup.config.hub_address();
-    let listener = Listener::tcp(&address.host, address.port)
-        .await
-        .map_err(StartError::Listen)?;
+    let listener = match &address.socket {
+        Some(socket) => {
+            let mode = u32::try_from(setup.config.hub.hub_socket_mode).unwrap_or(0o600);
+            Listener::unix(socket, mode)
+        }
+        None => Listener::tcp(&address.host, address.port).await,
+    }
+    .map_err(StartError::Listen)?;
     // Nor its proxy, nor its process id file, when the two have ports of their own.
     let hold = ProxyHold::take(
         setup.config.proxy.should_start,
@@ -234,7 +260,11 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
     let router = crate::router::router(Arc::clone(&hub));
     tracing::info!(address = listener.address(), prefix = %hub.urls.hub, "the hub listens");
     let closing = CancellationToken::new();
-    let serving = tokio::spawn(listener.serve(router, closing.clone().cancelled_owned()));
+    let tls = hub
+        .internal
+        .as_ref()
+        .map(|internal| Arc::clone(&internal.tls.server));
+    let serving = tokio::spawn(listener.serve(router, tls, closing.clone().cancelled_owned()));
 
     let proxy = match ProxyProcess::start(proxy_settings(&hub, &program), table).await {
         Ok(proxy) => proxy,
@@ -250,6 +280,10 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
     let engine = hub.servers.clone();
     let moving = tokio::spawn(async move { engine.run().await });
     let discarding = tokio::spawn(crate::housekeeping::run(Arc::clone(&hub), closing.clone()));
+    let watching = tokio::spawn(crate::services_watch::run(
+        Arc::clone(&hub),
+        closing.clone(),
+    ));
     hub.routes.wake();
     tracing::info!(url = %hub.config.hub.bind_url, "JupyterHub is now running, by Orrery");
 
@@ -273,7 +307,7 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
         .stop(hub.cleanup.proxy(hub.config.hub.cleanup_proxy))
         .await;
     closing.cancel();
-    for task in [serving, keeping, moving, discarding] {
+    for task in [serving, keeping, moving, discarding, watching] {
         if let Err(error) = task.await {
             tracing::error!(%error, "a part of the hub ended badly");
         }
@@ -315,8 +349,16 @@ fn cookie_secret(config: &Config, environment: Option<&str>) -> Result<Vec<u8>, 
     }
 }
 
-async fn open_store(config: &Config) -> Result<Store, StartError> {
-    match Store::open(&db_url(config)?, StoreOptions::default()).await {
+async fn open_store(
+    config: &Config,
+    environment: &std::collections::BTreeMap<String, String>,
+) -> Result<Store, StartError> {
+    let allowed = environment.get("ORRERY_ALLOW_NETWORK_SQLITE");
+    let options = StoreOptions {
+        allow_network_file_system: allowed.is_some_and(|value| value == "1"),
+        ..StoreOptions::default()
+    };
+    match Store::open(&db_url(config)?, options).await {
         Err(error @ StoreError::SchemaVersion { .. }) if config.hub.upgrade_db => {
             Err(StartError::Upgrade(error))
         }
@@ -341,7 +383,9 @@ fn proxy_token(config: &Config, environment: Option<&str>, cookie_secret: &[u8])
 }
 
 fn proxy_settings(hub: &AppState, program: &Path) -> ProxySettings {
-    ProxySettings::from_config(&hub.config, program, hub.proxy_token.clone())
+    let internal = hub.internal.as_ref();
+    let certificates = internal.and_then(|internal| internal.certificates.proxy.clone());
+    ProxySettings::from_config(&hub.config, program, hub.proxy_token.clone(), certificates)
 }
 
 fn seconds(number: i64) -> Duration {

@@ -9,12 +9,14 @@ use sea_orm::{
 };
 
 use crate::error::{StoreError, TIMED_OUT};
+use crate::outage::Health;
 
 /// A pool to read from. Each statement takes a connection of its own and gives it back.
 #[derive(Clone)]
 pub struct Connection {
     pub(crate) pool: DatabaseConnection,
     pub(crate) statement_timeout: Duration,
+    pub(crate) health: Arc<Health>,
 }
 
 /// A write transaction. Cloning gives another handle to the same one; without
@@ -64,35 +66,57 @@ async fn within<T>(
     }
 }
 
-macro_rules! delegate {
-    ($type:ty, $field:ident) => {
-        #[async_trait]
-        impl ConnectionTrait for $type {
-            fn get_database_backend(&self) -> DbBackend {
-                self.$field.get_database_backend()
-            }
+/// What is read can be read again when its connection turns out to be lost; nothing is written here.
+#[async_trait]
+impl ConnectionTrait for Connection {
+    fn get_database_backend(&self) -> DbBackend {
+        self.pool.get_database_backend()
+    }
 
-            async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-                within(self.statement_timeout, self.$field.execute_raw(statement)).await
-            }
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        within(self.statement_timeout, self.pool.execute_raw(statement)).await
+    }
 
-            async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-                within(self.statement_timeout, self.$field.execute_unprepared(sql)).await
-            }
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        within(self.statement_timeout, self.pool.execute_unprepared(sql)).await
+    }
 
-            async fn query_one_raw(
-                &self,
-                statement: Statement,
-            ) -> Result<Option<QueryResult>, DbErr> {
-                within(self.statement_timeout, self.$field.query_one_raw(statement)).await
-            }
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let work = || {
+            let query = self.pool.query_one_raw(statement.clone());
+            within(self.statement_timeout, query)
+        };
+        self.health.repeating(work).await
+    }
 
-            async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-                within(self.statement_timeout, self.$field.query_all_raw(statement)).await
-            }
-        }
-    };
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let work = || {
+            let query = self.pool.query_all_raw(statement.clone());
+            within(self.statement_timeout, query)
+        };
+        self.health.repeating(work).await
+    }
 }
 
-delegate!(Connection, pool);
-delegate!(Transaction, inner);
+#[async_trait]
+impl ConnectionTrait for Transaction {
+    fn get_database_backend(&self) -> DbBackend {
+        self.inner.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        within(self.statement_timeout, self.inner.execute_raw(statement)).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        within(self.statement_timeout, self.inner.execute_unprepared(sql)).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        within(self.statement_timeout, self.inner.query_one_raw(statement)).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        within(self.statement_timeout, self.inner.query_all_raw(statement)).await
+    }
+}

@@ -35,7 +35,34 @@ pub enum StoreError {
         /// What to do.
         cure: String,
     },
-    /// The database is away, full, read-only or too busy. Trying later can help.
+    /// The database does not answer, which the log says once. It is asked until it does.
+    #[error("the database is away: {problem}")]
+    Away {
+        /// What happened.
+        problem: String,
+        /// The driver's error.
+        #[source]
+        source: DbErr,
+    },
+    /// The database has no room left to write. It works again when there is some.
+    #[error("the database has no room left: {problem}")]
+    Full {
+        /// What happened.
+        problem: String,
+        /// The driver's error.
+        #[source]
+        source: DbErr,
+    },
+    /// The database can only be read now. It works again when it can be written.
+    #[error("the database can only be read: {problem}")]
+    ReadOnly {
+        /// What happened.
+        problem: String,
+        /// The driver's error.
+        #[source]
+        source: DbErr,
+    },
+    /// The database fails or is too busy. Trying later can help.
     #[error("the database is not available: {problem}")]
     Unavailable {
         /// What happened.
@@ -80,9 +107,19 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the database is away or overloaded (answer 503), rather than a bug (500).
+    /// Whether the database is away, full, read-only or overloaded (answer 503), rather than a bug
+    /// (500).
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Busy(_))
+        matches!(self, Self::Unavailable { .. } | Self::Busy(_)) || self.is_said()
+    }
+
+    /// Whether the store itself logs it, once when it begins and once when it ends: whoever tries
+    /// again and again need not.
+    pub fn is_said(&self) -> bool {
+        matches!(
+            self,
+            Self::Away { .. } | Self::Full { .. } | Self::ReadOnly { .. }
+        )
     }
 
     /// Whether a row with the same unique value exists already (answer 409).
@@ -100,23 +137,20 @@ impl StoreError {
 
 impl From<DbErr> for StoreError {
     fn from(error: DbErr) -> Self {
-        let class = match &error {
-            DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => {
-                Class::Away("no connection became free in time".into())
-            }
-            DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed) => {
-                Class::Away("the connection is closed".into())
-            }
-            DbErr::Conn(RuntimeErr::SqlxError(cause))
-            | DbErr::Exec(RuntimeErr::SqlxError(cause))
-            | DbErr::Query(RuntimeErr::SqlxError(cause)) => classify(cause),
-            DbErr::Conn(other) => Class::Away(other.to_string()),
-            DbErr::Json(text) | DbErr::Type(text) => Class::Corrupt(text.clone()),
-            // The connection wrapper reports a passed deadline this way.
-            DbErr::Custom(text) if text.starts_with(TIMED_OUT) => Class::Away(text.clone()),
-            _ => Class::Bug,
-        };
+        let class = class_of(&error);
         match class {
+            Class::Lost(problem) => Self::Away {
+                problem,
+                source: error,
+            },
+            Class::Full(problem) => Self::Full {
+                problem,
+                source: error,
+            },
+            Class::ReadOnly(problem) => Self::ReadOnly {
+                problem,
+                source: error,
+            },
             Class::Away(problem) => Self::Unavailable {
                 problem,
                 source: Some(error),
@@ -130,6 +164,43 @@ impl From<DbErr> for StoreError {
     }
 }
 
+fn class_of(error: &DbErr) -> Class {
+    match error {
+        DbErr::ConnectionAcquire(ConnAcquireErr::Timeout) => {
+            Class::Away("no connection became free in time".into())
+        }
+        DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed) => {
+            Class::Away("the connection is closed".into())
+        }
+        DbErr::Conn(RuntimeErr::SqlxError(cause))
+        | DbErr::Exec(RuntimeErr::SqlxError(cause))
+        | DbErr::Query(RuntimeErr::SqlxError(cause)) => classify(cause),
+        DbErr::Conn(other) => Class::Away(other.to_string()),
+        DbErr::Json(text) | DbErr::Type(text) => Class::Corrupt(text.clone()),
+        // The connection wrapper reports a passed deadline this way, and that the database is away.
+        DbErr::Custom(text) if text == AWAY => Class::Lost(text.clone()),
+        DbErr::Custom(text) if text.starts_with(TIMED_OUT) => Class::Away(text.clone()),
+        _ => Class::Bug,
+    }
+}
+
+/// Whether the connection that brought this error is of no use any more.
+pub(crate) fn is_lost(error: &DbErr) -> bool {
+    matches!(class_of(error), Class::Lost(_))
+}
+
+/// Whether a connection is in a transaction that nobody knows of: SQLite ended the one that was there
+/// by itself, when the disk was full, and the driver did not notice.
+pub(crate) fn is_out_of_step(error: &DbErr) -> bool {
+    matches!(
+        error,
+        DbErr::Conn(RuntimeErr::SqlxError(cause))
+        | DbErr::Exec(RuntimeErr::SqlxError(cause))
+        | DbErr::Query(RuntimeErr::SqlxError(cause))
+            if matches!(**cause, sqlx::Error::InvalidSavePointStatement)
+    )
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         DbErr::Query(RuntimeErr::SqlxError(std::sync::Arc::new(error))).into()
@@ -139,7 +210,16 @@ impl From<sqlx::Error> for StoreError {
 /// How a statement that passed its deadline begins its message.
 pub(crate) const TIMED_OUT: &str = "no answer from the database";
 
+/// How it is reported that the database does not answer.
+pub(crate) const AWAY: &str = "it does not answer";
+
+/// SQLite could not enlarge the file that its connections share.
+const SQLITE_IOERR_SHMSIZE: u32 = 10 | (19 << 8);
+
 enum Class {
+    Lost(String),
+    Full(String),
+    ReadOnly(String),
     Away(String),
     Busy,
     Duplicate,
@@ -151,9 +231,9 @@ enum Class {
 fn classify(error: &sqlx::Error) -> Class {
     use sqlx::Error as E;
     match error {
-        E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed => {
-            Class::Away(error.to_string())
-        }
+        // A server that ends in the middle of an answer leaves half of it.
+        E::Io(_) | E::Tls(_) | E::Protocol(_) => Class::Lost(error.to_string()),
+        E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed => Class::Away(error.to_string()),
         E::ColumnDecode { .. } | E::Decode(_) => Class::Corrupt(error.to_string()),
         E::Database(database) => {
             if database.is_unique_violation() {
@@ -167,10 +247,17 @@ fn classify(error: &sqlx::Error) -> Class {
                 .try_downcast_ref::<sqlx::sqlite::SqliteError>()
                 .is_some()
             {
+                let code = code.parse::<u32>().unwrap_or_default();
                 // Extended result codes keep the primary code in their low byte.
-                match code.parse::<u32>().unwrap_or_default() & 0xff {
+                match code & 0xff {
                     5 | 6 => Class::Busy,
-                    8 | 10 | 13 | 14 => Class::Away(database.message().to_owned()),
+                    8 => Class::ReadOnly(database.message().to_owned()),
+                    // Or there is no room to make the index of the write-ahead log larger.
+                    13 => Class::Full(database.message().to_owned()),
+                    10 if code == SQLITE_IOERR_SHMSIZE => {
+                        Class::Full("the disk is full".to_owned())
+                    }
+                    10 | 14 => Class::Away(database.message().to_owned()),
                     11 | 26 => Class::Corrupt(database.message().to_owned()),
                     _ => Class::Bug,
                 }
@@ -179,18 +266,24 @@ fn classify(error: &sqlx::Error) -> Class {
             {
                 match mysql.number() {
                     1205 | 1213 => Class::Busy,
-                    1040 | 1053 | 1021 | 1114 | 1203 | 1290 | 1317 | 1836 | 1927 => {
-                        Class::Away(database.message().to_owned())
+                    1053 | 1152 | 1158..=1161 | 1927 | 4031 => {
+                        Class::Lost(database.message().to_owned())
                     }
+                    3 | 1021 | 1026 | 1030 | 1114 => Class::Full(database.message().to_owned()),
+                    1290 | 1792 | 1836 => Class::ReadOnly(database.message().to_owned()),
+                    1040 | 1203 | 1317 => Class::Away(database.message().to_owned()),
                     _ => Class::Bug,
                 }
             } else {
                 match code.as_ref() {
                     "40001" | "40P01" | "55P03" => Class::Busy,
-                    "25006" | "57P01" | "57P02" | "57P03" | "57P05" | "57014" => {
-                        Class::Away(database.message().to_owned())
+                    "57P01" | "57P02" | "57P03" | "57P05" | "25P03" => {
+                        Class::Lost(database.message().to_owned())
                     }
-                    code if code.starts_with("08") || code.starts_with("53") => {
+                    code if code.starts_with("08") => Class::Lost(database.message().to_owned()),
+                    "25006" => Class::ReadOnly(database.message().to_owned()),
+                    "53100" => Class::Full(database.message().to_owned()),
+                    code if code == "57014" || code.starts_with("53") => {
                         Class::Away(database.message().to_owned())
                     }
                     _ => Class::Bug,

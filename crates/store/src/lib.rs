@@ -6,6 +6,8 @@ mod error;
 mod freshness;
 pub mod json;
 pub mod migrate;
+mod network;
+mod outage;
 mod schema;
 mod sql;
 mod store;

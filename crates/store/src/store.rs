@@ -1,10 +1,19 @@
 //! The open database: a pool to read from and the one way to write.
 
-use std::{fs, future::Future, io, path::Path, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fs,
+    future::Future,
+    io,
+    path::Path,
+    str::FromStr,
+    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use sea_orm::{
-    ConnectionTrait as _, DatabaseConnection, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
+    ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait,
 };
 use sqlx::{
     ConnectOptions, Connection as _,
@@ -16,8 +25,10 @@ use sqlx::{
 
 use crate::{
     connection::{Connection, Transaction},
-    error::StoreError,
+    error::{StoreError, is_out_of_step},
     freshness::{Freshness, Version, Watch},
+    network,
+    outage::{Health, Look},
     schema,
     url::{Address, DbUrl, Dialect, Target},
 };
@@ -36,6 +47,11 @@ pub struct StoreOptions {
     pub write_timeout: Duration,
     /// How long SQLite waits for another process that writes.
     pub busy_timeout: Duration,
+    /// Whether a SQLite file may be on a file system of a network, which is known to damage it when
+    /// two machines open it.
+    pub allow_network_file_system: bool,
+    /// Says by its number on what kind of file system a path is.
+    pub file_system: fn(&Path) -> io::Result<i64>,
 }
 
 impl Default for StoreOptions {
@@ -46,6 +62,8 @@ impl Default for StoreOptions {
             statement_timeout: Duration::from_secs(15),
             write_timeout: Duration::from_secs(30),
             busy_timeout: Duration::from_secs(5),
+            allow_network_file_system: false,
+            file_system: network::magic,
         }
     }
 }
@@ -60,6 +78,9 @@ struct Inner {
     dialect: Dialect,
     reader: Connection,
     writer: DatabaseConnection,
+    health: Arc<Health>,
+    /// Set when the one connection that writes to a SQLite file is to be replaced.
+    replace_writer: Arc<AtomicBool>,
     freshness: Freshness,
     options: StoreOptions,
 }
@@ -95,6 +116,8 @@ impl Store {
     }
 
     async fn open_unbounded(url: &DbUrl, options: StoreOptions) -> Result<Self, StoreError> {
+        let replace_writer = Arc::new(AtomicBool::new(false));
+        let mut health = Health::new(Look::Never);
         let (reader, writer, freshness) = match &url.target {
             Target::Memory => {
                 let pool = sqlite_pool(&options, 1)
@@ -104,18 +127,22 @@ impl Store {
                 let pool = DatabaseConnection::from(pool);
                 (pool.clone(), pool, Freshness::Memory(0.into()))
             }
-            Target::File(path) => open_file(url, path, &options).await?,
+            Target::File(path) => open_file(url, path, &options, &replace_writer).await?,
             Target::Server(Dialect::Postgres, address) => {
-                let pool = server_pool(PgPoolOptions::new(), &options)
-                    .connect_with(postgres_options(address, &options)?)
+                let connect = postgres_options(address, &options)?;
+                health = Health::new(Look::Postgres(connect.clone()));
+                let pool = server_pool(PgPoolOptions::new(), &options, &health)
+                    .connect_with(connect)
                     .await
                     .map_err(|error| connect_error(url, &error))?;
                 let pool = DatabaseConnection::from(pool);
                 (pool.clone(), pool, Freshness::Unknown)
             }
             Target::Server(_, address) => {
-                let pool = server_pool(MySqlPoolOptions::new(), &options)
-                    .connect_with(mysql_options(address)?)
+                let connect = mysql_options(address)?;
+                health = Health::new(Look::MySql(connect.clone()));
+                let pool = server_pool(MySqlPoolOptions::new(), &options, &health)
+                    .connect_with(connect)
                     .await
                     .map_err(|error| connect_error(url, &error))?;
                 let pool = DatabaseConnection::from(pool);
@@ -128,8 +155,11 @@ impl Store {
                 reader: Connection {
                     pool: reader,
                     statement_timeout: options.statement_timeout,
+                    health: Arc::clone(&health),
                 },
                 writer,
+                health,
+                replace_writer,
                 freshness,
                 options,
             }),
@@ -158,25 +188,67 @@ impl Store {
     /// Begins a write transaction that the caller commits. Prefer [`write`](Self::write), which
     /// tries again when the database is busy.
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
         let limit = self.inner.options.acquire_timeout + self.inner.options.busy_timeout;
-        let begun = tokio::time::timeout(limit, self.inner.writer.begin_with_options(options))
-            .await
-            .map_err(|_| StoreError::timed_out("beginning a transaction", limit))??;
+        let begin = self.inner.health.repeating(|| self.begin_once());
+        let begun = match tokio::time::timeout(limit, begin).await {
+            Ok(begun) => begun?,
+            Err(_) => {
+                self.inner.health.suspect();
+                return Err(StoreError::timed_out("beginning a transaction", limit));
+            }
+        };
         Ok(Transaction::new(
             begun,
             self.inner.options.statement_timeout,
         ))
     }
 
-    /// Commits a transaction of [`begin`](Self::begin).
+    async fn begin_once(&self) -> Result<DatabaseTransaction, DbErr> {
+        let options = || TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let writer = &self.inner.writer;
+        match writer.begin_with_options(options()).await {
+            Err(error) if is_out_of_step(&error) => {
+                self.inner.replace_writer.store(true, Ordering::SeqCst);
+                writer.begin_with_options(options()).await
+            }
+            begun => begun,
+        }
+    }
+
+    /// Commits a transaction of [`begin`](Self::begin). When the database goes away meanwhile, nobody
+    /// can tell whether it was committed.
     pub async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
-        transaction.finish(true).await?;
+        let committed = transaction.finish(true).await;
+        self.inner.health.wrote(committed.as_ref().map(|()| ()));
+        if let Err(error) = committed {
+            self.doubt(&error);
+            return Err(error);
+        }
         self.inner.freshness.committed();
         Ok(())
+    }
+
+    /// Heeds what a failure says about its connection.
+    fn doubt(&self, error: &StoreError) {
+        if matches!(error, StoreError::Away { .. }) {
+            self.inner.health.suspect();
+        }
+        let is_harmless = matches!(
+            error,
+            StoreError::Busy(_)
+                | StoreError::Duplicate(_)
+                | StoreError::Lookalike { .. }
+                | StoreError::StillActive(_)
+                | StoreError::Reference(_)
+                | StoreError::Corrupt(_)
+        );
+        if !is_harmless && matches!(self.inner.freshness, Freshness::File(_)) {
+            // SQLite may have ended the transaction by itself, which the driver does not notice.
+            self.inner.replace_writer.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Runs `work` in a write transaction: commits on `Ok`, rolls back on `Err`. When the database
@@ -205,41 +277,59 @@ impl Store {
     {
         let mut attempt = 1;
         loop {
-            let error = match self.attempt(&work).await {
+            let (error, may_be_committed) = match self.attempt(&work).await {
                 Ok(value) => return Ok(value),
-                Err(error) => error,
+                Err(Failed::Before(error)) => (error, false),
+                Err(Failed::AtCommit(error)) => (error, true),
             };
-            let busy = matches!(error.store_error(), Some(StoreError::Busy(_)));
-            if !busy || attempt == ATTEMPTS {
+            if attempt == ATTEMPTS {
                 return Err(error);
             }
-            tracing::debug!(
-                attempt,
-                "the database is busy; running the transaction again"
-            );
-            tokio::time::sleep(pause(attempt)).await;
+            match error.store_error() {
+                Some(StoreError::Busy(_)) => {
+                    tracing::debug!(
+                        attempt,
+                        "the database is busy; running the transaction again"
+                    );
+                    tokio::time::sleep(pause(attempt)).await;
+                }
+                // Only the connection was lost, and the transaction with it.
+                Some(StoreError::Away { .. })
+                    if !may_be_committed && self.inner.health.is_back().await => {}
+                _ => return Err(error),
+            }
             attempt += 1;
         }
     }
 
-    async fn attempt<T, E, F, W>(&self, work: &W) -> Result<T, E>
+    async fn attempt<T, E, F, W>(&self, work: &W) -> Result<T, Failed<E>>
     where
         E: WriteError,
         F: Future<Output = Result<T, E>>,
         W: Fn(Transaction) -> F,
     {
-        let transaction = self.begin().await?;
-        match work(transaction.clone()).await {
-            Ok(value) => {
-                self.commit(transaction).await?;
-                Ok(value)
-            }
+        let transaction = match self.begin().await {
+            Ok(transaction) => transaction,
             Err(error) => {
+                self.inner.health.wrote(Err(&error));
+                return Err(Failed::Before(error.into()));
+            }
+        };
+        match work(transaction.clone()).await {
+            Ok(value) => match self.commit(transaction).await {
+                Ok(()) => Ok(value),
+                Err(error) => Err(Failed::AtCommit(error.into())),
+            },
+            Err(error) => {
+                if let Some(error) = error.store_error() {
+                    self.inner.health.wrote(Err(error));
+                    self.doubt(error);
+                }
                 // The work's error says more than a failed rollback, which closing does as well.
                 if let Err(rollback) = transaction.finish(false).await {
                     tracing::debug!(error = %rollback, "could not roll a transaction back");
                 }
-                Err(error)
+                Err(Failed::Before(error))
             }
         }
     }
@@ -286,6 +376,14 @@ impl Store {
     }
 }
 
+/// When an attempt at a transaction failed.
+enum Failed<E> {
+    /// Nothing of it is in the database.
+    Before(E),
+    /// It may be in the database all the same.
+    AtCommit(E),
+}
+
 /// Longer with each attempt, and different for each replica.
 fn pause(attempt: u32) -> Duration {
     let mut random = [0; 1];
@@ -298,7 +396,9 @@ async fn open_file(
     url: &DbUrl,
     path: &Path,
     options: &StoreOptions,
+    replace_writer: &Arc<AtomicBool>,
 ) -> Result<(DatabaseConnection, DatabaseConnection, Freshness), StoreError> {
+    check_file_system(url, path, options)?;
     create_private(url, path)?;
     let connect = sqlite_options(options, "sqlite::memory:")?
         .in_memory(false)
@@ -310,7 +410,12 @@ async fn open_file(
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal);
     let writer = loop {
-        match sqlite_pool(options, 1).connect_with(logged.clone()).await {
+        let replace = Arc::clone(replace_writer);
+        let pool = sqlite_pool(options, 1).before_acquire(move |_, _| {
+            let is_good = !replace.swap(false, Ordering::SeqCst);
+            Box::pin(async move { Ok(is_good) })
+        });
+        match pool.connect_with(logged.clone()).await {
             Ok(writer) => break writer,
             // SQLite does not wait for its busy timeout where two programs change the journal's mode
             // at once. The caller's deadline ends this.
@@ -343,8 +448,47 @@ fn is_busy(error: &sqlx::Error) -> bool {
         .is_some_and(|code| code & 0xff == 5)
 }
 
+/// How long an idle connection may take to show that it is there.
+const PING: Duration = Duration::from_secs(2);
+
 /// The pause before a busy SQLite file is tried again.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Refuses a file on a network file system.
+pub(crate) fn check_file_system(
+    url: &DbUrl,
+    path: &Path,
+    options: &StoreOptions,
+) -> Result<(), StoreError> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let place = if path.exists() { path } else { folder };
+    // Where nobody can tell, opening the file says what is wrong.
+    let Ok(magic) = (options.file_system)(place) else {
+        return Ok(());
+    };
+    let Some(kind) = network::network_file_system(place, magic) else {
+        return Ok(());
+    };
+    if options.allow_network_file_system {
+        tracing::warn!(
+            kind,
+            "the database is a SQLite file on a network file system, which can damage it"
+        );
+        return Ok(());
+    }
+    Err(open_error(
+        url,
+        format!(
+            "it is on a network file system ({kind}), where SQLite cannot keep programs apart that write at once, \
+             which damages the file"
+        ),
+        "move it to a local disk and change JupyterHub.db_url, or use PostgreSQL or MariaDB; if only this machine \
+         ever opens it and losing it is no harm, set the environment variable ORRERY_ALLOW_NETWORK_SQLITE=1",
+    ))
+}
 
 /// Makes a missing file readable by its owner only, and names what is wrong with an existing one.
 fn create_private(url: &DbUrl, path: &Path) -> Result<(), StoreError> {
@@ -416,17 +560,26 @@ fn sqlite_pool(options: &StoreOptions, connections: u32) -> PoolOptions<sqlx::Sq
         .test_before_acquire(false)
 }
 
-fn server_pool<D: sqlx::Database>(pool: PoolOptions<D>, options: &StoreOptions) -> PoolOptions<D> {
+fn server_pool<D: sqlx::Database>(
+    pool: PoolOptions<D>,
+    options: &StoreOptions,
+    health: &Arc<Health>,
+) -> PoolOptions<D> {
+    let health = Arc::clone(health);
     pool.max_connections(options.max_connections)
         .acquire_timeout(options.acquire_timeout)
         .test_before_acquire(false)
-        .before_acquire(|connection, metadata| {
+        .before_acquire(move |connection, metadata| {
+            // A connection that rested may have been cut by the server or a firewall, and one from
+            // before the database was away is surely lost.
+            let is_doubtful =
+                metadata.idle_for > Duration::from_secs(20) || health.doubts(metadata.age);
             Box::pin(async move {
-                // A connection that rested may have been cut by the server or a firewall.
-                if metadata.idle_for > Duration::from_secs(20) {
-                    return Ok(connection.ping().await.is_ok());
+                if !is_doubtful {
+                    return Ok(true);
                 }
-                Ok(true)
+                let ping = tokio::time::timeout(PING, connection.ping()).await;
+                Ok(matches!(ping, Ok(Ok(()))))
             })
         })
 }
@@ -566,6 +719,19 @@ pub(crate) fn prepare_error(url: &DbUrl, error: StoreError) -> StoreError {
             url,
             problem,
             "it is damaged or another kind of file: restore a backup, or give another db_url",
+        ),
+        StoreError::Full { problem, .. } => {
+            open_error(url, problem, "make room on the disk that it is on")
+        }
+        StoreError::ReadOnly { problem, .. } => open_error(
+            url,
+            problem,
+            "see that this program's user may write it, and that the database server is not set to read only",
+        ),
+        StoreError::Away { problem, .. } => open_error(
+            url,
+            problem,
+            "see whether it runs and can be reached from here",
         ),
         StoreError::Unavailable { problem, .. } => open_error(
             url,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Uri;
 use orrery_core::phase::{Cause, Failure, Phase};
-use orrery_core::spawner::{Event, Events, RUN_VARIABLE, Started, Status};
+use orrery_core::spawner::{Event, Events, RUN_VARIABLE, ServerTls, Started, Status};
 use orrery_core::{Secret, fault};
 use orrery_store::runs::{self, Run};
 use orrery_store::spawners::{self, SpawnerChanges};
@@ -187,6 +187,7 @@ impl Engine {
         }
         spec.environment
             .insert(RUN_VARIABLE.to_owned(), Secret::new(course.mark()));
+        spec.tls = self.certificate(course).await?;
         let base_url = spec.base_url.clone();
         let begun = tokio::time::Instant::now();
         let (reporter, mut reports) = Events::channel();
@@ -237,6 +238,26 @@ impl Engine {
             );
         }
         Ok(is_ready)
+    }
+
+    /// A key and certificate for the server, with `internal_ssl`.
+    async fn certificate(&self, course: &Course) -> Result<Option<ServerTls>, Failure> {
+        let Some(internal) = &self.internal else {
+            return Ok(None);
+        };
+        let certificates = std::sync::Arc::clone(&internal.certificates);
+        let (user, server, now) = (course.user.clone(), course.server.clone(), self.clock.now());
+        let made =
+            tokio::task::spawn_blocking(move || certificates.for_server(&user, &server, now))
+                .await
+                .expect("making a certificate does not panic");
+        made.map(Some).map_err(|error| {
+            tracing::error!(server = %course.log_name(), %error, "no certificate for a server");
+            Failure::new(
+                Cause::Internal,
+                "The hub could not make a certificate for the server.",
+            )
+        })
     }
 
     /// Goes on with a start that an earlier life of the hub began: the server may well run.
@@ -635,7 +656,11 @@ impl Engine {
             match work().await {
                 Ok(value) => return Ok(value),
                 Err(error) if error.is_unavailable() => {
-                    tracing::warn!(%error, "cannot {what} now; trying again");
+                    if error.is_said() {
+                        tracing::debug!(%error, "cannot {what} now; trying again");
+                    } else {
+                        tracing::warn!(%error, "cannot {what} now; trying again");
+                    }
                     tokio::time::sleep(RETRY).await;
                 }
                 Err(error) => {

@@ -22,6 +22,16 @@ const PAST_STARTS: u32 = 20;
 /// How long tasks may take to notice that the hub closes.
 const CLOSING: Duration = Duration::from_secs(5);
 
+/// Says what could not be done, unless the store has said why already: a database that is away is no
+/// news each second.
+fn complain(error: &StoreError, what: &str) {
+    if error.is_said() {
+        tracing::debug!(%error, "{what}");
+    } else {
+        tracing::warn!(%error, "{what}");
+    }
+}
+
 /// What calling a waiting run came to.
 enum Turn {
     /// It starts, with these options and this OAuth client.
@@ -47,16 +57,16 @@ impl Engine {
             if !interval.is_zero() && harvested.elapsed() >= interval {
                 harvested = tokio::time::Instant::now();
                 if let Err(error) = self.harvest_activity().await {
-                    tracing::warn!(%error, "the proxy's record of activity could not be taken over");
+                    complain(&error, "the proxy's record of activity could not be taken over");
                 }
             }
             if let Err(error) = self.tend().await {
-                tracing::warn!(%error, "servers could not be seen to; trying again soon");
+                complain(&error, "servers could not be seen to; trying again soon");
             }
             self.may_be_queued.store(true, Ordering::Relaxed);
             self.dispatch().await;
             if let Err(error) = self.flush_activity().await {
-                tracing::warn!(%error, "activity could not be written; trying again soon");
+                complain(&error, "activity could not be written; trying again soon");
             }
         }
     }
@@ -187,7 +197,7 @@ impl Engine {
             return;
         }
         if let Err(error) = self.call_next().await {
-            tracing::warn!(%error, "waiting starts could not be called; trying again soon");
+            complain(&error, "waiting starts could not be called; trying again soon");
         }
     }
 
