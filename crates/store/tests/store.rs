@@ -11,6 +11,8 @@ mod harness;
 
 #[path = "store/groups_and_roles.rs"]
 mod groups_and_roles;
+#[path = "store/migrating.rs"]
+mod migrating;
 #[path = "store/names.rs"]
 mod names;
 #[path = "store/oauth.rs"]

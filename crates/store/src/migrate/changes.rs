@@ -174,8 +174,10 @@ async fn scopes_of_tokens(connection: &impl ConnectionTrait, tell: Tell<'_>) -> 
     let sql = "UPDATE api_tokens SET scopes = ? WHERE id = ?";
     tell.statement(sql);
     for id in ids(connection, "api_tokens").await? {
-        let scopes = json::to_text(&scopes.remove(&id).unwrap_or_default());
-        sql::execute(connection, sql, values![scopes, id]).await?;
+        // Like upstream: nothing at all is written for none, which means the same.
+        if let Some(scopes) = scopes.remove(&id).filter(|scopes| !scopes.is_empty()) {
+            sql::execute(connection, sql, values![json::to_text(&scopes), id]).await?;
+        }
     }
     Ok(())
 }
@@ -214,8 +216,10 @@ async fn scopes_of_clients(connection: &impl ConnectionTrait, tell: Tell<'_>) ->
     let sql = "UPDATE oauth_clients SET allowed_scopes = ? WHERE id = ?";
     tell.statement(sql);
     for id in ids(connection, "oauth_clients").await? {
-        let scopes = json::to_text(&scopes.remove(&id).unwrap_or_default());
-        sql::execute(connection, sql, values![scopes, id]).await?;
+        // Like upstream: nothing at all is written for none, which means the same.
+        if let Some(scopes) = scopes.remove(&id).filter(|scopes| !scopes.is_empty()) {
+            sql::execute(connection, sql, values![json::to_text(&scopes), id]).await?;
+        }
     }
     Ok(())
 }

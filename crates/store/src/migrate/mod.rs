@@ -169,6 +169,10 @@ async fn migrate(connection: &impl ConnectionTrait, plan: &Plan, tell: Tell<'_>)
         let sql = "UPDATE alembic_version SET version_num = ?";
         tell.statement(sql);
         sql::execute(connection, sql, values![step.to]).await?;
+        if connection.get_database_backend() == DbBackend::MySql {
+            // What is done is done there; the revision is not to be lost with a later step.
+            connection.execute_unprepared("COMMIT").await?;
+        }
     }
     Ok(())
 }

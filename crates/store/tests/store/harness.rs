@@ -1,13 +1,16 @@
 //! A fresh database of each kind for each test.
 
-use std::{env, future::Future};
+use std::{env, future::Future, path::PathBuf};
 
 use chrono::{NaiveDate, NaiveDateTime, TimeDelta};
 use orrery_store::{
     DbUrl, Dialect, Store, StoreOptions, oauth_clients, spawners, spawners::NewSpawner,
     spawners::Spawner, token_hash, users, users::NewUser, users::User,
 };
-use sqlx::{Connection, Executor, MySqlConnection, PgConnection};
+use sqlx::{
+    Connection, Executor, MySqlConnection, PgConnection, SqliteConnection,
+    sqlite::SqliteConnectOptions,
+};
 use tempfile::TempDir;
 
 /// One empty database, removed by [`TestDatabase::remove`].
@@ -55,7 +58,7 @@ where
     }
 }
 
-fn dialects() -> Vec<Dialect> {
+pub(crate) fn dialects() -> Vec<Dialect> {
     match env::var("ORRERY_TEST_DATABASES").as_deref() {
         Ok("sqlite") => vec![Dialect::Sqlite],
         Ok(other) => panic!("ORRERY_TEST_DATABASES can be \"sqlite\" or unset, not {other:?}"),
@@ -119,6 +122,40 @@ impl TestDatabase {
             name,
             folder,
         }
+    }
+
+    /// Runs a dump's statements.
+    pub(crate) async fn run(&self, sql: &'static str) {
+        let url = &self.url;
+        match self.dialect {
+            Dialect::Sqlite => {
+                let options = SqliteConnectOptions::new()
+                    .filename(self.file())
+                    .create_if_missing(true)
+                    // A dump's order is not that of the references.
+                    .foreign_keys(false);
+                let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+                connection.execute(sqlx::raw_sql(sql)).await.unwrap();
+                connection.close().await.unwrap();
+            }
+            Dialect::Postgres => {
+                let url = url.replace("postgresql+psycopg2://", "postgresql://");
+                let mut connection = PgConnection::connect(&url).await.unwrap();
+                connection.execute(sqlx::raw_sql(sql)).await.unwrap();
+                connection.close().await.unwrap();
+            }
+            Dialect::MySql => {
+                let url = url.replace("mysql+pymysql://", "mysql://");
+                let mut connection = MySqlConnection::connect(&url).await.unwrap();
+                connection.execute(sqlx::raw_sql(sql)).await.unwrap();
+                connection.close().await.unwrap();
+            }
+        }
+    }
+
+    /// The file of a SQLite database.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder.as_ref().unwrap().path().join("hub.sqlite")
     }
 
     pub(crate) async fn remove(self) {

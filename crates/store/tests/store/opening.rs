@@ -134,7 +134,7 @@ async fn other_versions_are_refused_with_the_cure() {
         ),
         (
             "DROP TABLE alembic_version".to_owned(),
-            "before 0.8 or of another program",
+            "before 1.0 or of another program",
         ),
         (
             "UPDATE orrery_schema SET version = 2".to_owned(),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::harness::{add_client, add_spawner, add_user, at, on_each_url};
 
 /// Runs a Python script with upstream's packages; gives what it printed as JSON.
-async fn upstream(script: &'static str, url: &str, arguments: &[&str]) -> Value {
+pub(crate) async fn upstream(script: &'static str, url: &str, arguments: &[&str]) -> Value {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     let python = env::var("ORRERY_TEST_UPSTREAM_PYTHON").unwrap_or(".venv/bin/python".into());
     let python = root.join(python);
