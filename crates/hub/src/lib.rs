@@ -2,7 +2,9 @@
 
 pub mod api;
 pub mod auth;
+pub mod certs;
 pub mod config;
+mod dial;
 pub mod error;
 pub mod housekeeping;
 pub mod listen;
@@ -13,6 +15,7 @@ pub mod pages;
 pub mod router;
 pub mod routes;
 pub mod servers;
+mod services_watch;
 mod setup;
 mod start;
 pub mod state;

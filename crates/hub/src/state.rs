@@ -63,6 +63,8 @@ pub struct HubState {
     pub cleanup: crate::api::Cleanup,
     /// When this hub was built.
     pub started: orrery_store::NaiveDateTime,
+    /// Certificates for the site's own connections, with `JupyterHub.internal_ssl`.
+    pub internal: Option<crate::certs::Internal>,
     /// Metrics, as `/hub/metrics` shows them.
     pub metrics: crate::metrics::Metrics,
 }

@@ -15,18 +15,19 @@ config_class! {
         /// How many servers may be active at once, counting those that start or stop; more are
         /// refused with 429. 0 sets no limit.
         active_server_limit: i64 = 0, Works;
-        /// Seconds within which a person counts as active in the metrics.
-        active_user_window: i64 = 1800, NotYet;
+        /// Seconds within which a person counts as active. JupyterHub counts them and shows the number
+        /// nowhere.
+        active_user_window: i64 = 1800, NoEffect;
         /// Activity that is newer than the known one by less than this many seconds is not written,
         /// which spares the database.
         activity_resolution: i64 = 30, Works;
         /// Whether administrators may open other people's servers. Roles and scopes took its place.
-        admin_access: bool = false, NotYet, deprecated("the admin role may do everything; make roles for less");
+        admin_access: bool = false, Works, deprecated("the admin role may do everything; make roles for less");
         /// Names of administrators.
         admin_users: BTreeSet<String> = BTreeSet::new(), Works, moved_to("Authenticator.admin_users");
         /// What happens to named servers from older versions whose names are not valid today:
         /// `allow-start`, `allow-delete` or `autorename`.
-        allow_existing_invalid_named_servers: InvalidNamedServers = InvalidNamedServers::AllowStart, NotYet;
+        allow_existing_invalid_named_servers: InvalidNamedServers = InvalidNamedServers::AllowStart, Works;
         /// Whether people may have several servers, each with a name.
         allow_named_servers: bool = false, Works;
         /// Answer yes to every question, for instance whether a file may be overwritten.
@@ -46,7 +47,8 @@ config_class! {
         /// The path under which everything is served. Put the hub into a larger site with it.
         base_url: UrlPrefix = UrlPrefix::new("/"), Works;
         /// The public address that the proxy listens on, with protocol, address, port and path. It is
-        /// made of `ip`, `port` and `base_url` when those are set.
+        /// made of `ip`, `port` and `base_url` when those are set. A unix socket is written
+        /// `http+unix://%2Frun%2Fjupyterhub%2Fproxy.sock`.
         bind_url: String = "http://:8000".to_owned(), Works;
         /// Whether the proxy is stopped together with the hub. Set this and `cleanup_servers` to
         /// false to let servers live through a restart of the hub.
@@ -89,8 +91,9 @@ config_class! {
         default_server_name: String = String::new(), Works;
         /// Where people come out after login or when they open `/`; by default at their own server.
         default_url: String = String::new(), Works, or_callable;
-        /// Keys and certificates for single parts when `internal_ssl` is on.
-        external_ssl_authorities: BTreeMap<String, Json> = BTreeMap::new(), NotYet;
+        /// Authorities for `internal_ssl` that the site brings itself, by name (`hub-ca`, `notebooks-ca`,
+        /// `proxy-api-ca`, `proxy-client-ca`, `services-ca`): `{"notebooks-ca": {"cert": "/path", "key": "/path"}}`.
+        external_ssl_authorities: BTreeMap<String, Json> = BTreeMap::new(), Works;
         /// Extra Tornado request handlers.
         extra_handlers: Vec<Json> = Vec::new(), NotYet, deprecated("run a service instead");
         /// A file that the hub's log is written to as well.
@@ -103,11 +106,11 @@ config_class! {
         /// `X-Forwarded-Host`. It is believed as `Host` is, to tell our own addresses from others.
         forwarded_host_header: String = String::new(), Works;
         /// Make the certificates for `internal_ssl` and end.
-        generate_certs: bool = false, NotYet;
+        generate_certs: bool = false, Works;
         /// Write a configuration file with every option, then end.
         generate_config: bool = false, Works;
         /// The address that the hub itself listens on, as a URL; by default made of `hub_ip` and
-        /// `hub_port`.
+        /// `hub_port`. A unix socket is written `http+unix://%2Frun%2Fjupyterhub%2Fhub.sock`.
         hub_bind_url: String = String::new(), Works;
         /// The host name or address under which the proxy and servers reach the hub, when it is not
         /// `hub_ip`. If `hub_ip` means all addresses, it is this machine's name.
@@ -125,7 +128,7 @@ config_class! {
         /// Which requests the proxy sends to the hub: by default all that belong to nobody else.
         hub_routespec: String = "/".to_owned(), Works;
         /// Permissions of the hub's unix socket, if `hub_bind_url` is one.
-        hub_socket_mode: i64 = 0o600, NotYet;
+        hub_socket_mode: i64 = 0o600, Works;
         /// When above 0, a visit to a server that does not run starts it after this many seconds
         /// instead of waiting for a click.
         implicit_spawn_seconds: f64 = 0.0, Works;
@@ -133,13 +136,16 @@ config_class! {
         /// in the background. -1 waits until all are checked.
         init_spawners_timeout: i64 = 10, NotYet;
         /// The folder of the certificates for `internal_ssl`.
-        internal_certs_location: String = "internal-ssl".to_owned(), NotYet;
-        /// Encrypt all traffic between the hub, the proxy and servers.
-        internal_ssl: bool = false, NotYet;
+        internal_certs_location: String = "internal-ssl".to_owned(), Works;
+        /// Encrypt all traffic between the hub, the proxy and servers. Both ends of each connection show
+        /// a certificate; the hub makes them.
+        internal_ssl: bool = false, Works;
         /// The public address that the proxy listens on; empty means all addresses.
         ip: String = String::new(), Works;
-        /// Extra arguments of Jinja's environment.
-        jinja_environment_options: BTreeMap<String, Json> = BTreeMap::new(), NotYet;
+        /// Extra arguments of Jinja's environment: `trim_blocks`, `lstrip_blocks`,
+        /// `keep_trailing_newline` and `autoescape`. Those that only concern Jinja's own working
+        /// (`cache_size`, `auto_reload`, `enable_async`, `optimized`) are taken and do nothing.
+        jinja_environment_options: BTreeMap<String, Json> = BTreeMap::new(), Works;
         /// Seconds between two looks at the proxy's record of when servers were last used.
         last_activity_interval: i64 = 300, Works;
         /// Groups to make at start: `{"name": {"users": ["ada"], "properties": {}}}`, or just the list
@@ -176,14 +182,15 @@ config_class! {
         /// The complete public URL of the hub, with its path, when requests do not tell it right
         /// because of proxies in front.
         public_url: String = String::new(), Works;
-        /// Make all certificates for `internal_ssl` anew at start.
-        recreate_internal_certs: bool = false, NotYet;
+        /// Make all certificates for `internal_ssl` anew at start. Servers that run must then be restarted.
+        recreate_internal_certs: bool = false, Works;
         /// After login, go to one's server if it runs rather than to the home page.
         redirect_to_server: bool = true, Works;
         /// Empty the database at start. Everything in it is lost.
         reset_db: bool = false, NotYet;
-        /// Seconds between two checks of services that have a URL.
-        service_check_interval: i64 = 60, NotYet;
+        /// Seconds between two checks whether services that have a URL can be reached; the log says
+        /// when one is lost and when it is back. 0 never checks.
+        service_check_interval: i64 = 60, Works;
         /// API tokens to put into the database at start, each with the name of the service it acts for.
         service_tokens: TokenMap = TokenMap::default(), Works;
         /// Services: dictionaries with `name` and, as needed, `url`, `api_token`, `admin`, `display`,
@@ -200,10 +207,11 @@ config_class! {
         /// How servers are started: a short name (`simple`, `localprocess`) or the full Python name of
         /// a class.
         spawner_class: ClassRef = ClassRef("jupyterhub.spawner.LocalProcessSpawner".to_owned()), Works;
-        /// The certificate of the public address.
-        ssl_cert: String = String::new(), NotYet;
-        /// The key of the public address's certificate.
-        ssl_key: String = String::new(), NotYet;
+        /// The file of the public address' certificate, with those that it is signed by behind it. When
+        /// the file changes the new one is taken up.
+        ssl_cert: String = String::new(), Works;
+        /// The file of the private key of `ssl_cert`. Only the hub's user should be able to read it.
+        ssl_key: String = String::new(), Works;
         /// How names become hosts below `subdomain_host`: `idna` gives each user and service a valid
         /// name of their own; `legacy` is how JupyterHub did it before version 5.
         subdomain_hook: String = "idna".to_owned(), Works, or_callable;
@@ -223,8 +231,8 @@ config_class! {
         /// Take tokens from `service_tokens` and `api_tokens` for as random as our own, which makes
         /// checking them cheaper. Only for tokens from a good random source.
         trust_user_provided_tokens: bool = false, Works;
-        /// Extra names in the certificates for `internal_ssl`.
-        trusted_alt_names: Vec<String> = Vec::new(), NotYet;
+        /// Extra names in the certificates for `internal_ssl`, as `DNS:hub.example.org` or `IP:10.0.0.1`.
+        trusted_alt_names: Vec<String> = Vec::new(), Works;
         /// Addresses of proxies in front of ours that are skipped in `X-Forwarded-For`, so that the
         /// log shows the client's address.
         trusted_downstream_ips: Vec<String> = Vec::new(), Works;

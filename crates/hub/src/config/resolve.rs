@@ -1,8 +1,10 @@
 //! Defaults that follow from other options, and checks that look at several options at once.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use orrery_core::config::{Loaded, Problem, UrlPrefix};
+use orrery_core::escape;
 
 use crate::urls::{Hosts, SubdomainHook};
 
@@ -22,8 +24,10 @@ pub(super) struct Parts {
 /// Where something listens or is reached by HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpAddress {
-    /// `http` or `https`.
+    /// `http`, `https` or, for a unix socket, `http+unix`.
     pub scheme: String,
+    /// The path of a unix socket; host and port say nothing then.
+    pub socket: Option<PathBuf>,
     /// The host name or address; empty for all addresses. No brackets around IPv6.
     pub host: String,
     /// The port.
@@ -33,9 +37,25 @@ pub struct HttpAddress {
 }
 
 impl HttpAddress {
-    /// Reads `scheme://host:port/path`. The host may be empty and the port left out.
+    /// Reads `scheme://host:port/path`, where the host may be empty and the port left out, or
+    /// `http+unix://%2Fpath%2Fof.sock/path`.
     pub fn parse(url: &str) -> Option<Self> {
         let (scheme, rest) = url.split_once("://")?;
+        // The second is an older name of the first.
+        if matches!(scheme, "http+unix" | "unix+http") {
+            let (socket, path) = match rest.find('/') {
+                Some(slash) => rest.split_at(slash),
+                None => (rest, "/"),
+            };
+            let socket = escape::decode(socket).filter(|socket| !socket.is_empty())?;
+            return Some(Self {
+                scheme: "http+unix".to_owned(),
+                socket: Some(PathBuf::from(socket)),
+                host: String::new(),
+                port: 0,
+                path: path.to_owned(),
+            });
+        }
         let default_port = match scheme {
             "http" => 80,
             "https" => 443,
@@ -55,6 +75,7 @@ impl HttpAddress {
             .unwrap_or(host);
         Some(Self {
             scheme: scheme.to_owned(),
+            socket: None,
             host: host.to_owned(),
             port,
             path: path.to_owned(),
@@ -63,6 +84,10 @@ impl HttpAddress {
 
     /// The URL, with `host` in brackets if it is an IPv6 address.
     pub fn url(&self) -> String {
+        if let Some(socket) = &self.socket {
+            let socket = escape::path_segment(&socket.to_string_lossy());
+            return format!("{}://{socket}{}", self.scheme, self.path);
+        }
         let host = if self.host.contains(':') {
             format!("[{}]", self.host)
         } else {
@@ -73,7 +98,7 @@ impl HttpAddress {
 
     /// Whether it listens on all addresses of the machine.
     pub fn is_everywhere(&self) -> bool {
-        self.host.is_empty()
+        self.socket.is_none() && self.host.is_empty()
             || self
                 .host
                 .parse::<IpAddr>()
@@ -99,6 +124,7 @@ impl Config {
             Some(address) => address,
             None => HttpAddress {
                 scheme: "http".into(),
+                socket: None,
                 host: self.hub.hub_ip.clone(),
                 port: u16::try_from(self.hub.hub_port)
                     .expect("hub_port was checked when the configuration was read"),
@@ -106,7 +132,15 @@ impl Config {
             },
         };
         address.path = self.hub_prefix();
+        self.secure(&mut address);
         address
+    }
+
+    /// With `internal_ssl` the hub speaks nothing but TLS, whatever protocol its URLs name.
+    fn secure(&self, address: &mut HttpAddress) {
+        if self.hub.internal_ssl {
+            "https".clone_into(&mut address.scheme);
+        }
     }
 
     /// The URL, ending in `/hub/`, under which servers, services and the proxy reach the hub.
@@ -115,11 +149,15 @@ impl Config {
         let mut address = HttpAddress::parse(&self.hub.hub_connect_url)
             .unwrap_or_else(|| self.connect_address_by_parts(hostname));
         address.path = self.hub_prefix();
+        self.secure(&mut address);
         address.url()
     }
 
     fn connect_address_by_parts(&self, hostname: &str) -> HttpAddress {
         let mut address = self.hub_address();
+        if address.socket.is_some() {
+            return address;
+        }
         if !self.hub.hub_connect_ip.is_empty() {
             address.host.clone_from(&self.hub.hub_connect_ip);
         } else if address.is_everywhere() {
@@ -144,7 +182,7 @@ pub(super) fn resolve(
     }
     public_address(&mut parts.hub, problems, warnings);
     subdomains(&mut parts.hub, problems, warnings);
-    hub_address(&mut parts.hub.value, problems);
+    hub_address(&mut parts.hub.value, problems, warnings);
     pages(&mut parts.hub, problems, warnings);
     database(&mut parts.hub.value);
     authenticator(&mut parts.authenticator);
@@ -159,14 +197,6 @@ fn public_address(
     warnings: &mut Vec<String>,
 ) {
     let by_parts = hub.is_set("ip") || hub.is_set("port") || hub.is_set("base_url");
-    if hub.value.bind_url.starts_with("http+unix://")
-        || hub.value.bind_url.starts_with("unix+http://")
-    {
-        problems.push(Problem::Invalid(
-            "JupyterHub.bind_url: unix sockets are not supported yet".into(),
-        ));
-        return;
-    }
     let Some(mut address) = HttpAddress::parse(&hub.value.bind_url) else {
         problems.push(Problem::Invalid(format!(
             "JupyterHub.bind_url must be a URL such as http://127.0.0.1:8000/, but is {:?}",
@@ -174,12 +204,25 @@ fn public_address(
         )));
         return;
     };
-    if address.scheme == "https" {
+    let files = (&hub.value.ssl_key, &hub.value.ssl_cert);
+    if files.0.is_empty() != files.1.is_empty() {
         problems.push(Problem::Invalid(
-            "JupyterHub.bind_url: https is not supported yet, use http".into(),
+            "JupyterHub.ssl_key and ssl_cert need each other: give both, or none".into(),
         ));
     }
-    if by_parts {
+    let scheme = if files.1.is_empty() { "http" } else { "https" };
+    if address.scheme == "https" && scheme == "http" {
+        warnings.push(
+            "JupyterHub.bind_url begins with https://, but ssl_key and ssl_cert are not set: the proxy serves http"
+                .into(),
+        );
+    }
+    scheme.clone_into(&mut address.scheme);
+    if address.socket.is_some() && (hub.is_set("ip") || hub.is_set("port")) {
+        problems.push(Problem::Invalid(
+            "JupyterHub.bind_url is a unix socket: ip and port do not go with it".into(),
+        ));
+    } else if by_parts && address.socket.is_none() {
         if hub.is_set("bind_url") {
             warnings.push(
                 "JupyterHub.bind_url and ip, port or base_url are set: the latter count, set just one of both".into(),
@@ -203,7 +246,7 @@ fn public_address(
     hub.value.bind_url = address.url();
 }
 
-fn hub_address(hub: &mut JupyterHub, problems: &mut Vec<Problem>) {
+fn hub_address(hub: &mut JupyterHub, problems: &mut Vec<Problem>, warnings: &mut Vec<String>) {
     for (option, port) in [
         ("JupyterHub.hub_port", hub.hub_port),
         ("JupyterHub.hub_connect_port", hub.hub_connect_port),
@@ -216,15 +259,25 @@ fn hub_address(hub: &mut JupyterHub, problems: &mut Vec<Problem>) {
         ("JupyterHub.hub_bind_url", &hub.hub_bind_url),
         ("JupyterHub.hub_connect_url", &hub.hub_connect_url),
     ] {
-        if url.contains("unix://") || url.starts_with("unix+http://") {
-            problems.push(Problem::Invalid(format!(
-                "{option}: unix sockets are not supported yet"
-            )));
-        } else if !url.is_empty() && HttpAddress::parse(url).is_none() {
+        if !url.is_empty() && HttpAddress::parse(url).is_none() {
             problems.push(Problem::Invalid(format!(
                 "{option} must be a URL such as http://127.0.0.1:8081, but is {url:?}"
             )));
         }
+    }
+    if !(0..=0o777).contains(&hub.hub_socket_mode) {
+        problems.push(Problem::Invalid(format!(
+            "JupyterHub.hub_socket_mode must be permissions from 0 to 0o777, but is 0o{:o}",
+            hub.hub_socket_mode
+        )));
+    }
+    let is_socket = HttpAddress::parse(&hub.hub_bind_url).is_some_and(|url| url.socket.is_some());
+    if is_socket && hub.hub_connect_url.is_empty() {
+        warnings.push(
+            "JupyterHub.hub_bind_url is a unix socket and hub_connect_url is not set: servers, services and the proxy \
+             must be able to open the socket themselves (see JupyterHub.hub_socket_mode)"
+                .into(),
+        );
     }
 }
 
@@ -386,10 +439,16 @@ fn proxy(parts: &mut Parts, problems: &mut Vec<Problem>) {
                 "http://127.0.0.1:8001".to_owned()
             };
     }
-    if HttpAddress::parse(&chp.value.api_url).is_none_or(|address| address.scheme != "http") {
+    if hub.internal_ssl
+        && let Some(rest) = chp.value.api_url.strip_prefix("http://")
+    {
+        // What the hub starts as its proxy is then told to serve its API over TLS.
+        chp.value.api_url = format!("https://{rest}");
+    }
+    if HttpAddress::parse(&chp.value.api_url).is_none() {
         problems.push(Problem::Invalid(format!(
-            "ConfigurableHTTPProxy.api_url must be a URL such as http://127.0.0.1:8001, but is {:?} (unix sockets and \
-             https are not supported yet)",
+            "ConfigurableHTTPProxy.api_url must be a URL such as http://127.0.0.1:8001, but is {:?} (unix sockets are \
+             not supported yet)",
             chp.value.api_url
         )));
     }

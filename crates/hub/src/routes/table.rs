@@ -1,6 +1,7 @@
 //! The table of routes of a proxy that speaks configurable-http-proxy's REST API.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,12 +10,13 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use orrery_core::routes::{Route, RouteError, RouteTable};
 use orrery_core::{Secret, escape};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
+
+use crate::dial::Dialer;
 
 /// How long one request may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -23,7 +25,7 @@ const LARGEST_ANSWER: usize = 64 << 20;
 
 /// A proxy's table, reached over HTTP.
 pub struct HttpRouteTable {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Dialer, Full<Bytes>>,
     api: String,
     authorization: HeaderValue,
     host_routing: bool,
@@ -36,12 +38,13 @@ impl HttpRouteTable {
         reason = "the token belongs to the table from here on"
     )]
     /// The table of the proxy whose API is at `api_url`. At most `concurrency` requests are under way
-    /// at once.
+    /// at once. `tls` is how to speak TLS to it, if not as with any public address.
     pub fn new(
         api_url: &str,
         token: Secret,
         host_routing: bool,
         concurrency: usize,
+        tls: Option<Arc<rustls::ClientConfig>>,
     ) -> Result<Self, RouteError> {
         let problem = |why: &str| RouteError {
             what: "cannot be asked".to_owned(),
@@ -51,9 +54,9 @@ impl HttpRouteTable {
         let uri: Uri = api
             .parse()
             .map_err(|_| problem("ConfigurableHTTPProxy.api_url is not a URL"))?;
-        if uri.scheme_str() != Some("http") || uri.authority().is_none() {
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
             return Err(problem(
-                "ConfigurableHTTPProxy.api_url does not begin with http://",
+                "ConfigurableHTTPProxy.api_url does not begin with http:// or https://",
             ));
         }
         let mut authorization = HeaderValue::from_str(&format!("token {}", token.expose()))
@@ -61,13 +64,10 @@ impl HttpRouteTable {
                 problem("ConfigurableHTTPProxy.auth_token has characters that no header may have")
             })?;
         authorization.set_sensitive(true);
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(DEADLINE));
-        connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(20))
-            .build(connector);
+            .build(Dialer::new(DEADLINE, tls));
         Ok(Self {
             client,
             api,
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     fn table(host_routing: bool) -> HttpRouteTable {
-        HttpRouteTable::new("http://127.0.0.1:8001", Secret::new("t"), host_routing, 10)
+        HttpRouteTable::new("http://127.0.0.1:8001", Secret::new("t"), host_routing, 10, None)
             .expect("a table")
     }
 
@@ -269,14 +269,14 @@ mod tests {
         for bad in [
             "",
             "127.0.0.1:8001",
-            "https://127.0.0.1:8001",
+            "ftp://127.0.0.1:8001",
             "http+unix://x",
         ] {
             assert!(
-                HttpRouteTable::new(bad, Secret::new("t"), false, 1).is_err(),
+                HttpRouteTable::new(bad, Secret::new("t"), false, 1, None).is_err(),
                 "{bad:?}"
             );
         }
-        assert!(HttpRouteTable::new("http://h:1", Secret::new("a\nb"), false, 1).is_err());
+        assert!(HttpRouteTable::new("http://h:1", Secret::new("a\nb"), false, 1, None).is_err());
     }
 }

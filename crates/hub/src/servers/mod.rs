@@ -40,6 +40,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::certs::Internal;
 use crate::routes::Keeper;
 use crate::urls::Urls;
 
@@ -77,6 +78,8 @@ pub struct EngineParts {
     pub routes: Keeper,
     /// This hub's name among the replicas; the same after a restart.
     pub replica: String,
+    /// Certificates for servers, with `JupyterHub.internal_ssl`.
+    pub internal: Option<Internal>,
 }
 
 /// What all handles of an engine share. Nothing in it is truth.
@@ -90,6 +93,7 @@ pub struct Inner {
     routes: Keeper,
     replica: String,
     prober: readiness::Prober,
+    internal: Option<Internal>,
     hints: hints::Hints,
     /// The runs that tasks of this process drive, each with the way to tell its task to look at the row.
     tasks: Mutex<HashMap<i64, CancellationToken>>,
@@ -133,7 +137,10 @@ impl Engine {
             definitions: parts.definitions,
             routes: parts.routes,
             replica: parts.replica,
-            prober: readiness::Prober::new(),
+            prober: readiness::Prober::new(
+                parts.internal.as_ref().map(|internal| Arc::clone(&internal.tls.client)),
+            ),
+            internal: parts.internal,
             hints: hints::Hints::default(),
             tasks: Mutex::default(),
             tracker: TaskTracker::new(),

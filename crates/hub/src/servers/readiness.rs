@@ -1,13 +1,15 @@
 //! Waiting until a started server answers HTTP.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Uri};
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+
+use crate::dial::Dialer;
 
 /// The first pause between two attempts; most servers of tests and benches are up by then.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -19,7 +21,7 @@ const ATTEMPT: Duration = Duration::from_secs(10);
 /// The client that all servers are asked with. Connections are not kept: each server is asked until
 /// it answers once.
 #[derive(Clone)]
-pub(super) struct Prober(Client<HttpConnector, Empty<Bytes>>);
+pub(super) struct Prober(Client<Dialer, Empty<Bytes>>);
 
 /// A server's first answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,13 +31,11 @@ pub(super) struct Answer {
 }
 
 impl Prober {
-    pub(super) fn new() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(ATTEMPT));
-        connector.set_nodelay(true);
+    /// `tls` is how to ask servers with `internal_ssl`.
+    pub(super) fn new(tls: Option<Arc<rustls::ClientConfig>>) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
-            .build(connector);
+            .build(Dialer::new(ATTEMPT, tls));
         Self(client)
     }
 
@@ -111,7 +111,7 @@ mod tests {
             .parse()
             .expect("a URL");
         let mut trouble = String::new();
-        let prober = Prober::new();
+        let prober = Prober::new(None);
         let answer = prober.until_it_answers(&url, &mut trouble);
         let answer = tokio::time::timeout(Duration::from_secs(10), answer)
             .await

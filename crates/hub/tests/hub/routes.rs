@@ -137,6 +137,7 @@ fn small_proxy(folder: &Path) -> ProxySettings {
     ProxySettings {
         should_start: true,
         command: ProxyCommand::Configured(vec!["python3".to_owned(), script.display().to_string()]),
+        socket: None,
         ip: "127.0.0.1".to_owned(),
         port: free(),
         api_ip: "127.0.0.1".to_owned(),
@@ -144,6 +145,8 @@ fn small_proxy(folder: &Path) -> ProxySettings {
         error_target: "http://127.0.0.1:8081/hub/error".to_owned(),
         log_level: "info".to_owned(),
         host_routing: false,
+        public_tls: None,
+        internal_tls: None,
         token: Secret::new("a token"),
         pid_file: folder.join("proxy.pid"),
         umask: 0o007,
@@ -153,7 +156,7 @@ fn small_proxy(folder: &Path) -> ProxySettings {
 
 fn table_of(settings: &ProxySettings, token: &str) -> Arc<HttpRouteTable> {
     let api = format!("http://{}:{}", settings.api_ip, settings.api_port);
-    Arc::new(HttpRouteTable::new(&api, Secret::new(token), false, 10).expect("a table"))
+    Arc::new(HttpRouteTable::new(&api, Secret::new(token), false, 10, None).expect("a table"))
 }
 
 #[tokio::test]
