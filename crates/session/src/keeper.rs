@@ -22,7 +22,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{self, Pid};
-use orrery_session::protocol::{Answer, Fault};
+use orrery_session::protocol::{Answer, Fault, last_words};
 
 use crate::limits::Group;
 use crate::pam::Session;
@@ -116,7 +116,16 @@ fn keep(plan: Plan, answered: impl FnOnce()) {
         let _ = kill(kept.server, Signal::SIGKILL);
     }
     let ended = kept.wait();
-    let _ = say(&ended);
+    if say(&ended).is_err()
+        && let Answer::Ended {
+            exit_code,
+            out_of_memory,
+        } = ended
+    {
+        // The hub that started the server is gone. Its successor reads the log.
+        let line = last_words(exit_code, out_of_memory);
+        let _ = io::stderr().write_all(line.as_bytes());
+    }
 }
 
 /// A server that runs, and what is undone at its end.
@@ -179,7 +188,9 @@ impl Kept {
         sweep(self.server);
         // Only now is the id free again: until here it can be no other process's.
         let _ = waitpid(self.server, None);
-        let out_of_memory = self.group.as_ref().is_some_and(Group::was_out_of_memory);
+        // Another process of the server's may have been killed for memory, long before its end.
+        let out_of_memory = exit_code == 128 + Signal::SIGKILL as i32
+            && self.group.as_ref().is_some_and(Group::was_out_of_memory);
         undo(self.session, self.group);
         Answer::Ended {
             exit_code,
@@ -237,6 +248,8 @@ fn launch_server(
         let _ = waitpid(server, None);
         return Err((Fault::System, message));
     }
+    // The server's process gives up before we do: it must never begin without us.
+    process::end_after(DEADLINE);
     let _ = fs::File::from(go).write_all(b".");
     let mut text = Vec::new();
     let _ = fs::File::from(problems).read_to_end(&mut text);
@@ -344,7 +357,7 @@ fn try_become_server(
     } = plan;
     let system =
         |what: &'static str| move |error: Errno| (Fault::System, format!("{what}: {error}."));
-    process::end_after(DEADLINE);
+    process::end_after(DEADLINE / 2);
     unistd::setsid().map_err(system("The server gets no session of its own"))?;
     if !oom_score.is_empty() {
         let _ = fs::write(OOM_SCORE, oom_score.trim());

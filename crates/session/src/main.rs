@@ -12,6 +12,7 @@ mod start;
 use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
 
+use nix::sys::signal::Signal;
 use orrery_session::protocol::{Answer, Fault, LARGEST_REQUEST, Request};
 
 use self::policy::Policy;
@@ -22,6 +23,10 @@ const DEADLINE: u32 = 180;
 fn main() -> ExitCode {
     // Nothing that whoever calls us left open may reach a server or a PAM module.
     process::close_descriptors_from(3);
+    // A caller that ignores signals must not make us ignore the end of our children, or our deadline.
+    process::default_signals();
+    // Whoever no longer listens is noticed by the write that fails.
+    process::ignore(Signal::SIGPIPE);
     process::end_after(DEADLINE);
     match run() {
         // The keeper has answered.
@@ -46,6 +51,7 @@ fn run() -> Option<Answer> {
     };
     match request {
         Request::Check => Some(Answer::Able),
+        Request::Abilities => Some(Answer::Abilities(limits::abilities())),
         Request::Authenticate(request) => Some(authenticate::authenticate(&policy, &request)),
         Request::Start(request) => start::start(&policy, *request),
         Request::Signal(request) => Some(signal::signal(&policy, &request)),

@@ -19,6 +19,13 @@ const FIRST_ORDINARY_UID: u32 = 1000;
 /// `nobody`, which is no person.
 const NOBODY: u32 = 65534;
 
+/// How sudo, `pkexec` and `doas` say who calls, and what they say of root.
+const CALLERS: [(&str, &str); 3] = [
+    ("SUDO_UID", "0"),
+    ("PKEXEC_UID", "0"),
+    ("DOAS_USER", "root"),
+];
+
 /// Which accounts may be named.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Policy {
@@ -56,11 +63,9 @@ impl Policy {
                     .to_owned(),
             );
         }
-        let through_sudo = match std::env::var("SUDO_UID") {
-            Ok(caller) => caller != "0",
-            Err(std::env::VarError::NotPresent) => false,
-            Err(std::env::VarError::NotUnicode(_)) => true,
-        };
+        let through_sudo = CALLERS.iter().any(|(variable, root)| {
+            std::env::var_os(variable).is_some_and(|caller| caller != *root)
+        });
         let is_setuid = !Uid::current().is_root();
         if is_setuid {
             // From here on as root alone, so that nothing we start is half somebody else's.
@@ -167,4 +172,72 @@ fn read_rules(path: &str) -> Result<Rules, String> {
     };
     let text = text.map_err(|error| format!("{path} cannot be read: {error}."))?;
     toml::from_str(&text).map_err(|error| format!("{path}: {}", error.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_administrators_file_is_understood_and_a_mistake_in_it_is_none_overlooked() {
+        let read = |text: &str| toml::from_str::<Rules>(text).map_err(|error| error.to_string());
+        assert_eq!(read(""), Ok(Rules::default()));
+        let rules = read("min_uid = 500\nallowed_groups = [\"staff\"]").expect("sound");
+        assert_eq!(rules.min_uid, 500);
+        assert_eq!(rules.allowed_groups, ["staff"]);
+        for wrong in [
+            "min_uit = 500",
+            "min_uid = -1",
+            "allowed_groups = \"staff\"",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_is_no_rule() {
+        let missing = read_rules("/no/such/file");
+        assert_eq!(missing, Ok(Rules::default()));
+        let file = tempfile::NamedTempFile::new().expect("it can be made");
+        let set = |mode| {
+            use std::os::unix::fs::PermissionsExt as _;
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).expect("it is ours");
+            read_rules(file.path().to_str().expect("a plain name"))
+        };
+        assert!(set(0o666).is_err());
+        // Only root's file counts.
+        assert_eq!(set(0o600).is_ok(), Uid::effective().is_root());
+    }
+
+    #[test]
+    fn groups_narrow_whom_the_helper_serves() {
+        let account = |uid: u32, gid: u32| User {
+            name: "somebody".to_owned(),
+            passwd: std::ffi::CString::default(),
+            uid: uid.into(),
+            gid: gid.into(),
+            gecos: std::ffi::CString::default(),
+            dir: "/".into(),
+            shell: "/bin/sh".into(),
+        };
+        let policy = |min_uid, groups: &[&str]| {
+            Policy::Some(Rules {
+                min_uid,
+                allowed_groups: groups.iter().map(ToString::to_string).collect(),
+            })
+        };
+        let may = |policy: Policy, account: &User| policy.check(account).is_ok();
+        assert!(may(policy(1000, &[]), &account(1000, 1000)));
+        assert!(!may(policy(1000, &[]), &account(999, 999)));
+        assert!(may(policy(500, &[]), &account(999, 999)));
+        for rules in [policy(0, &[]), policy(0, &["root"])] {
+            assert!(!may(rules, &account(0, 0)), "root never");
+        }
+        assert!(!may(policy(0, &[]), &account(1000, 0)));
+        // Group 1 is `daemon` on Debian and elsewhere.
+        assert!(may(policy(0, &["daemon"]), &account(1000, 1)));
+        assert!(!may(policy(0, &["daemon"]), &account(1000, 1000)));
+        assert!(!may(policy(0, &["no-such-group"]), &account(1000, 1)));
+        assert!(may(Policy::Any, &account(0, 0)));
+    }
 }

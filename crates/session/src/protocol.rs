@@ -32,6 +32,8 @@ impl Secret {
 pub enum Request {
     /// Says whether the helper has the rights it needs. Answered by [`Answer::Able`].
     Check,
+    /// Says which limits this machine can hold servers to. Answered by [`Answer::Abilities`].
+    Abilities,
     /// Checks somebody's password.
     Authenticate(Authenticate),
     /// Starts a server.
@@ -109,6 +111,18 @@ pub struct Limits {
     pub cpu_guarantee: Option<f64>,
 }
 
+/// What a machine can hold servers to.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Abilities {
+    /// By what; nothing if it cannot at all.
+    pub by: Option<String>,
+    /// Whether memory can be limited.
+    pub memory: bool,
+    /// Whether processor time can be limited.
+    pub processor: bool,
+}
+
 /// A file that a server finds when it starts.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -154,6 +168,8 @@ pub struct Find {
 pub enum Answer {
     /// The helper can do its work.
     Able,
+    /// What servers can be held to.
+    Abilities(Abilities),
     /// The password is right, and the account may be used.
     Authenticated {
         /// The name as PAM changed it, if it did.
@@ -222,5 +238,46 @@ impl Answer {
             fault,
             message: message.into(),
         }
+    }
+}
+
+/// What the keeper's last words in a log begin with.
+const LAST_WORDS: &str = "orrery-session: the server has ended with exit code ";
+/// What is added to them when it was for memory.
+const FOR_MEMORY: &str = ", killed for memory";
+
+/// The line that the keeper writes into the server's log when no hub hears how the server ended.
+pub fn last_words(exit_code: i32, out_of_memory: bool) -> String {
+    let why = if out_of_memory { FOR_MEMORY } else { "" };
+    format!("\n{LAST_WORDS}{exit_code}{why}\n")
+}
+
+/// How a server ended, by the last lines of its log: exit code, and whether it was for memory. A
+/// server could write such a line itself, so it is for its own user's eyes only.
+pub fn heard(last_lines: &[String]) -> Option<(i32, bool)> {
+    let line = last_lines
+        .iter()
+        .rev()
+        .find(|line| !line.trim().is_empty())?;
+    let rest = line.trim_end().strip_prefix(LAST_WORDS)?;
+    match rest.strip_suffix(FOR_MEMORY) {
+        Some(code) => Some((code.parse().ok()?, true)),
+        None => Some((rest.parse().ok()?, false)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_heard() {
+        for (code, out_of_memory) in [(0, false), (137, true), (143, false)] {
+            let text = format!("hello\n{}", last_words(code, out_of_memory));
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            assert_eq!(heard(&lines), Some((code, out_of_memory)));
+        }
+        assert_eq!(heard(&[]), None);
+        assert_eq!(heard(&["Killed".to_owned()]), None);
     }
 }
