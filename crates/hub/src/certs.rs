@@ -8,6 +8,8 @@
 mod files;
 mod issue;
 mod record;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -29,7 +31,13 @@ use crate::config::{Config, JupyterHub};
 const TRUST: [(&str, &[&str]); 5] = [
     (
         HUB,
-        &[HUB, NOTEBOOKS, "proxy-api-ca", "services-ca", "proxy-client-ca"],
+        &[
+            HUB,
+            NOTEBOOKS,
+            "proxy-api-ca",
+            "services-ca",
+            "proxy-client-ca",
+        ],
     ),
     ("proxy-api-ca", &[HUB, "services-ca", NOTEBOOKS]),
     ("proxy-client-ca", &[HUB, NOTEBOOKS]),
@@ -313,7 +321,11 @@ fn make_pair(
             Err(error) => error.to_string(),
         };
         if !record.has_key(authority) {
-            tracing::warn!(certificate = name, why, "a certificate should be replaced, but its authority's key is not here");
+            tracing::warn!(
+                certificate = name,
+                why,
+                "a certificate should be replaced, but its authority's key is not here"
+            );
             return Ok((key, files.certificate));
         }
         tracing::info!(certificate = name, why, "making a certificate anew");
@@ -374,12 +386,7 @@ fn server_names(config: &Config) -> Result<Names, CertificateError> {
             names.add("Spawner.ssl_alt_names", name)?;
         }
     }
-    // As upstream, the option of the whole site is the default of this one.
-    let own = match &spawner.ssl_alt_names {
-        Some(own) => own,
-        None => &config.hub.trusted_alt_names,
-    };
-    for name in own {
+    for name in &spawner.ssl_alt_names {
         names.add("Spawner.ssl_alt_names", name)?;
     }
     Ok(names)

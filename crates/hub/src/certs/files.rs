@@ -105,7 +105,10 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), CertificateError> {
     let new = path.with_file_name(format!(".{name}.new"));
     let written = (|| {
         if let Some(folder) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
         }
         let _ = fs::remove_file(&new);
         let mut file = OpenOptions::new()

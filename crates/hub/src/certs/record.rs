@@ -54,7 +54,14 @@ impl Record {
             let text = files.get(kind)?.as_str().filter(|text| !text.is_empty())?;
             let path = Path::new(text);
             let beside = || {
-                let last: PathBuf = path.iter().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect();
+                let last: PathBuf = path
+                    .iter()
+                    .rev()
+                    .take(2)
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .rev()
+                    .collect();
                 Some(self.folder.join(last)).filter(|path| path.exists())
             };
             Some(path)
@@ -113,13 +120,20 @@ impl Record {
         let signed_by = self.files(authority).map(|files| files.certificate);
         let signed_by = signed_by.unwrap_or_default();
         let places = self.add(name, false, authority, &signed_by.to_string_lossy())?;
-        if let Some(parent) = self.entries.get_mut(authority).and_then(Value::as_object_mut) {
+        if let Some(parent) = self
+            .entries
+            .get_mut(authority)
+            .and_then(Value::as_object_mut)
+        {
             let signees = parent.entry("signees").or_insert(Value::Null);
             if signees.is_null() {
                 *signees = json!({});
             }
             if let Some(signees) = signees.as_object_mut() {
-                let count = signees.get(name).and_then(Value::as_i64).unwrap_or_default();
+                let count = signees
+                    .get(name)
+                    .and_then(Value::as_i64)
+                    .unwrap_or_default();
                 signees.insert(name.to_owned(), Value::from(count + 1));
             }
         }

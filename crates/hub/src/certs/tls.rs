@@ -26,13 +26,10 @@ impl InternalTls {
     pub(super) fn new(hub: &Pair) -> Result<Self, CertificateError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let roots = Arc::new(roots(&hub.trust)?);
-        let failed = |error: &dyn std::error::Error| {
-            CertificateError::new(format!("internal_ssl: {error}"))
-        };
-        let verifier = WebPkiClientVerifier::builder_with_provider(
-            Arc::clone(&roots),
-            Arc::clone(&provider),
-        );
+        let failed =
+            |error: &dyn std::error::Error| CertificateError::new(format!("internal_ssl: {error}"));
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
         let verifier = verifier.build().map_err(|error| failed(&error))?;
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -89,15 +86,12 @@ pub(super) fn check_pair(certificate: &Path, key_path: &Path) -> Result<(), Cert
 fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let text = files::read(path)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    chain
-        .ok()
-        .filter(|chain| !chain.is_empty())
-        .ok_or_else(|| {
-            CertificateError::new(format!(
-                "{} holds no certificate in PEM form",
-                path.display()
-            ))
-        })
+    chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| {
+        CertificateError::new(format!(
+            "{} holds no certificate in PEM form",
+            path.display()
+        ))
+    })
 }
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
@@ -109,16 +103,18 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
              hub's user can read: openssl pkey -in {shown} -out FILE"
         )));
     }
-    PrivateKeyDer::from_pem_slice(text.expose().as_bytes()).map_err(|_| {
-        CertificateError::new(format!("{shown} holds no private key in PEM form"))
-    })
+    PrivateKeyDer::from_pem_slice(text.expose().as_bytes())
+        .map_err(|_| CertificateError::new(format!("{shown} holds no private key in PEM form")))
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, CertificateError> {
     let mut roots = RootCertStore::empty();
     for certificate in chain(path)? {
         roots.add(certificate).map_err(|error| {
-            CertificateError::new(format!("{} holds a certificate that is not valid: {error}", path.display()))
+            CertificateError::new(format!(
+                "{} holds a certificate that is not valid: {error}",
+                path.display()
+            ))
         })?;
     }
     Ok(roots)

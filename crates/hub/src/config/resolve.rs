@@ -188,6 +188,10 @@ pub(super) fn resolve(
     authenticator(&mut parts.authenticator);
     spawner(&mut parts.spawner.value, problems);
     proxy(&mut parts, problems);
+    if !parts.spawner.is_set("ssl_alt_names") {
+        let everywhere = &parts.hub.value.trusted_alt_names;
+        parts.spawner.value.ssl_alt_names.clone_from(everywhere);
+    }
     parts
 }
 

@@ -87,7 +87,7 @@ config_class! {
         /// Names in a server's certificate (`JupyterHub.internal_ssl`), as `DNS:host.example.org` or
         /// `IP:10.0.0.1`: those under which the hub and the proxy reach it. By default
         /// `JupyterHub.trusted_alt_names`.
-        ssl_alt_names: Option<Vec<String>> = None, Works, or_callable;
+        ssl_alt_names: Vec<String> = Vec::new(), Works, or_callable;
         /// Whether `localhost` and 127.0.0.1 stand in a server's certificate.
         ssl_alt_names_include_local: bool = true, Works;
         /// Seconds within which a spawner must have started a server.

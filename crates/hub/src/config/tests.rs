@@ -205,6 +205,56 @@ fn public_urls() {
 }
 
 #[test]
+fn unix_sockets() {
+    let site = config(&[
+        (
+            "JupyterHub.bind_url",
+            "unix+http://%2Frun%2Fproxy.sock/jh".into(),
+        ),
+        (
+            "JupyterHub.hub_bind_url",
+            "http+unix://%2Frun%2Fhub.sock".into(),
+        ),
+    ]);
+    assert_eq!(site.hub.bind_url, "http+unix://%2Frun%2Fproxy.sock/jh/");
+    assert_eq!(site.hub.base_url.as_str(), "/jh/");
+    let socket = |address: super::HttpAddress| address.socket.expect("a socket");
+    assert_eq!(
+        socket(site.public_address()),
+        std::path::Path::new("/run/proxy.sock")
+    );
+    assert_eq!(
+        socket(site.hub_address()),
+        std::path::Path::new("/run/hub.sock")
+    );
+    assert_eq!(
+        site.hub_connect_url("host"),
+        "http+unix://%2Frun%2Fhub.sock/jh/hub/"
+    );
+    assert!(
+        site.warnings
+            .iter()
+            .any(|text| text.contains("hub_connect_url is not set"))
+    );
+    for (settings, sentence) in [
+        (
+            vec![
+                ("JupyterHub.bind_url", "http+unix://%2Fs".into()),
+                ("JupyterHub.port", Value::from(8000_i64)),
+            ],
+            "ip and port do not go with it",
+        ),
+        (
+            vec![("JupyterHub.hub_socket_mode", Value::from(0o1777_i64))],
+            "JupyterHub.hub_socket_mode must be permissions",
+        ),
+    ] {
+        let refusal = refused(&settings);
+        assert!(refusal.contains(sentence), "{refusal}");
+    }
+}
+
+#[test]
 fn hosts_for_users() {
     let with = |more: &[(&str, Value)]| {
         let mut all = vec![("JupyterHub.subdomain_host", "hub.example:8443/".into())];
@@ -260,19 +310,9 @@ fn addresses_that_cannot_be_used() {
             "JupyterHub.bind_url must be a URL",
         ),
         (
-            "JupyterHub.bind_url",
-            "https://:443",
-            "JupyterHub.bind_url: https is not supported yet",
-        ),
-        (
-            "JupyterHub.bind_url",
-            "http+unix://%2Fsrv",
-            "JupyterHub.bind_url: unix sockets are not supported yet",
-        ),
-        (
             "JupyterHub.hub_bind_url",
-            "http+unix://%2Fsrv",
-            "JupyterHub.hub_bind_url: unix sockets",
+            "http+unix:///srv/hub.sock",
+            "JupyterHub.hub_bind_url must be a URL",
         ),
         (
             "JupyterHub.hub_connect_url",
@@ -281,7 +321,7 @@ fn addresses_that_cannot_be_used() {
         ),
         (
             "ConfigurableHTTPProxy.api_url",
-            "https://x",
+            "ftp://x",
             "ConfigurableHTTPProxy.api_url must be a URL",
         ),
     ] {
@@ -298,6 +338,51 @@ fn addresses_that_cannot_be_used() {
         refused(&[("Spawner.cmd", Value::List(vec![]))])
             .contains("Spawner.cmd must name a program")
     );
+}
+
+#[test]
+fn tls() {
+    let pair = |more: &[(&str, Value)]| {
+        let mut settings = vec![
+            ("JupyterHub.ssl_key", "/site.key".into()),
+            ("JupyterHub.ssl_cert", "/site.crt".into()),
+        ];
+        settings.extend_from_slice(more);
+        config(&settings).hub.bind_url
+    };
+    assert_eq!(pair(&[]), "https://:8000/");
+    assert_eq!(
+        pair(&[("JupyterHub.bind_url", "http://127.0.0.1:9000/jh/".into())]),
+        "https://127.0.0.1:9000/jh/"
+    );
+    assert_eq!(pair(&[("JupyterHub.port", 443.into())]), "https://:443/");
+    // As upstream: without a certificate there is no https, whatever the URL says.
+    let bare = config(&[("JupyterHub.bind_url", "https://:8000".into())]);
+    assert_eq!(bare.hub.bind_url, "http://:8000/");
+    assert!(bare.warnings[0].contains("the proxy serves http"));
+    for half in ["JupyterHub.ssl_key", "JupyterHub.ssl_cert"] {
+        assert!(refused(&[(half, "/x".into())]).contains("need each other"));
+    }
+
+    let plain = config(&[]);
+    assert_eq!(
+        plain.hub_connect_url("here"),
+        "http://127.0.0.1:8081/hub/"
+    );
+    let inside = config(&[
+        ("JupyterHub.internal_ssl", true.into()),
+        ("JupyterHub.hub_bind_url", "http://127.0.0.1:8082".into()),
+        (
+            "JupyterHub.trusted_alt_names",
+            Value::texts(["DNS:hub.example.org"]),
+        ),
+    ]);
+    assert_eq!(
+        inside.hub_connect_url("here"),
+        "https://127.0.0.1:8082/hub/"
+    );
+    assert_eq!(inside.chp.api_url, "https://127.0.0.1:8001");
+    assert_eq!(inside.spawner.ssl_alt_names, ["DNS:hub.example.org"]);
 }
 
 #[test]
