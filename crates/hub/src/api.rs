@@ -4,6 +4,7 @@
 //! route's [`Needs`](crate::router::Needs); what a model shows of somebody is filtered in `models`.
 
 mod activity;
+mod admin_access;
 mod arguments;
 mod authorizations;
 mod body;
@@ -59,5 +60,6 @@ pub fn routes() -> Routes {
         .merge(shutdown::routes())
         .merge(authorizations::routes())
         .merge(shares::routes())
+        .merge(admin_access::routes())
         .merge(crate::metrics::routes())
 }

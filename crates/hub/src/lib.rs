@@ -12,16 +12,18 @@ pub mod metrics;
 pub mod multipart;
 pub mod oauth;
 pub mod pages;
+pub mod reload;
 pub mod router;
 pub mod routes;
 pub mod servers;
+mod service_manager;
 mod services_watch;
 mod setup;
 mod start;
 pub mod state;
 pub mod urls;
 
-pub use start::{Setup, StartError, build, run};
+pub use start::{Setup, StartError, build, run, run_and_reload};
 
 /// The JupyterHub version whose behaviour this is.
 pub const JUPYTERHUB_VERSION: &str = "6.1.1";

@@ -13,10 +13,10 @@ use axum::Router;
 use axum::extract::Request;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
@@ -250,7 +250,9 @@ fn serve_one(
     tokio::spawn(async move {
         match tokio::time::timeout(HEADER_TIMEOUT, handshake).await {
             Ok(Ok(stream)) => serve_io(TokioIo::new(stream), peer, router, watcher),
-            Ok(Err(error)) => tracing::debug!(%error, ?peer, "a connection without TLS, or without a certificate"),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, ?peer, "a connection without TLS, or without a certificate")
+            }
             Err(_) => tracing::debug!(?peer, "a connection did not begin TLS in time"),
         }
     });

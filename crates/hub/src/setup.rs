@@ -1,6 +1,8 @@
 //! What the configuration wants in the database, put there when the hub starts: roles, users,
 //! groups, services and their tokens.
 
+mod server_names;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use orrery_core::access::Rules;
@@ -39,6 +41,17 @@ pub enum SetupError {
         /// What is wrong with it.
         why: String,
     },
+    /// A server's name of an older version, with what only a newer one writes.
+    #[error(
+        "the server {server} of {user} has a name that JupyterHub 6 does not give, and a display name, which older \
+         versions do not write: correct one of them in the database"
+    )]
+    Name {
+        /// Whose it is.
+        user: String,
+        /// The name, made safe to show.
+        server: String,
+    },
     /// Something is given to whom or what does not exist.
     #[error("{what} names {name}, which does not exist")]
     Unknown {
@@ -67,25 +80,52 @@ pub(crate) async fn apply(
     urls: &Urls,
     now: NaiveDateTime,
 ) -> Result<(), SetupError> {
-    let load_roles: Vec<Value> = config.hub.load_roles.iter().map(role_value).collect();
-    let extra: Vec<String> = config.hub.extra_user_scopes.iter().cloned().collect();
-    let plan = plan(&load_roles, &extra, definitions)?;
-    for warning in &plan.warnings {
-        tracing::warn!("{warning}");
+    let wishes = Wishes::of(config, definitions).await?;
+    server_names::check(store, config.hub.allow_existing_invalid_named_servers).await?;
+    wishes.write(store, config, rules, urls, now).await
+}
+
+/// What the configuration wants, with all that takes time done beforehand.
+pub(crate) struct Wishes {
+    plan: RolePlan,
+    tokens: Vec<ConfiguredToken>,
+}
+
+impl Wishes {
+    /// Reads them from the configuration.
+    pub(crate) async fn of(config: &Config, definitions: &Definitions) -> Result<Self, SetupError> {
+        let load_roles: Vec<Value> = config.hub.load_roles.iter().map(role_value).collect();
+        let extra: Vec<String> = config.hub.extra_user_scopes.iter().cloned().collect();
+        let plan = plan(&load_roles, &extra, definitions)?;
+        for warning in &plan.warnings {
+            tracing::warn!("{warning}");
+        }
+        let tokens = hashed_tokens(config).await?;
+        Ok(Self { plan, tokens })
     }
-    let tokens = hashed_tokens(config).await?;
-    let (plan, tokens) = (&plan, &tokens);
-    store
-        .write(|transaction| async move {
-            let roles = write_roles(&transaction, plan).await?;
-            write_users(&transaction, rules, now).await?;
-            write_groups(&transaction, config, rules, now).await?;
-            write_services(&transaction, config, urls).await?;
-            write_holders(&transaction, plan, &roles, rules, now).await?;
-            write_tokens(&transaction, tokens, rules, now).await?;
-            Ok::<_, SetupError>(())
-        })
-        .await
+
+    /// Puts everything into the database, in one transaction.
+    pub(crate) async fn write(
+        &self,
+        store: &Store,
+        config: &Config,
+        rules: &Rules,
+        urls: &Urls,
+        now: NaiveDateTime,
+    ) -> Result<(), SetupError> {
+        let (plan, tokens) = (&self.plan, &self.tokens);
+        store
+            .write(|transaction| async move {
+                let roles = write_roles(&transaction, plan).await?;
+                write_users(&transaction, rules, now).await?;
+                write_groups(&transaction, config, rules, now).await?;
+                write_services(&transaction, config, urls).await?;
+                write_holders(&transaction, plan, &roles, rules, now).await?;
+                write_tokens(&transaction, tokens, rules, now).await?;
+                Ok::<_, SetupError>(())
+            })
+            .await
+    }
 }
 
 /// Tells the authenticator of everybody in the database, who may have come there in other ways than

@@ -9,7 +9,10 @@ use orrery_core::authenticator::Authenticator;
 use orrery_core::scopes::Definitions;
 use orrery_core::spawner::Spawner;
 use orrery_core::{Clock, Secret};
-use orrery_store::{Claim, DbUrl, Store, StoreError, StoreOptions};
+use orrery_store::{
+    Claim, DbUrl, NaiveDateTime, Store, StoreError, StoreOptions,
+    migrate::{self, Progress},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::auth_state::{AuthStateError, AuthStates};
@@ -20,10 +23,12 @@ use crate::config::{Config, HttpAddress};
 use crate::listen::Listener;
 use crate::metrics::Metrics;
 use crate::pages::Templates;
+use crate::reload::{self, ConfigSource, Site};
 use crate::routes::{
     HttpRouteTable, Keeper, KeeperParts, ProxyError, ProxyHold, ProxyProcess, ProxySettings,
 };
 use crate::servers::{Engine, EngineParts, Settings};
+use crate::service_manager;
 use crate::setup;
 use crate::state::{AppState, HubState};
 use crate::urls::Urls;
@@ -55,9 +60,6 @@ pub enum StartError {
     /// The database.
     #[error("{0}")]
     Store(#[from] StoreError),
-    /// The database is older, and is wished to be upgraded.
-    #[error("{0} (JupyterHub.upgrade_db: upgrading databases is not supported yet)")]
-    Upgrade(StoreError),
     /// The database's URL.
     #[error("JupyterHub.db_url: {0}")]
     DbUrl(String),
@@ -136,19 +138,9 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
     for warning in warnings.iter().chain(&more_warnings) {
         tracing::warn!("{warning}");
     }
-    let paths: Vec<PathBuf> = config
-        .hub
-        .template_paths
-        .iter()
-        .map(PathBuf::from)
-        .collect();
-    let templates = Templates::with_options(
-        &paths,
-        &config.hub.template_vars.clone().into_iter().collect(),
-        &config.hub.jinja_environment_options,
-    )?;
+    let templates = templates(&config)?;
 
-    let store = open_store(&config, &environment).await?;
+    let store = open_store(&config, &environment, clock.now()).await?;
     let urls = Urls::from_config(&config.hub);
     setup::apply(&store, &config, &rules, &definitions, &urls, clock.now()).await?;
     setup::add_known_users(&store, &config, &rules, &*authenticator).await?;
@@ -212,19 +204,19 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         store,
         clock,
         authenticator,
-        auth_states,
+        auth_states: Arc::new(auth_states),
         rules,
         scopes: definitions,
         servers,
         routes,
         templates,
-        throttle: Throttle::default(),
+        throttle: Arc::new(Throttle::default()),
         known: KnownCache::default(),
         proxy_token,
         stop: CancellationToken::new(),
-        cleanup: crate::api::Cleanup::default(),
+        cleanup: Arc::new(crate::api::Cleanup::default()),
         started,
-        metrics: Metrics::new()?,
+        metrics: Arc::new(Metrics::new()?),
         config,
     };
     Ok((Arc::new(state), table))
@@ -232,6 +224,15 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
 
 /// Runs the hub until `stop` is cancelled, by a signal's handler or by the API.
 pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError> {
+    run_and_reload(setup, stop, None).await
+}
+
+/// As [`run`], and takes a changed configuration while it runs.
+pub async fn run_and_reload(
+    setup: Setup,
+    stop: CancellationToken,
+    source: Option<Box<dyn ConfigSource>>,
+) -> Result<(), StartError> {
     let program = setup.program.clone();
     if setup.config.proxy.should_start {
         check_public(&setup.config.hub, setup.clock.now())?;
@@ -257,7 +258,8 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
     let reconciled = hub.servers.reconcile().await?;
     tracing::info!(?reconciled, "servers of before taken over");
 
-    let router = crate::router::router(Arc::clone(&hub));
+    let site = Site::new(Arc::clone(&hub));
+    let router = site.router();
     tracing::info!(address = listener.address(), prefix = %hub.urls.hub, "the hub listens");
     let closing = CancellationToken::new();
     let tls = hub
@@ -284,14 +286,18 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
         Arc::clone(&hub),
         closing.clone(),
     ));
+    let reloading = source.map(|source| tokio::spawn(reload::run(site, source, closing.clone())));
+    let guarding = tokio::spawn(service_manager::keep_watchdog(closing.clone()));
     hub.routes.wake();
     tracing::info!(url = %hub.config.hub.bind_url, "JupyterHub is now running, by Orrery");
+    service_manager::ready();
 
     tokio::select! {
         () = stop.cancelled() => {}
         () = hub.stop.cancelled() => {}
     }
     tracing::info!("shutting down");
+    service_manager::stopping();
     let cleanup_servers = hub.cleanup.servers(hub.config.hub.cleanup_servers);
     if tokio::time::timeout(STOP_ALL, hub.servers.shutdown(cleanup_servers))
         .await
@@ -307,7 +313,8 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
         .stop(hub.cleanup.proxy(hub.config.hub.cleanup_proxy))
         .await;
     closing.cancel();
-    for task in [serving, keeping, moving, discarding, watching] {
+    let always = [serving, keeping, moving, discarding, watching, guarding];
+    for task in always.into_iter().chain(reloading) {
         if let Err(error) = task.await {
             tracing::error!(%error, "a part of the hub ended badly");
         }
@@ -319,7 +326,25 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError
     Ok(())
 }
 
-fn access_settings(config: &Config, authenticator: &dyn Authenticator) -> AccessSettings {
+/// The templates as configured.
+pub(crate) fn templates(config: &Config) -> Result<Templates, minijinja::Error> {
+    let paths: Vec<PathBuf> = config
+        .hub
+        .template_paths
+        .iter()
+        .map(PathBuf::from)
+        .collect();
+    Templates::with_options(
+        &paths,
+        &config.hub.template_vars.clone().into_iter().collect(),
+        &config.hub.jinja_environment_options,
+    )
+}
+
+pub(crate) fn access_settings(
+    config: &Config,
+    authenticator: &dyn Authenticator,
+) -> AccessSettings {
     let options = &config.authenticator;
     AccessSettings {
         // Resolved for the chosen class when the configuration was read, the dummy's default included.
@@ -352,18 +377,29 @@ fn cookie_secret(config: &Config, environment: Option<&str>) -> Result<Vec<u8>, 
 async fn open_store(
     config: &Config,
     environment: &std::collections::BTreeMap<String, String>,
+    now: NaiveDateTime,
 ) -> Result<Store, StartError> {
     let allowed = environment.get("ORRERY_ALLOW_NETWORK_SQLITE");
     let options = StoreOptions {
         allow_network_file_system: allowed.is_some_and(|value| value == "1"),
         ..StoreOptions::default()
     };
-    match Store::open(&db_url(config)?, options).await {
-        Err(error @ StoreError::SchemaVersion { .. }) if config.hub.upgrade_db => {
-            Err(StartError::Upgrade(error))
-        }
-        opened => Ok(opened?),
+    let url = db_url(config)?;
+    if config.hub.upgrade_db {
+        migrate::upgrade(&url, &options, now, &|progress| match progress {
+            Progress::Backup(copy) => {
+                tracing::info!(copy = %copy.display(), "the database was copied")
+            }
+            Progress::Step(step) => tracing::info!(
+                revision = step.to,
+                "upgrading the database: {}",
+                step.summary
+            ),
+            Progress::Statement(sql) => tracing::debug!(sql, "upgrading the database"),
+        })
+        .await?;
     }
+    Ok(Store::open(&url, options).await?)
 }
 
 fn db_url(config: &Config) -> Result<DbUrl, StartError> {

@@ -40,7 +40,7 @@ pub struct HubState {
     /// Says who people are.
     pub authenticator: Arc<dyn Authenticator>,
     /// Encrypts what logins leave.
-    pub auth_states: AuthStates,
+    pub auth_states: Arc<AuthStates>,
     /// Says who may come in.
     pub rules: Rules,
     /// All scopes, the site's own included.
@@ -52,7 +52,7 @@ pub struct HubState {
     /// Renders pages.
     pub templates: Templates,
     /// Slows failed logins down.
-    pub throttle: Throttle,
+    pub throttle: Arc<Throttle>,
     /// Requesters whose credentials were checked.
     pub known: KnownCache,
     /// The token for the proxy's API.
@@ -60,16 +60,55 @@ pub struct HubState {
     /// Asked to stop: by a signal or by the API.
     pub stop: tokio_util::sync::CancellationToken,
     /// What a request to shut down wants stopped along with the hub.
-    pub cleanup: crate::api::Cleanup,
+    pub cleanup: Arc<crate::api::Cleanup>,
     /// When this hub was built.
     pub started: orrery_store::NaiveDateTime,
     /// Certificates for the site's own connections, with `JupyterHub.internal_ssl`.
     pub internal: Option<crate::certs::Internal>,
     /// Metrics, as `/hub/metrics` shows them.
-    pub metrics: crate::metrics::Metrics,
+    pub metrics: Arc<crate::metrics::Metrics>,
+}
+
+/// What a changed configuration changes while the hub runs.
+pub struct Changed {
+    /// All options: those that need a restart as they were.
+    pub config: Config,
+    /// Says who people are.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Says who may come in.
+    pub rules: Rules,
+    /// Renders pages.
+    pub templates: Templates,
 }
 
 impl HubState {
+    /// The same hub with a changed configuration. What it remembers of credentials starts anew.
+    #[must_use]
+    pub fn changed(&self, to: Changed) -> Self {
+        Self {
+            config: to.config,
+            authenticator: to.authenticator,
+            rules: to.rules,
+            templates: to.templates,
+            known: KnownCache::default(),
+            urls: self.urls.clone(),
+            store: self.store.clone(),
+            clock: Arc::clone(&self.clock),
+            signer: self.signer.clone(),
+            auth_states: Arc::clone(&self.auth_states),
+            scopes: self.scopes.clone(),
+            servers: self.servers.clone(),
+            routes: self.routes.clone(),
+            throttle: Arc::clone(&self.throttle),
+            proxy_token: self.proxy_token.clone(),
+            stop: self.stop.clone(),
+            cleanup: Arc::clone(&self.cleanup),
+            started: self.started,
+            internal: self.internal.clone(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
     /// Seconds since 1970.
     pub fn unix_time(&self) -> i64 {
         self.clock.now().and_utc().timestamp()

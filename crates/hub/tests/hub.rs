@@ -4,8 +4,12 @@
 mod api;
 #[path = "hub/housekeeping.rs"]
 mod housekeeping;
+#[path = "hub/listen.rs"]
+mod listen;
 #[path = "hub/pages.rs"]
 mod pages;
+#[path = "hub/reload.rs"]
+mod reload;
 #[path = "hub/routes.rs"]
 mod routes;
 #[path = "hub/security.rs"]

@@ -158,6 +158,16 @@ pub async fn list_of_user(connection: &impl ConnectionTrait, user_id: i32) -> Re
     .await
 }
 
+/// Every named server, by id.
+pub async fn list_named(connection: &impl ConnectionTrait) -> Result<Vec<Spawner>> {
+    sql::all(
+        connection,
+        "SELECT * FROM spawners WHERE name <> '' ORDER BY id",
+        values![],
+    )
+    .await
+}
+
 /// The spawners of many users, by user and id.
 pub async fn list_of_users(
     connection: &impl ConnectionTrait,

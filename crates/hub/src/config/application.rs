@@ -7,10 +7,12 @@ config_class! {
     /// What the program itself does: its log, and whether it only shows its configuration. Sections
     /// named `JupyterHub` may set these options too.
     pub struct Application: "traitlets.config.application" [] {
-        /// How dates are written in the log. The hub writes ISO dates.
-        log_datefmt: String = "%Y-%m-%d %H:%M:%S".to_owned(), NotYet;
-        /// The pattern of a log line.
-        log_format: String = "[%(name)s]%(highlevel)s %(message)s".to_owned(), NotYet;
+        /// How dates are written in the log, as a pattern of `strftime`. The hub writes ISO dates if
+        /// neither this nor `log_format` is set.
+        log_datefmt: String = "%Y-%m-%d %H:%M:%S".to_owned(), Works;
+        /// The pattern of a log line, as Python's `logging` has it: `%(asctime)s %(levelname)s
+        /// %(message)s`. Times are in UTC.
+        log_format: String = "[%(name)s]%(highlevel)s %(message)s".to_owned(), Works;
         /// How much to log: `DEBUG`, `INFO`, `WARN`, `ERROR`, `CRITICAL`, or Python's number for it.
         /// The hub logs from `INFO` on if nothing is set.
         log_level: LogLevel = LogLevel::Warn, Works;

@@ -4,8 +4,10 @@
 //! `home.html` can extend the one it replaces. Values are escaped as Jinja2 with `MarkupSafe`
 //! escapes them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use minijinja::syntax::{SyntaxConfig, SyntaxConfigBuilder};
 use minijinja::value::{Serde, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, TemplateSource};
 use rust_embed::RustEmbed;
@@ -24,6 +26,7 @@ const BUILT_IN_PREFIX: &str = "templates/";
 #[derive(Debug)]
 pub struct Templates {
     environment: Environment<'static>,
+    broken: Vec<String>,
 }
 
 impl Templates {
@@ -36,8 +39,22 @@ impl Templates {
         template_paths: &[PathBuf],
         template_vars: &Map<String, Json>,
     ) -> Result<Self, Error> {
+        Self::with_options(template_paths, template_vars, &BTreeMap::new())
+    }
+
+    /// As [`Templates::new`], with `JupyterHub.jinja_environment_options`.
+    pub fn with_options(
+        template_paths: &[PathBuf],
+        template_vars: &Map<String, Json>,
+        options: &BTreeMap<String, Json>,
+    ) -> Result<Self, Error> {
         let mut environment = Environment::new();
         environment.set_auto_escape_callback(|_| AutoEscape::Html);
+        let mut syntax = SyntaxConfig::builder();
+        for (name, value) in options {
+            set_option(&mut environment, &mut syntax, name, value)?;
+        }
+        environment.set_syntax(syntax.build()?);
         environment.set_formatter(format_markup);
         environment
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
@@ -52,10 +69,19 @@ impl Templates {
         for name in BuiltIn::iter() {
             environment.get_template(&format!("{BUILT_IN_PREFIX}{name}"))?;
         }
+        let mut broken = Vec::new();
         for directory in template_paths {
-            report_broken_templates(&environment, directory);
+            report_broken_templates(&environment, directory, &mut broken);
         }
-        Ok(Self { environment })
+        Ok(Self {
+            environment,
+            broken,
+        })
+    }
+
+    /// The site's own templates that did not compile when these were loaded, each with its reason.
+    pub fn broken(&self) -> &[String] {
+        &self.broken
     }
 
     /// Renders `name` with `context`.
@@ -84,6 +110,45 @@ impl Templates {
     pub fn built_in() -> impl Iterator<Item = String> {
         BuiltIn::iter().map(std::borrow::Cow::into_owned)
     }
+}
+
+/// One of Jinja's arguments (`JupyterHub.jinja_environment_options`).
+fn set_option(
+    environment: &mut Environment<'static>,
+    syntax: &mut SyntaxConfigBuilder,
+    name: &str,
+    value: &Json,
+) -> Result<(), Error> {
+    let refused = |why: &str| {
+        Error::new(
+            ErrorKind::InvalidOperation,
+            format!("JupyterHub.jinja_environment_options: {name} {why}"),
+        )
+    };
+    let truth = || {
+        value
+            .as_bool()
+            .ok_or_else(|| refused("must be true or false"))
+    };
+    match name {
+        "trim_blocks" => _ = syntax.trim_blocks(truth()?),
+        "lstrip_blocks" => _ = syntax.lstrip_blocks(truth()?),
+        "keep_trailing_newline" => _ = syntax.keep_trailing_newline(truth()?),
+        "autoescape" => {
+            let escape = if truth()? {
+                AutoEscape::Html
+            } else {
+                tracing::warn!(
+                    "JupyterHub.jinja_environment_options: without autoescape, templates must escape names themselves"
+                );
+                AutoEscape::None
+            };
+            environment.set_auto_escape_callback(move |_| escape.clone());
+        }
+        "cache_size" | "auto_reload" | "enable_async" | "optimized" => {}
+        _ => return Err(refused("is not supported")),
+    }
+    Ok(())
 }
 
 fn loader(
@@ -125,7 +190,11 @@ fn built_in_source(name: &str) -> Option<String> {
     Some(String::from_utf8(file.data.into_owned()).expect("our own templates are UTF-8"))
 }
 
-fn report_broken_templates(environment: &Environment<'static>, directory: &Path) {
+fn report_broken_templates(
+    environment: &Environment<'static>,
+    directory: &Path,
+    broken: &mut Vec<String>,
+) {
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => {
@@ -144,6 +213,10 @@ fn report_broken_templates(environment: &Environment<'static>, directory: &Path)
             continue;
         }
         if let Err(error) = environment.get_template(&name) {
+            broken.push(format!(
+                "{} does not compile: {error:#}",
+                directory.join(&name).display()
+            ));
             tracing::warn!(template = %directory.join(&name).display(), error = %format!("{error:#}"), "a template does not compile; its page will fail");
         }
     }

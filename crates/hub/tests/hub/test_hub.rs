@@ -16,6 +16,8 @@ use orrery_core::phase::{Cause, Failure};
 use orrery_core::spawner::{Events, ServerSpec, Spawner, Started, Status};
 use orrery_core::{Clock as _, Secret, SystemClock};
 use orrery_hub::config::Config;
+use orrery_hub::reload::{ReloadError, Site};
+use orrery_hub::servers::{Engine, EngineParts, Settings};
 use orrery_hub::state::AppState;
 use orrery_hub::{Setup, build};
 use orrery_store::api_tokens::{self, NewApiToken, Owner};
@@ -36,7 +38,9 @@ pub(crate) const PASSWORD: &str = "open sesame";
 
 /// A hub in a folder of its own.
 pub(crate) struct TestHub {
+    /// As it started.
     pub(crate) state: AppState,
+    site: Arc<Site>,
     router: Router,
     engine: tokio::task::JoinHandle<()>,
     _folder: tempfile::TempDir,
@@ -52,13 +56,53 @@ impl TestHub {
         let folder = tempfile::tempdir().expect("a folder");
         let setup = setup(folder.path(), &fake_proxy().await, change);
         let (state, _) = Box::pin(build(setup)).await.expect("a hub");
+        Self::of(state, folder)
+    }
+
+    /// A hub on another spawner, with other settings of its engine.
+    pub(crate) async fn on_spawner(
+        spawner: Arc<dyn Spawner>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let setup = setup(folder.path(), &fake_proxy().await, |_| {});
+        let (mut state, _) = Box::pin(build(setup)).await.expect("a hub");
+        let hub = Arc::get_mut(&mut state).expect("nobody else has it yet");
+        let mut settings = hub.servers.settings().clone();
+        change(&mut settings);
+        hub.servers = Engine::new(EngineParts {
+            store: hub.store.clone(),
+            spawner,
+            clock: Arc::new(SystemClock),
+            settings,
+            urls: hub.urls.clone(),
+            definitions: hub.scopes.clone(),
+            routes: hub.routes.clone(),
+            replica: "test".to_owned(),
+            internal: None,
+        });
+        Self::of(state, folder)
+    }
+
+    fn of(state: AppState, folder: tempfile::TempDir) -> Self {
+        let site = Site::new(Arc::clone(&state));
         let engine = state.servers.clone();
         Self {
-            router: orrery_hub::router::router(Arc::clone(&state)),
+            router: site.router(),
+            site,
             engine: tokio::spawn(async move { engine.run().await }),
             state,
             _folder: folder,
         }
+    }
+
+    /// Takes a changed configuration, as after SIGHUP.
+    pub(crate) async fn reload(&self, change: impl FnOnce(&mut Config)) -> Result<(), ReloadError> {
+        let hub = self.site.hub().await;
+        let mut config = hub.config.clone();
+        change(&mut config);
+        let authenticator = Arc::clone(&hub.authenticator);
+        self.site.reload(config, authenticator).await
     }
 
     pub(crate) async fn with_user(self, name: &str) -> Self {
