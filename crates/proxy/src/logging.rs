@@ -16,6 +16,8 @@ pub fn init_logging(options: &Options) -> Result<(), Error> {
     let _ = tracing_subscriber::fmt()
         .with_max_level(options.level()?)
         .event_format(ProxyFormat)
+        // A full disk under the log must not end the proxy.
+        .log_internal_errors(false)
         .try_init();
     Ok(())
 }
