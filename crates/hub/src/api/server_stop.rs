@@ -1,5 +1,7 @@
 //! `DELETE /api/users/{user}/servers/{server}`: stops a server, and removes a named one.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -17,6 +19,10 @@ use crate::router::{Needs, Routes};
 use crate::servers::{DeleteError, StopError, StopOutcome};
 use crate::state::AppState;
 
+/// How long a request waits for the end of a start that it cancelled. That it is cancelled stands in the
+/// database at once; nobody waits for what a spawner that hangs makes of it.
+const SLOW_CANCEL: Duration = Duration::from_millis(500);
+
 pub(super) fn routes() -> Routes {
     PATHS.into_iter().fold(Routes::default(), |routes, path| {
         routes.delete(path, Needs::ServerScopes(&[Scope::DeleteServers]), stop)
@@ -24,7 +30,7 @@ pub(super) fn routes() -> Routes {
 }
 
 /// Stops the server; with `{"remove": true}` a named one goes altogether when it has stopped. Answers
-/// 204 when that is done within a few seconds, else 202.
+/// 204 when that is done within a few seconds, else 202; sooner when a start is cancelled.
 async fn stop(
     State(hub): State<AppState>,
     Asking(requester): Asking,
@@ -59,9 +65,8 @@ async fn stop(
     tracing::info!(user = %user.name, %server, by = requester.name(), remove, "stop requested");
     let phase = match outcome {
         StopOutcome::AlreadyStopping(_) => Phase::Stopping,
-        StopOutcome::Stopping(run) | StopOutcome::Cancelled(run) => {
-            hub.servers.wait(run, SLOW_STOP).await?
-        }
+        StopOutcome::Stopping(run) => hub.servers.wait(run, SLOW_STOP).await?,
+        StopOutcome::Cancelled(run) => hub.servers.wait(run, SLOW_CANCEL).await?,
         StopOutcome::NotRunning => {
             if remove {
                 match hub.servers.delete_server(user, server).await {
