@@ -223,6 +223,13 @@ pub trait Spawner: Send + Sync + 'static {
     /// An error means that nobody knows (the backend does not answer): the hub then changes nothing.
     async fn poll(&self, state: &Value) -> Result<Status, Failure>;
 
+    /// What is known of why a server ended by itself, beyond its exit code: that it was killed for memory,
+    /// for instance. Called after `poll` said that it has ended; the hub adds exit code and log where
+    /// they are missing.
+    async fn why_ended(&self, _state: &Value) -> Option<Failure> {
+        None
+    }
+
     /// Ends the server of `state`: politely at first, by force when `grace` has passed. Returns when
     /// it is gone. A second call, or one for a server already gone, is no error. `None` lets the
     /// spawner's own timeouts hold.

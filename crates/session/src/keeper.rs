@@ -116,16 +116,7 @@ fn keep(plan: Plan, answered: impl FnOnce()) {
         let _ = kill(kept.server, Signal::SIGKILL);
     }
     let ended = kept.wait();
-    if say(&ended).is_err()
-        && let Answer::Ended {
-            exit_code,
-            out_of_memory,
-        } = ended
-    {
-        // The hub that started the server is gone. Its successor reads the log.
-        let line = last_words(exit_code, out_of_memory);
-        let _ = io::stderr().write_all(line.as_bytes());
-    }
+    let _ = say(&ended);
 }
 
 /// A server that runs, and what is undone at its end.
@@ -186,11 +177,16 @@ impl Kept {
     fn wait(self) -> Answer {
         let exit_code = wait_for(self.server);
         sweep(self.server);
-        // Only now is the id free again: until here it can be no other process's.
-        let _ = waitpid(self.server, None);
         // Another process of the server's may have been killed for memory, long before its end.
         let out_of_memory = exit_code == 128 + Signal::SIGKILL as i32
             && self.group.as_ref().is_some_and(Group::was_out_of_memory);
+        if !is_listened_to() {
+            // The hub that started the server is gone. Its successor reads the log, once the id is free.
+            let line = last_words(exit_code, out_of_memory);
+            let _ = io::stderr().write_all(line.as_bytes());
+        }
+        // Only now is the id free again: until here it can be no other process's.
+        let _ = waitpid(self.server, None);
         undo(self.session, self.group);
         Answer::Ended {
             exit_code,

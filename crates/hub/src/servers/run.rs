@@ -483,7 +483,7 @@ impl Engine {
             failure.message
         );
         let nothing_runs = is_empty(&state)
-            || failure.cause == Cause::Exited
+            || matches!(failure.cause, Cause::Exited | Cause::OutOfMemory)
             || matches!(self.poll(&state).await, Some(Status::Exited(_)));
         let ended = if nothing_runs {
             self.end_remains(course).await;
@@ -541,6 +541,18 @@ impl Engine {
     }
 
     async fn exited(&self, state: &Value, code: Option<i32>) -> Failure {
+        let known = tokio::time::timeout(self.settings.poll_timeout, self.spawner.why_ended(state));
+        if let Ok(Some(failure)) = known.await {
+            let log_tail = match failure.log_tail.as_slice() {
+                [] => self.log_lines(state, LOG_TAIL).await,
+                lines => lines.to_vec(),
+            };
+            return Failure {
+                exit_code: failure.exit_code.or(code),
+                log_tail,
+                ..failure
+            };
+        }
         let how = match code {
             Some(code @ 129..=192) => format!(" (killed by signal {})", code - 128),
             Some(code) => format!(" (exit code {code})"),

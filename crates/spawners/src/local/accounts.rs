@@ -2,7 +2,7 @@
 //! session helper makes, signals and finds them; the hub itself needs no rights.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::User;
 use orrery_core::phase::{Cause, Failure};
 use orrery_core::spawner::{
-    Events, RUN_VARIABLE, ServerSpec, Spawner, Started, Status, spawner_failure,
+    Events, RUN_VARIABLE, Resources, ServerSpec, Spawner, Started, Status, TlsFiles,
+    spawner_failure,
 };
 use orrery_core::{Secret, fault};
 use orrery_session::client::{Helper, HelperError};
@@ -21,6 +22,7 @@ use tokio::time::{Instant, timeout};
 
 use super::children::Children;
 use super::command;
+use super::limits;
 use super::logs::{self, Log};
 use super::ports::{self, Reserved};
 use super::process::{Process, State};
@@ -38,6 +40,8 @@ pub struct LocalProcess {
     helper: Helper,
     children: Arc<Children>,
     session: Option<protocol::PamSession>,
+    /// What the configuration limits for all servers.
+    configured: Resources,
 }
 
 impl LocalProcess {
@@ -61,7 +65,14 @@ impl LocalProcess {
             helper,
             children: Arc::default(),
             session: None,
+            configured: Resources::default(),
         })
+    }
+
+    /// Says at start if this machine does not hold servers to these limits of the configuration.
+    #[must_use]
+    pub fn expecting(self, configured: Resources) -> Self {
+        Self { configured, ..self }
     }
 
     /// Lets a PAM session of this service be open while a server runs.
@@ -135,12 +146,23 @@ impl LocalProcess {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(200));
         }
-        // While the keeper ends what the server left behind, the server's id stays taken.
+        self.wait_for_the_keeper(state).await;
+        Ok(true)
+    }
+
+    /// While the keeper ends what the server left behind, the server's id stays taken.
+    async fn wait_for_the_keeper(&self, state: &State) {
         let deadline = Instant::now() + SWEEP;
         while state.process.is_listed() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Ok(true)
+    }
+
+    /// What the keeper of a server wrote of its end, when the hub that had started it was gone: the
+    /// exit code, and whether it was for memory.
+    async fn heard(&self, state: &State) -> Option<(i32, bool)> {
+        let log = self.settings.logs_folder.join(state.log.as_ref()?);
+        protocol::heard(&logs::tail(&log, 2).await)
     }
 
     /// Why the helper gave no answer to a start: what it, or sudo, said stands in the log.
@@ -168,6 +190,7 @@ impl Spawner for LocalProcess {
         let session = self.session.clone();
         let patience = spec.start_timeout;
         let user = spec.user.as_str().to_owned();
+        let mem_limit = spec.resources.mem_limit.filter(|bytes| *bytes > 0);
         // Accounts may come from a server of the network, and files from a slow disk.
         let prepared =
             tokio::task::spawn_blocking(move || prepare(&settings, &children, &spec, session))
@@ -177,6 +200,7 @@ impl Spawner for LocalProcess {
             request,
             log,
             port,
+            scheme,
             ip,
             number,
         } = prepared;
@@ -196,11 +220,14 @@ impl Spawner for LocalProcess {
         };
         fault::point("process-made");
         let process = self.children.watch(launched, port);
-        let state = state_of(&process, &user, &log.name);
+        let mut state = state_of(&process, &user, &log.name);
+        if let Some(bytes) = mem_limit {
+            state["mem_limit"] = json!(bytes);
+        }
         events.state(state.clone());
         events.progress(20, "The server's process is running.");
         Ok(Started {
-            url: format!("http://{}:{number}", ports::reachable(&ip)),
+            url: format!("{scheme}://{}:{number}", ports::reachable(&ip)),
             state,
         })
     }
@@ -209,13 +236,28 @@ impl Spawner for LocalProcess {
         let Some(state) = State::parse(state) else {
             return Ok(Status::Exited(None));
         };
-        let status = self.status(&state).await?;
+        let mut status = self.status(&state).await?;
+        if status == Status::Exited(None) {
+            self.wait_for_the_keeper(&state).await;
+            status = Status::Exited(self.heard(&state).await.map(|(code, _)| code));
+        }
         if status == Status::Running
             && let Some(log) = &state.log
         {
             logs::bound(&self.settings.logs_folder.join(log)).await;
         }
         Ok(status)
+    }
+
+    async fn why_ended(&self, state: &Value) -> Option<Failure> {
+        let state = State::parse(state)?;
+        let is_for_memory = self.children.was_out_of_memory(&state.process)
+            || self.children.exit_of(&state.process).is_none()
+                && self
+                    .heard(&state)
+                    .await
+                    .is_some_and(|(_, for_memory)| for_memory);
+        is_for_memory.then(|| limits::out_of_memory(state.mem_limit))
     }
 
     async fn stop(&self, state: &Value, grace: Option<Duration>) -> Result<(), Failure> {
@@ -288,7 +330,10 @@ impl Spawner for LocalProcess {
             ));
         }
         match self.ask(&Request::Check).await {
-            Ok(Answer::Able) => Ok(()),
+            Ok(Answer::Able) => {
+                limits::warn_of_what_is_missing(&self.helper, &self.configured).await;
+                Ok(())
+            }
             Ok(_) => Err(spawner_failure(HelperError::Unexpected.to_string())),
             Err(failure) => Err(spawner_failure(format!(
                 "Servers cannot be started as system users: {} Run the hub as root, or allow its \
@@ -316,6 +361,8 @@ struct Prepared {
     request: protocol::Start,
     log: Log,
     port: Option<Reserved>,
+    /// `http` or `https`.
+    scheme: &'static str,
     ip: String,
     number: u16,
 }
@@ -343,7 +390,8 @@ fn prepare(
     };
     let number = port.as_ref().map_or(spec.port, Reserved::number);
 
-    let mut environment = spec.environment(&spec.ip, number);
+    let (files, tls_files) = certificates(spec, &account.dir);
+    let mut environment = spec.environment_with_tls_at(&spec.ip, number, tls_files.as_ref());
     let home = account.dir.to_string_lossy();
     let shell = account.shell.to_string_lossy();
     for (variable, value) in [("USER", name), ("HOME", &home), ("SHELL", &shell)] {
@@ -365,12 +413,39 @@ fn prepare(
             folder: folder.map(|folder| folder.to_string_lossy().into_owned()),
             umask: settings.umask,
             session,
-            limits: None,
-            files: Vec::new(),
+            limits: limits::of(spec),
+            files,
         },
         log,
         port,
+        scheme: spec.scheme(),
         ip: spec.ip.clone(),
         number,
     })
+}
+
+/// Key and certificate of the server as files of the account, where upstream puts them, and where
+/// that is. Servers of one person have each their own.
+fn certificates(spec: &ServerSpec, home: &Path) -> (Vec<protocol::File>, Option<TlsFiles>) {
+    let Some(tls) = &spec.tls else {
+        return (Vec::new(), None);
+    };
+    let folder = home.join(".jupyterhub/jupyterhub-certs");
+    let place = |path: &Path| folder.join(path.file_name().unwrap_or_default());
+    let files = TlsFiles {
+        key: place(&tls.files.key),
+        certificate: place(&tls.files.certificate),
+        authorities: place(&tls.files.authorities),
+    };
+    let contents = [
+        (&files.key, tls.key.expose()),
+        (&files.certificate, tls.certificate.as_str()),
+        (&files.authorities, tls.authorities.as_str()),
+    ];
+    let written = contents.map(|(path, content)| protocol::File {
+        path: path.to_string_lossy().into_owned(),
+        content: protocol::Secret::new(content),
+        mode: 0o600,
+    });
+    (written.into(), Some(files))
 }

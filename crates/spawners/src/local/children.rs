@@ -1,6 +1,6 @@
 //! The processes that this hub itself started: how they ended, and which ports they were given.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,6 +30,8 @@ pub(super) struct Children {
 struct Known {
     exits: HashMap<Process, Exit>,
     ended: VecDeque<Process>,
+    /// Those of `ended` that were killed for memory.
+    for_memory: HashSet<Process>,
 }
 
 impl Children {
@@ -71,6 +73,9 @@ impl Children {
             drop(port);
             match end {
                 Some(end) => {
+                    if end.out_of_memory {
+                        children.known().for_memory.insert(process);
+                    }
                     ended.send_replace(Status::Exited(Some(end.exit_code)));
                     children.remember_end(process);
                 }
@@ -88,6 +93,11 @@ impl Children {
         self.known().exits.get(process).cloned()
     }
 
+    /// Whether a process that this hub had started was killed for memory.
+    pub(super) fn was_out_of_memory(&self, process: &Process) -> bool {
+        self.known().for_memory.contains(process)
+    }
+
     fn remember_end(&self, process: Process) {
         let mut known = self.known();
         known.ended.push_back(process);
@@ -95,6 +105,7 @@ impl Children {
             && let Some(oldest) = known.ended.pop_front()
         {
             known.exits.remove(&oldest);
+            known.for_memory.remove(&oldest);
         }
     }
 

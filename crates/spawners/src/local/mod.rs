@@ -4,6 +4,7 @@
 mod accounts;
 mod children;
 mod command;
+mod limits;
 mod logs;
 mod ports;
 mod process;

@@ -17,6 +17,8 @@ pub(super) struct State {
     pub(super) user: Option<String>,
     /// The name of its log inside the folder of logs.
     pub(super) log: Option<String>,
+    /// Bytes of memory that it may use.
+    pub(super) mem_limit: Option<u64>,
 }
 
 /// One process. Two with the same id at different times are different.
@@ -55,6 +57,7 @@ impl State {
             },
             user: state.get("user").and_then(Value::as_str).map(str::to_owned),
             log,
+            mem_limit: state.get("mem_limit").and_then(Value::as_u64),
         })
     }
 }
