@@ -1,10 +1,11 @@
 """deploy/ansible on a clean machine, against localhost as a newcomer would run it; everything twice."""
 
 import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
-from machine import PASSWORD, Machine, all_changed, places, require, same, tell  # noqa: F401
+from machine import Machine, all_changed, places, require, same, script, tell
 
 ORIGIN = "http://127.0.0.1:8000"
 FOLDER = "/root/orrery/deploy/ansible"
@@ -28,6 +29,7 @@ def tell_story(steps, folder: Path, shots: Path) -> None:
             machine.add_people("ada", "bob")
             tell("story.mjs", 300, "ansible", SimpleNamespace(origin=ORIGIN), shots / "ansible", steps)
             changes(machine, steps, config)
+            tell_docker(machine, steps, folder)
         if steps.failed:
             print("-- the end of the hub's log\n" + machine.log())
 
@@ -91,5 +93,45 @@ def changes(machine: Machine, steps, config: Path) -> None:
         same(machine.run("dpkg-query", "-W", "-f", "${Version}", "orrery"), "0.1.0-2", "version")
 
 
-def tell_docker(steps, folder: Path, shots: Path) -> None:
-    raise NotImplementedError
+def tell_docker(machine: Machine, steps, folder: Path) -> None:
+    with steps.step("`make docker` installs the engine and builds the image"):
+        # In the place of the one from Docker's registry: a Debian that knows this host's ways to packages.
+        base = debian(folder)
+        machine.apt("install", "--no-install-recommends", "docker.io")
+        shutil.copy(base, machine.file("/root/base.tar"))
+        machine.run("docker", "import", "/root/base.tar", "debian:bookworm-slim")
+        machine.apt("remove", "docker.io")  # the image stays
+        require(all_changed(docker(machine))["changed"] > 3, "nothing was changed")
+        same(machine.shown("docker", "ActiveState"), "active", "state of the engine")
+    if steps.failed:
+        print("-- the end of the engine's log\n" + machine.run("journalctl", "-u", "docker", "--no-pager", "-n", "30", "-o", "cat", check=False))
+        return
+    with steps.step("`make docker` a second time changes nothing"):
+        built = machine.run("docker", "images", "--quiet", "orrery/singleuser")
+        sums = all_changed(docker(machine))
+        same((sums["changed"], sums["failed"]), (0, 0), "the sum")
+        same(machine.run("docker", "images", "--quiet", "orrery/singleuser"), built, "the image")
+    with steps.step("the image has the single-user server, and an ordinary user runs it"):
+        said = machine.run("docker", "run", "--rm", "orrery/singleuser", "sh", "-c", "id -un; jupyterhub-singleuser --version; jupyter lab --version")
+        user, server, _lab = said.split()[-3:]
+        same((user, server), ("jovyan", "6.1.1"), "what the image says")
+    with steps.step("a changed Dockerfile is built again"):
+        with machine.file("/root/orrery/deploy/docker/singleuser/Dockerfile").open("a") as file:
+            file.write("LABEL changed=yes\n")
+        same(all_changed(docker(machine))["changed"], 2, "changes")
+
+
+def docker(machine: Machine) -> str:
+    return make(machine, "docker")
+
+
+def debian(folder: Path) -> Path:
+    """The root folder of a clean machine as one file."""
+    machine = Machine("base")
+    script("create", machine.name)
+    try:
+        root = script("path", machine.name).strip()
+        subprocess.run(["tar", "-C", root, "--numeric-owner", "-cf", str(folder / "base.tar"), "."], check=True, timeout=120)
+    finally:
+        script("remove", machine.name)
+    return folder / "base.tar"

@@ -108,6 +108,11 @@ def script(*words: str, seconds: float = 1200) -> str:
     return got.stdout
 
 
+def cache() -> Path:
+    """Where scripts/container.sh keeps what is made once."""
+    return Path(os.environ.get("ORRERY_CACHE", Path.home() / ".cache" / "orrery")) / "container"
+
+
 def sources_of_a_debug_build() -> list[str]:
     """A debug build reads its pages from the checkout it was built in; a release build has them in itself."""
     if os.environ.get("ORRERY_PROFILE", "debug") != "debug":
@@ -131,4 +136,4 @@ def all_changed(output: str) -> dict[str, int]:
     return {key: int(value) for key, value in (word.split("=") for word in line.split() if "=" in word)}
 
 
-__all__ = ["HERE", "PASSWORD", "Machine", "all_changed", "package", "places", "require", "same", "tell", "wait_until"]
+__all__ = ["HERE", "PASSWORD", "Machine", "all_changed", "cache", "package", "places", "require", "same", "script", "tell", "wait_until"]

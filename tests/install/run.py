@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What `make deb` and deploy/ansible install, on a clean Debian with systemd: install, use, upgrade, remove.
 
-    python tests/install/run.py [--only package|ansible|docker] [--shots FOLDER]
+    python tests/install/run.py [--only package|ansible] [--shots FOLDER]
 
 Needs root. The programs are taken as they were built last ($ORRERY_PROFILE, debug).
 """
@@ -17,7 +17,7 @@ import package_path  # noqa: E402
 from machine import package, places  # noqa: E402
 from harness.steps import Steps, exit_with  # noqa: E402
 
-SCENES = {"package": package_path.tell_story, "ansible": ansible_path.tell_story, "docker": ansible_path.tell_docker}
+SCENES = {"package": package_path.tell_story, "ansible": ansible_path.tell_story}
 
 
 def run(scene: str, folder: Path, shots: Path) -> int:
