@@ -17,7 +17,8 @@ use crate::{
     error::StoreError,
     sql::Result,
     store::{
-        StoreOptions, check_file, connect_error, mysql_options, postgres_options, sqlite_options,
+        StoreOptions, check_file, check_file_system, connect_error, mysql_options,
+        postgres_options, sqlite_options,
     },
     url::{DbUrl, Dialect, Target},
 };
@@ -38,27 +39,33 @@ pub(super) fn is_missing(url: &DbUrl) -> bool {
     }
 }
 
-fn options() -> StoreOptions {
+/// The options for a connection whose statements may take long.
+fn patient(options: &StoreOptions) -> StoreOptions {
     StoreOptions {
         max_connections: 1,
         statement_timeout: STATEMENT_LIMIT,
-        ..StoreOptions::default()
+        ..options.clone()
     }
 }
 
 /// A pool of one connection. It does not make a file, does not change its journal, and does not
 /// enforce foreign keys on SQLite, where tables are made anew.
-pub(super) async fn pool(url: &DbUrl, purpose: Purpose) -> Result<DatabaseConnection> {
-    let options = options();
+pub(super) async fn pool(
+    url: &DbUrl,
+    options: &StoreOptions,
+    purpose: Purpose,
+) -> Result<DatabaseConnection> {
+    let options = patient(options);
     let limit = options.acquire_timeout;
     let failed = |error: sqlx::Error| connect_error(url, &error);
     match &url.target {
         Target::Memory => Err(StoreError::Url("a database in memory is always new".into())),
         Target::File(path) => {
-            let mut connect = file(path)?;
+            let mut connect = file(path, &options)?;
             if purpose == Purpose::Look {
                 connect = connect.pragma("query_only", "ON");
             } else {
+                check_file_system(url, path, &options)?;
                 check_file(url, path)?;
             }
             let pool = one(limit).connect_with(connect).await.map_err(failed)?;
@@ -85,8 +92,8 @@ fn one(limit: Duration) -> PoolOptions<sqlx::Sqlite> {
     PoolOptions::new().max_connections(1).acquire_timeout(limit)
 }
 
-fn file(path: &Path) -> Result<SqliteConnectOptions> {
-    Ok(sqlite_options(&options(), "sqlite::memory:")?
+fn file(path: &Path, options: &StoreOptions) -> Result<SqliteConnectOptions> {
+    Ok(sqlite_options(options, "sqlite::memory:")?
         .in_memory(false)
         .shared_cache(false)
         .create_if_missing(false)
@@ -95,19 +102,27 @@ fn file(path: &Path) -> Result<SqliteConnectOptions> {
 }
 
 /// A second connection to a file, which reads only.
-pub(super) async fn reader(url: &DbUrl, path: &Path) -> Result<SqliteConnection> {
-    SqliteConnection::connect_with(&file(path)?)
+pub(super) async fn reader(
+    url: &DbUrl,
+    path: &Path,
+    options: &StoreOptions,
+) -> Result<SqliteConnection> {
+    SqliteConnection::connect_with(&file(path, options)?)
         .await
         .map_err(|error| connect_error(url, &error))
 }
 
 /// Begins the transaction; one that changes a SQLite file keeps other writers out from now on.
-pub(super) async fn begin(pool: &DatabaseConnection, purpose: Purpose) -> Result<Transaction> {
+pub(super) async fn begin(
+    pool: &DatabaseConnection,
+    options: &StoreOptions,
+    purpose: Purpose,
+) -> Result<Transaction> {
     let mode = match purpose {
         Purpose::Look => SqliteTransactionMode::Deferred,
         Purpose::Change => SqliteTransactionMode::Immediate,
     };
-    let limit = options().write_timeout;
+    let limit = options.write_timeout;
     let options = TransactionOptions {
         sqlite_transaction_mode: Some(mode),
         ..TransactionOptions::default()

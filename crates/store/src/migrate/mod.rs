@@ -27,7 +27,7 @@ use crate::{
     error::StoreError,
     schema,
     sql::{self, Result, values},
-    store::prepare_error,
+    store::{StoreOptions, prepare_error},
     url::{DbUrl, Target},
 };
 
@@ -89,12 +89,12 @@ impl Telling for Tell<'_> {
 /// Looks what a database needs and changes nothing.
 ///
 /// Fails with [`StoreError::SchemaVersion`] if it cannot be migrated from where it stands.
-pub async fn look(url: &DbUrl) -> Result<Standing> {
+pub async fn look(url: &DbUrl, options: &StoreOptions) -> Result<Standing> {
     if connect::is_missing(url) {
         return Ok(Standing::Empty);
     }
-    let pool = connect::pool(url, Purpose::Look).await?;
-    let transaction = connect::begin(&pool, Purpose::Look).await;
+    let pool = connect::pool(url, options, Purpose::Look).await?;
+    let transaction = connect::begin(&pool, options, Purpose::Look).await;
     let result = match transaction {
         Ok(transaction) => {
             let standing = standing(&transaction, url).await;
@@ -111,13 +111,18 @@ pub async fn look(url: &DbUrl) -> Result<Standing> {
 /// Brings a database up to date; of a SQLite file a copy is made first, beside it and named after
 /// `now`. Where that fails, or a later statement does, the database is left as it was (on MySQL: to be
 /// gone on with). Nobody else may use the database meanwhile: take a [`Claim`](crate::Claim) before.
-pub async fn upgrade(url: &DbUrl, now: NaiveDateTime, tell: Tell<'_>) -> Result<Standing> {
+pub async fn upgrade(
+    url: &DbUrl,
+    options: &StoreOptions,
+    now: NaiveDateTime,
+    tell: Tell<'_>,
+) -> Result<Standing> {
     if connect::is_missing(url) {
         return Ok(Standing::Empty);
     }
-    let pool = connect::pool(url, Purpose::Change).await?;
-    let result = match connect::begin(&pool, Purpose::Change).await {
-        Ok(transaction) => finish(&transaction, url, now, tell)
+    let pool = connect::pool(url, options, Purpose::Change).await?;
+    let result = match connect::begin(&pool, options, Purpose::Change).await {
+        Ok(transaction) => finish(&transaction, url, options, now, tell)
             .await
             .map(|done| (transaction, done)),
         Err(error) => Err(error),
@@ -133,6 +138,7 @@ pub async fn upgrade(url: &DbUrl, now: NaiveDateTime, tell: Tell<'_>) -> Result<
 async fn finish(
     transaction: &Transaction,
     url: &DbUrl,
+    options: &StoreOptions,
     now: NaiveDateTime,
     tell: Tell<'_>,
 ) -> Result<Standing> {
@@ -142,7 +148,7 @@ async fn finish(
         if let Standing::Older(plan) = &mut standing {
             // The transaction keeps other writers out, so that the copy is what the steps begin with.
             if let Target::File(path) = &url.target {
-                let mut connection = connect::reader(url, path).await?;
+                let mut connection = connect::reader(url, path, options).await?;
                 let copy = backup::copy(&mut connection, path, now, STATEMENT_LIMIT).await;
                 let _ = sqlx::Connection::close(connection).await;
                 let copy = copy?;
