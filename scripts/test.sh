@@ -1,5 +1,5 @@
 #!/bin/bash
-# The tests, all of them or the parts named: rust story bad-input browser system-users. Each has a limit of time.
+# The tests, all of them or the parts named: rust story hosts tls bad-input browser system-users database-story outage. Each has a limit of time.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/steps.sh
@@ -9,7 +9,7 @@ export ORRERY_VENV=${ORRERY_VENV:-$PWD/.venv}
 export ORRERY_NODE_MODULES=${ORRERY_NODE_MODULES:-$PWD/tests/node_modules}
 export ORRERY_PROFILE=debug
 unset CONFIGPROXY_AUTH_TOKEN
-parts=${*:-rust story bad-input browser system-users}
+parts=${*:-rust story hosts tls bad-input browser system-users database-story outage}
 python=$ORRERY_VENV/bin/python
 
 wanted() { [[ " $parts " == *" $1 "* ]]; }
@@ -66,9 +66,13 @@ if wanted rust; then
     counted "rust tests" 1200 bash -c rust_tests
 fi
 wanted story && counted "story" 420 "$python" tests/story/story.py --hub both
+wanted hosts && counted "hosts" 420 "$python" tests/hosts/run.py --hub both
+wanted tls && counted "tls" 420 "$python" tests/tls/run.py
 wanted bad-input && counted "bad input" 420 "$python" tests/bad_input/run.py --hub both
 wanted browser && counted "browser" 600 "$python" tests/browser/run.py --hub orrery
 wanted system-users && counted "system users" 420 "$python" tests/system_users/run.py --hub orrery
+wanted database-story && counted "database story" 420 "$python" tests/databases_story/run.py
+wanted outage && counted "outage" 420 "$python" tests/outage/run.py
 
 echo "== all counts"
 cat "$ORRERY_COUNTS"
