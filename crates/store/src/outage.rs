@@ -13,14 +13,15 @@ use sea_orm::DbErr;
 use sqlx::{
     ConnectOptions as _, Connection as _, mysql::MySqlConnectOptions, postgres::PgConnectOptions,
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use crate::error::{AWAY, StoreError, is_lost};
 
 /// How long the database may take to answer one look.
 const LOOK: Duration = Duration::from_secs(2);
-/// The pause between two looks at a database that is away.
-const PAUSE: Duration = Duration::from_millis(150);
+/// The pause between two looks at a database that is away, and how many may be under way at once.
+const PAUSE: Duration = Duration::from_millis(200);
+const AT_ONCE: usize = 8;
 /// What takes longer than this makes us look whether the database is there.
 const SLOW: Duration = Duration::from_millis(500);
 /// How often a lost connection is replaced by another one for the same piece of work.
@@ -186,19 +187,30 @@ fn away() -> DbErr {
     DbErr::Custom(AWAY.to_owned())
 }
 
-/// Asks until the database answers or nobody needs it any more.
+/// Asks until the database answers or nobody needs it any more. A look that hangs, for instance in the
+/// line of a server that is just ending, keeps none of the next from being tried.
 async fn until_it_answers(health: Weak<Health>, look: Look) {
+    let mut looks = JoinSet::new();
+    let mut ticks = tokio::time::interval(PAUSE);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut since = None;
     loop {
-        let answer = match tokio::time::timeout(LOOK, ask(&look)).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", LOOK.as_secs())),
+        let ended = tokio::select! {
+            biased;
+            Some(ended) = looks.join_next() => ended,
+            _ = ticks.tick(), if looks.len() < AT_ONCE => {
+                if health.strong_count() == 0 {
+                    return;
+                }
+                looks.spawn(ask_in_time(look.clone()));
+                continue;
+            }
         };
         let Some(health) = health.upgrade() else {
             return;
         };
-        match (answer, since) {
-            (Ok(()), since) => {
+        match ended.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(()) => {
                 health.set(State::Up);
                 if let Some(since) = since {
                     let seconds = Instant::now().duration_since(since).as_secs_f32();
@@ -206,7 +218,7 @@ async fn until_it_answers(health: Weak<Health>, look: Look) {
                 }
                 return;
             }
-            (Err(error), None) => {
+            Err(error) if since.is_none() => {
                 health.set(State::Away);
                 since = Some(Instant::now());
                 tracing::error!(
@@ -214,10 +226,15 @@ async fn until_it_answers(health: Weak<Health>, look: Look) {
                     "the database is away; requests are refused until it answers"
                 );
             }
-            (Err(_), Some(_)) => {}
+            Err(_) => {}
         }
-        drop(health);
-        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn ask_in_time(look: Look) -> Result<(), String> {
+    match tokio::time::timeout(LOOK, ask(&look)).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", LOOK.as_secs())),
     }
 }
 

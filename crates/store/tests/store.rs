@@ -19,6 +19,8 @@ mod names;
 mod oauth;
 #[path = "store/opening.rs"]
 mod opening;
+#[path = "store/outages.rs"]
+mod outages;
 #[path = "store/runs.rs"]
 mod runs;
 #[path = "store/services_and_shares.rs"]
