@@ -15,9 +15,9 @@ use crate::{Error, Options};
 pub fn init_logging(options: &Options) -> Result<(), Error> {
     let _ = tracing_subscriber::fmt()
         .with_max_level(options.level()?)
-        .event_format(ProxyFormat)
         // A full disk under the log must not end the proxy.
         .log_internal_errors(false)
+        .event_format(ProxyFormat)
         .try_init();
     Ok(())
 }

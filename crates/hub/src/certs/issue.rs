@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use orrery_core::Secret;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -77,6 +78,10 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().map_err(failed)?;
+        // RFC 5280 section 4.2.1.2 (1). Whoever signs with this key after us, upstream's certipy for
+        // one, computes it in this way rather than reading it here; OpenSSL compares the two.
+        let id = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, key.public_key_raw());
+        params.key_identifier_method = KeyIdMethod::PreSpecified(id.as_ref().to_vec());
         let certificate = params.self_signed(&key).map_err(failed)?;
         Ok(issued(&key, &certificate))
     }
