@@ -89,6 +89,8 @@ c.JupyterHub.internal_certs_location = {str(folder / "internal-ssl")!r}
             self.hub.start(CONFIGPROXY_AUTH_TOKEN=PROXY_TOKEN)
             with step("the site starts"):
                 self.hub.wait_ready()
+            if self.steps.failed:
+                return before or {}
             with step("the certificates are where upstream has them"):
                 self.folder_as_upstreams(before)
             with step("plain HTTP is not served on the public port"):
