@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 from harness.steps import Steps, require, wait_until
 
@@ -44,6 +45,7 @@ def tell(steps: Steps, rounds: int, spawner: str = "simple", users: list[str] | 
     plays = {f"at {point}": lambda site, number, point=point: at_a_start(site, point, number) for point in START}
     plays |= {f"at {point}": lambda site, number, point=point: at_a_stop(site, point, number) for point in STOP}
     plays |= {what.__doc__: what for what in (failed_start, noticed_death, next_life, new_proxy)}
+    plays |= {what.__doc__: what for what in (proxy_gone_at_a_stop, proxy_gone_at_a_start)}
     with Site("faults", users or USERS, spawner=spawner) as site:
         with steps.step("the site of the fault points starts"):
             site.start()
@@ -55,8 +57,10 @@ def tell(steps: Steps, rounds: int, spawner: str = "simple", users: list[str] | 
             return
         for name, play in plays.items():
             if only in name:
-                with steps.step(f"{rounds} times kill -9 of the hub {name}"):
-                    each(site, rounds, play)
+                # What takes seconds of waiting is done less often; it is no race.
+                times = rounds if play not in (proxy_gone_at_a_stop, proxy_gone_at_a_start) else min(rounds, 2)
+                with steps.step(f"{times} times kill -9 {name if name.startswith('of') else f'of the hub {name}'}"):
+                    each(site, times, play)
 
 
 def each(site: Site, rounds: int, play) -> None:
@@ -175,3 +179,33 @@ def new_proxy(site: Site, number: int) -> None:
     site.disarm()
     site.start()
     site.census()
+
+
+def proxy_gone_at_a_stop(site: Site, number: int) -> None:
+    """of the proxy just before a stop that takes longer than its restart"""
+    site.all_stop()
+    slow(site, "lingers", True)
+    site.all_run()
+    site.kill_proxy()
+    site.all_stop()
+    slow(site, "lingers", False)
+    site.census()
+
+
+def proxy_gone_at_a_start(site: Site, number: int) -> None:
+    """of the proxy while servers start"""
+    site.all_stop()
+    with ThreadPoolExecutor(1) as other:
+        asked = other.submit(site.all_ask, "POST")
+        wait_until(lambda: site.query("SELECT 1 FROM orrery_runs WHERE phase = 'starting'"), "a start", pause=0.001)
+        site.kill_proxy()
+        answers = asked.result()
+    require(all(answer in (201, 202) for answer in answers), f"starts: {answers}")
+    site.all_run()
+    site.census()
+
+
+def slow(site: Site, how: str, is_wanted: bool) -> None:
+    for user in site.users:
+        file = site.homes[user] / how
+        file.touch() if is_wanted else file.unlink()

@@ -80,6 +80,10 @@ log_level = "error"
 [Authenticator]
 allowed_users = {json.dumps(self.users)}
 
+[LocalProcessSpawner]
+interrupt_timeout = 1
+term_timeout = 1
+
 [Spawner]
 cmd = {json.dumps([sys.executable, "-I", "-S", str(SMALL_SERVER)])}
 """

@@ -336,29 +336,35 @@ impl Engine {
         fault::point("start-answered");
         self.compare_versions(course, answer.version.as_deref());
         // Should the proxy be away, its route comes with the next check; the server is ready all the same.
-        if let Err(error) = self
+        let routed = self
             .routes
             .add_server(&course.user, &course.server, &started.url)
-            .await
-        {
+            .await;
+        if let Err(error) = &routed {
             tracing::warn!(server = %course.log_name(), %error, "the server's route must wait for the proxy");
         }
         fault::point("start-routed");
         let now = self.clock.now();
-        self.trying("note that the server is ready", || {
-            self.store.write(|transaction| async move {
-                runs::transition(
-                    &transaction,
-                    course.run.0,
-                    Phase::Starting,
-                    Phase::Ready,
-                    now,
-                    None,
-                )
-                .await
+        let is_ready = self
+            .trying("note that the server is ready", || {
+                self.store.write(|transaction| async move {
+                    runs::transition(
+                        &transaction,
+                        course.run.0,
+                        Phase::Starting,
+                        Phase::Ready,
+                        now,
+                        None,
+                    )
+                    .await
+                })
             })
-        })
-        .await
+            .await?;
+        if routed.is_err() {
+            // The proxy may have come back, and been looked at, while the server was not ready yet.
+            self.routes.wake();
+        }
+        Ok(is_ready)
     }
 
     /// Watches a ready server until it is gone or somebody wants something else.
@@ -441,7 +447,7 @@ impl Engine {
         };
         fault::point("death-noticed");
         self.end_remains(&course).await;
-        self.remove_route(&course).await;
+        let is_unrouted = self.remove_route(&course).await;
         let to = if crashed {
             Phase::Failed
         } else {
@@ -449,6 +455,9 @@ impl Engine {
         };
         self.finish(&course, Phase::Ready, to, failure.as_ref())
             .await?;
+        if !is_unrouted {
+            self.routes.wake();
+        }
         self.nudge(course.run.0);
         Ok(false)
     }
@@ -487,9 +496,14 @@ impl Engine {
             || matches!(self.poll(&state).await, Some(Status::Exited(_)));
         let ended = if nothing_runs {
             self.end_remains(course).await;
-            self.remove_route(course).await;
-            self.finish(course, Phase::Starting, Phase::Failed, Some(&failure))
-                .await
+            let is_unrouted = self.remove_route(course).await;
+            let ended = self
+                .finish(course, Phase::Starting, Phase::Failed, Some(&failure))
+                .await;
+            if !is_unrouted {
+                self.routes.wake();
+            }
+            ended
         } else {
             match self
                 .begin_stop(course.run.0, Phase::Starting, Some(&failure))

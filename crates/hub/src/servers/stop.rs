@@ -141,7 +141,7 @@ impl Engine {
 
     /// Stops what runs and ends the run, whatever the spawner says or leaves unsaid.
     async fn take_down(&self, course: &Course, failure: Option<Failure>) {
-        self.remove_route(course).await;
+        let is_unrouted = self.remove_route(course).await;
         fault::point("stop-unrouted");
         let state = match spawners::find_by_id(self.store.read(), course.spawner_id).await {
             Ok(spawner) => spawner.map(|spawner| spawner.state).unwrap_or_default(),
@@ -200,6 +200,9 @@ impl Engine {
             Err(error) => {
                 tracing::warn!(server = %course.log_name(), %error, "a server's end could not be noted");
             }
+        }
+        if !is_unrouted {
+            self.routes.wake();
         }
     }
 
@@ -267,14 +270,19 @@ impl Engine {
         Ok(ended)
     }
 
-    pub(super) async fn remove_route(&self, course: &Course) {
+    /// `false`: the proxy is away. Whoever ends the run then wakes the keeper, which leaves routes alone
+    /// as long as their servers start or stop.
+    #[must_use]
+    pub(super) async fn remove_route(&self, course: &Course) -> bool {
         if let Err(error) = self
             .routes
             .remove_server(&course.user, &course.server)
             .await
         {
             tracing::warn!(server = %course.log_name(), %error, "the server's route must wait for the proxy");
+            return false;
         }
+        true
     }
 
     /// Waits until a run is neither queued, starting nor stopping, at most `until`, and says where it

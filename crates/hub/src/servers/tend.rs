@@ -57,7 +57,10 @@ impl Engine {
             if !interval.is_zero() && harvested.elapsed() >= interval {
                 harvested = tokio::time::Instant::now();
                 if let Err(error) = self.harvest_activity().await {
-                    complain(&error, "the proxy's record of activity could not be taken over");
+                    complain(
+                        &error,
+                        "the proxy's record of activity could not be taken over",
+                    );
                 }
             }
             if let Err(error) = self.tend().await {
@@ -174,7 +177,7 @@ impl Engine {
             }
             return Ok(());
         }
-        self.remove_route(&course).await;
+        let is_unrouted = self.remove_route(&course).await;
         let mut failure = failure;
         if run.phase == Phase::Stopping {
             let spawner = spawners::find_by_id(self.store.read(), course.spawner_id).await?;
@@ -186,6 +189,9 @@ impl Engine {
         }
         self.finish(&course, run.phase, Phase::Failed, Some(&failure))
             .await?;
+        if !is_unrouted {
+            self.routes.wake();
+        }
         // A task that still waits for the spawner finds the run ended when it looks.
         self.nudge(run.id);
         Ok(())
@@ -197,7 +203,10 @@ impl Engine {
             return;
         }
         if let Err(error) = self.call_next().await {
-            complain(&error, "waiting starts could not be called; trying again soon");
+            complain(
+                &error,
+                "waiting starts could not be called; trying again soon",
+            );
         }
     }
 

@@ -9,6 +9,8 @@ pub(crate) mod fakes;
 mod clients;
 #[path = "servers/failures.rs"]
 mod failures;
+#[path = "servers/memory.rs"]
+mod memory;
 #[path = "servers/life.rs"]
 mod life;
 #[path = "servers/progress.rs"]
@@ -17,3 +19,5 @@ mod progress;
 mod queue;
 #[path = "servers/restarts.rs"]
 mod restarts;
+#[path = "servers/stuck.rs"]
+mod stuck;

@@ -59,6 +59,16 @@ impl TestHub {
         Self::of(state, folder)
     }
 
+    /// A hub with another authenticator, which alone lets people in.
+    pub(crate) async fn with_authenticator(authenticator: Arc<dyn Authenticator>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let closed = |config: &mut Config| config.authenticator.allow_all = false;
+        let mut setup = setup(folder.path(), &fake_proxy().await, closed);
+        setup.authenticator = authenticator;
+        let (state, _) = Box::pin(build(setup)).await.expect("a hub");
+        Self::of(state, folder)
+    }
+
     /// A hub on another spawner, with other settings of its engine.
     pub(crate) async fn on_spawner(
         spawner: Arc<dyn Spawner>,

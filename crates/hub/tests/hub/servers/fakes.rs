@@ -104,6 +104,14 @@ impl FakeSpawner {
         }
     }
 
+    /// Everything works from now on.
+    pub(crate) fn heal(&self) {
+        *self.start.lock().expect("no panic under a lock") = Start::Answers;
+        for hangs in [&self.stop_hangs, &self.poll_hangs, &self.stop_fails] {
+            *hangs.lock().expect("no panic under a lock") = false;
+        }
+    }
+
     pub(crate) fn running(&self) -> usize {
         self.servers
             .lock()
