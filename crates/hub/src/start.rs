@@ -265,6 +265,7 @@ pub async fn run_and_reload(
     let tls = hub
         .internal
         .as_ref()
+        .filter(|_| address.socket.is_none())
         .map(|internal| Arc::clone(&internal.tls.server));
     let serving = tokio::spawn(listener.serve(router, tls, closing.clone().cancelled_owned()));
 

@@ -136,9 +136,10 @@ impl Config {
         address
     }
 
-    /// With `internal_ssl` the hub speaks nothing but TLS, whatever protocol its URLs name.
+    /// With `internal_ssl` the hub speaks nothing but TLS, whatever protocol its URLs name; but for a
+    /// unix socket, which nobody listens in on and whose permissions say who may open it.
     fn secure(&self, address: &mut HttpAddress) {
-        if self.hub.internal_ssl {
+        if self.hub.internal_ssl && address.socket.is_none() {
             "https".clone_into(&mut address.scheme);
         }
     }
@@ -221,7 +222,9 @@ fn public_address(
                 .into(),
         );
     }
-    scheme.clone_into(&mut address.scheme);
+    if address.socket.is_none() {
+        scheme.clone_into(&mut address.scheme);
+    }
     if address.socket.is_some() && (hub.is_set("ip") || hub.is_set("port")) {
         problems.push(Problem::Invalid(
             "JupyterHub.bind_url is a unix socket: ip and port do not go with it".into(),
