@@ -71,6 +71,7 @@ wanted tls && counted "tls" 420 "$python" tests/tls/run.py
 wanted bad-input && counted "bad input" 420 "$python" tests/bad_input/run.py --hub both
 wanted browser && counted "browser" 600 "$python" tests/browser/run.py --hub orrery
 wanted system-users && counted "system users" 420 "$python" tests/system_users/run.py --hub orrery
+wanted system-users && counted "unprivileged hub" 240 "$python" tests/system_users/unprivileged.py
 wanted database-story && counted "database story" 420 "$python" tests/databases_story/run.py
 wanted outage && counted "outage" 420 "$python" tests/outage/run.py
 
