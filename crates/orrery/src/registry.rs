@@ -13,7 +13,7 @@ use orrery_core::authenticator::Authenticator;
 use orrery_core::config::{
     Catalog, ClassSpec, ConfigClass as _, Problem, Setting, Tree, Value, nearest,
 };
-use orrery_core::spawner::Spawner;
+use orrery_core::spawner::{Resources, Spawner};
 use orrery_hub::config::{self as hub, Config};
 use orrery_session::client::Helper;
 use orrery_spawners::config as spawners;
@@ -300,6 +300,13 @@ fn simple_spawner(
     keep_local_environment(tree, chain, config);
     let process = spawners::LocalProcessSpawner::load(tree, chain)?.value;
     let simple = spawners::SimpleLocalProcessSpawner::load(tree, chain)?.value;
+    if pam_session(tree, config)?.is_some() {
+        config.warnings.push(
+            "PAMAuthenticator.open_sessions: SimpleLocalProcessSpawner's servers all run as the hub's \
+             user, so no sessions are opened for them"
+                .to_owned(),
+        );
+    }
     let made = Simple::new(&process, &simple, logs_folder()?).map_err(|error| invalid(&error))?;
     Ok(Arc::new(made))
 }
@@ -312,9 +319,30 @@ fn local_process_spawner(
     keep_local_environment(tree, chain, config);
     let options = spawners::LocalProcessSpawner::load(tree, chain)?.value;
     let helper = session_helper(config);
-    let made =
+    let mut made =
         LocalProcess::new(&options, helper, logs_folder()?).map_err(|error| invalid(&error))?;
+    let limits = &config.spawner;
+    made = made.expecting(Resources {
+        mem_limit: limits.mem_limit.map(|size| size.0),
+        mem_guarantee: limits.mem_guarantee.map(|size| size.0),
+        cpu_limit: limits.cpu_limit,
+        cpu_guarantee: limits.cpu_guarantee,
+    });
+    if let Some(service) = pam_session(tree, config)? {
+        made = made.with_session(&service);
+    }
     Ok(Arc::new(made))
+}
+
+/// The PAM service that opens a session for each server, if the chosen authenticator asks for that.
+fn pam_session(tree: &Tree, config: &Config) -> Result<Option<String>, Vec<Problem>> {
+    let spec = authenticators::PAMAuthenticator::SPEC;
+    if config.authenticator_class != spec.name {
+        return Ok(None);
+    }
+    let chain = catalog().chain(spec);
+    let options = authenticators::PAMAuthenticator::load(tree, &chain)?.value;
+    Ok(options.open_sessions.then_some(options.service))
 }
 
 /// Where local servers' logs go.

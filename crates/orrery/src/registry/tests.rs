@@ -25,6 +25,9 @@ struct UpstreamOption {
     deprecated: bool,
 }
 
+/// Options that upstream has not.
+const OWN_OPTIONS: &[(&str, &str)] = &[("JupyterHub", "session_helper")];
+
 /// Options whose default is not to be compared, and why.
 const OTHER_DEFAULTS: &[(&str, &str)] = &[
     ("JupyterHub.cookie_secret", "no bytes are no text"),
@@ -63,10 +66,12 @@ fn every_class_and_option_of_upstream_is_there_and_no_other() {
             "{name}"
         );
         let ours: BTreeSet<_> = spec.options.iter().map(|option| option.name).collect();
+        let own = OWN_OPTIONS.iter().filter(|(class, _)| class == name);
         let theirs: BTreeSet<_> = class
             .options
             .iter()
             .map(|option| option.name.as_str())
+            .chain(own.map(|(_, option)| *option))
             .collect();
         assert_eq!(ours, theirs, "{name}");
     }
@@ -223,15 +228,14 @@ fn classes_are_found_by_short_and_full_names() {
 }
 
 #[test]
-fn upstreams_defaults_are_refused_with_what_to_do() {
-    assert_eq!(
-        refused(&[]),
-        [
-            "LocalProcessSpawner (the default) is not supported yet: set c.JupyterHub.spawner_class to one of 'simple'",
-            "PAMAuthenticator (the default) is not supported yet: set c.JupyterHub.authenticator_class to one of 'dummy', \
-             'shared-password', 'null'",
-        ]
-    );
+fn upstreams_defaults_are_ours() {
+    let chosen = choose(&tree(&[])).unwrap_or_else(|problems| panic!("{problems:?}"));
+    assert_eq!(chosen.config.spawner_class, "LocalProcessSpawner");
+    assert_eq!(chosen.config.authenticator_class, "PAMAuthenticator");
+    for kept in ["PATH", "LANG", "VIRTUAL_ENV"] {
+        let keep = &chosen.config.spawner.env_keep;
+        assert!(keep.iter().any(|name| name == kept), "{kept}");
+    }
 }
 
 #[test]
@@ -244,7 +248,7 @@ fn unknown_classes_are_refused_by_name() {
         ]),
         [
             "JupyterHub.authenticator_class names the class \"dumy\" (in config.py), which is not supported yet: did you \
-             mean 'dummy'? use one of 'dummy', 'shared-password', 'null'"
+             mean 'dummy'? use one of 'dummy', 'shared-password', 'null', 'pam'"
         ]
     );
     let own = Value::Class("site.MyAuthenticator".into());

@@ -21,6 +21,7 @@ const BORDERS: &[(&str, &[&str])] = &[
             "orrery-core",
             "orrery-hub",
             "orrery-proxy",
+            "orrery-session",
             "orrery-spawners",
             "orrery-store",
         ],
