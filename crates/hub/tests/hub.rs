@@ -2,6 +2,8 @@
 
 #[path = "hub/api.rs"]
 mod api;
+#[path = "hub/authenticators.rs"]
+mod authenticators;
 #[path = "hub/housekeeping.rs"]
 mod housekeeping;
 #[path = "hub/listen.rs"]
