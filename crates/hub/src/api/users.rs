@@ -209,7 +209,8 @@ pub(super) async fn add_to_authenticator(hub: &AppState, name: &UserName) -> Res
         .await
         .map_err(|error| {
             tracing::error!(user = %name, %error, "a user could not be created");
-            for_log(&error.to_string(), 500)
+            let why = error.to_string();
+            why.chars().filter(|c| !c.is_control()).take(500).collect()
         })
 }
 
