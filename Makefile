@@ -10,7 +10,7 @@ export ORRERY_VENV ?= $(CURDIR)/.venv
 export ORRERY_NODE_MODULES ?= $(CURDIR)/tests/node_modules
 PYTHON := $(ORRERY_VENV)/bin/python
 
-.PHONY: help run web check test test-rust test-story test-bad-input test-browser test-system-users bench config-docs venv node-modules
+.PHONY: help run web check test test-rust test-story test-bad-input test-browser test-system-users test-chaos bench config-docs venv node-modules
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -42,6 +42,9 @@ test-browser: venv node-modules web ## Only the browser: the story and a picture
 
 test-system-users: venv node-modules web ## Only PAM and servers of real system users; needs root
 	@scripts/test.sh system-users
+
+test-chaos: venv node-modules web ## Only the restarts: hub and proxy killed in every way under real and fake servers
+	@scripts/test.sh chaos
 
 bench: venv node-modules web ## Measure upstream and Orrery side by side and print ratios
 	cargo build --release --locked -p orrery

@@ -86,7 +86,7 @@ def recover(site: Site) -> None:
 
 def at_a_start(site: Site, point: str, number: int) -> None:
     site.all_stop()
-    site.arm(point, 1 + number % START[point])
+    site.arm(point, 1 + number % min(START[point], len(site.users)))
     next_life_after(site, "POST")
     site.all_run()
     site.census()
@@ -94,7 +94,7 @@ def at_a_start(site: Site, point: str, number: int) -> None:
 
 def at_a_stop(site: Site, point: str, number: int) -> None:
     site.all_run()
-    site.arm(point, 1 + number % STOP[point])
+    site.arm(point, 1 + number % min(STOP[point], len(site.users)))
     next_life_after(site, "DELETE")
     site.all_stop()
     site.census()
@@ -142,7 +142,10 @@ def noticed_death(site: Site, number: int) -> None:
     site.arm(["death-noticed", "end-written", "end-committed"][number % 3], 1 + number % 2)
     for row in site.rows():
         os.kill(row.state["pid"], signal.SIGKILL)
-    site.all_ask("POST")
+    for _ in range(ATTEMPTS):
+        # The spawner may need a moment to hear of it.
+        if None in site.all_ask("POST") or wait_until_dead(site):
+            break
     site.died()
     site.disarm()
     site.start()

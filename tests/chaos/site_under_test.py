@@ -8,6 +8,7 @@ the database, the proxy's routes, the processes of the machine, and what the API
 import http.client
 import json
 import os
+import pwd
 import shutil
 import signal
 import sqlite3
@@ -54,7 +55,14 @@ class Site:
         self.lives = 0
         self.log = self.folder / "hub.log"
         self.order = self.folder / "fault"
-        self.homes = {user: self.folder / "homes" / user for user in users}
+        self.spawner = spawner
+        self.server_program = self.folder / SMALL_SERVER.name
+        self.server_program.write_bytes(SMALL_SERVER.read_bytes())
+        self.server_program.chmod(0o644)
+        if spawner == "simple":
+            self.homes = {user: self.folder / "homes" / user for user in users}
+        else:
+            self.homes = {user: Path(pwd.getpwnam(user).pw_dir) for user in users}
         (self.folder / "orrery.toml").write_text(self._config(spawner) + extra)
 
     def _config(self, spawner: str) -> str:
@@ -64,11 +72,11 @@ bind_url = "http://127.0.0.1:{self.port}"
 hub_ip = "127.0.0.1"
 hub_port = {self.hub_port}
 authenticator_class = "dummy"
-spawner_class = "{spawner}"
+spawner_class = "{'simple' if spawner == 'simple' else 'localprocess'}"
 cleanup_servers = false
 cleanup_proxy = false
 # Small, so that starts also wait for their turn.
-concurrent_spawn_limit = 2
+concurrent_spawn_limit = {len(self.users) - 1}
 services = [{{ name = "chaos", api_token = "{TOKEN}" }}]
 load_roles = [{{ name = "chaos", services = ["chaos"], scopes = ["admin:users", "admin:servers", "list:users"] }}]
 
@@ -85,7 +93,7 @@ interrupt_timeout = 1
 term_timeout = 1
 
 [Spawner]
-cmd = {json.dumps([sys.executable, "-I", "-S", str(SMALL_SERVER)])}
+cmd = {json.dumps([sys.executable, "-I", "-S", str(self.server_program)])}
 """
         if spawner == "simple":
             text += f'\n[SimpleLocalProcessSpawner]\nhome_dir_template = "{self.folder}/homes/{{username}}"\n'
@@ -245,6 +253,17 @@ cmd = {json.dumps([sys.executable, "-I", "-S", str(SMALL_SERVER)])}
                 found.setdefault(marks[0] if marks else "without a mark", {})[int(entry)] = int(parent)
         return found
 
+    def keepers(self) -> list[int]:
+        """The processes of the session helper that keep this site's servers: each writes to one of its logs."""
+        found = []
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                if Path("/proc", entry, "exe").readlink().name == "orrery-session" and Path("/proc", entry, "fd", "2").readlink().is_relative_to(self.folder):
+                    found.append(int(entry))
+            except OSError:
+                continue
+        return found
+
     def routes(self) -> dict[str, str]:
         status, routes = self.call("GET", "", port=self.api_port, prefix="/api/routes", token=PROXY_TOKEN)
         same(status, 200, "the proxy's routes")
@@ -282,6 +301,10 @@ cmd = {json.dumps([sys.executable, "-I", "-S", str(SMALL_SERVER)])}
         for row in running:
             status, answer = self.call("GET", f"/user/{row.user}/api", prefix="")
             same((status, answer and answer["mark"]), (200, row.mark), f"who answers at {row.user}'s address")
+            if self.spawner != "simple":
+                same(answer["uid"], pwd.getpwnam(row.user).pw_uid, f"the account of {row.user}'s server")
+        if self.spawner != "simple":
+            wait_until(lambda: len(self.keepers()) == len(running), f"a keeper for each of {len(running)} servers, there are {self.keepers()}", 5, pause=0.02)
 
         status, models = self.call("GET", "/users")
         same(status, 200, "GET /users")
