@@ -28,7 +28,10 @@ pub(crate) enum Action {
         name: Option<String>,
     },
     /// Bring the database up to date.
-    UpgradeDb,
+    UpgradeDb {
+        /// Only say what would be done.
+        dry_run: bool,
+    },
     /// Run the proxy.
     Proxy(Box<ProxyFlags>),
     /// Print a script that completes commands in a shell.
@@ -115,7 +118,7 @@ struct Hub {
     /// Keep the database in memory only
     #[arg(long)]
     no_db: bool,
-    /// Bring an older database up to date at start (not supported yet)
+    /// Bring an older database up to date at start; a SQLite file is copied first
     #[arg(long)]
     upgrade_db: bool,
     /// The file that keeps the key that signs cookies
@@ -173,6 +176,9 @@ enum Command {
     },
     /// Bring the database up to date with this version
     UpgradeDb {
+        /// Say what would be done and change nothing
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -279,9 +285,9 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Invocation, Stop> {
             settings.common(&common);
             Action::Token { name }
         }
-        Some(Command::UpgradeDb { common }) => {
+        Some(Command::UpgradeDb { dry_run, common }) => {
             settings.common(&common);
-            Action::UpgradeDb
+            Action::UpgradeDb { dry_run }
         }
         Some(Command::Proxy(flags)) => proxy(flags),
         Some(Command::Completions { shell }) => Action::Completions { shell, name },

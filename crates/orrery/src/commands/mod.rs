@@ -46,7 +46,9 @@ pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<ExitCode> {
             runtime()?.block_on(orrery_proxy::run(flags.options.clone()))?;
         }
         Action::Token { name } => runtime()?.block_on(token::run(invocation, name.as_deref()))?,
-        Action::UpgradeDb => runtime()?.block_on(upgrade_db::run(invocation))?,
+        Action::UpgradeDb { dry_run } => {
+            runtime()?.block_on(upgrade_db::run(invocation, *dry_run))?;
+        }
         Action::Hub(flags) => return hub(invocation, flags),
     }
     Ok(ExitCode::SUCCESS)

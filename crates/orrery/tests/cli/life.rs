@@ -11,14 +11,14 @@ use nix::unistd::Pid;
 use super::Folder;
 
 /// No step takes longer, on a slow machine either.
-const SOON: Duration = Duration::from_secs(30);
-const TOKEN: &str = "a-token-of-the-tests";
+pub(super) const SOON: Duration = Duration::from_secs(30);
+pub(super) const TOKEN: &str = "a-token-of-the-tests";
 
 #[expect(
     clippy::disallowed_methods,
     reason = "a test of processes, not in an async runtime"
 )]
-fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+pub(super) fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let until = Instant::now() + SOON;
     loop {
         if let Some(found) = look() {
@@ -30,13 +30,13 @@ fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
 }
 
 /// A folder with a configuration on free ports.
-struct Site {
-    folder: Folder,
-    port: u16,
+pub(super) struct Site {
+    pub(super) folder: Folder,
+    pub(super) port: u16,
 }
 
 /// A hub that is killed when the test ends.
-struct Hub(Child);
+pub(super) struct Hub(pub(super) Child);
 
 impl Drop for Hub {
     fn drop(&mut self) {
@@ -55,7 +55,7 @@ impl Drop for Site {
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let free = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let [port, hub, api] = free.map(|free| free.local_addr().unwrap().port());
         let folder = Folder::new();
@@ -85,7 +85,7 @@ impl Site {
         }
     }
 
-    fn command(&self, more: &[&str]) -> Command {
+    pub(super) fn command(&self, more: &[&str]) -> Command {
         let arguments: Vec<&str> = ["-f", "hub.json"]
             .into_iter()
             .chain(more.iter().copied())
@@ -117,18 +117,22 @@ impl Site {
             .ok()
     }
 
-    fn is_up(&self) -> Option<()> {
+    pub(super) fn is_up(&self) -> Option<()> {
         self.ask("GET", "/hub/health")
             .filter(|status| *status == 200)
             .map(|_| ())
     }
 
     /// The status of an answer through the proxy.
-    fn ask(&self, method: &str, path: &str) -> Option<u16> {
+    pub(super) fn ask(&self, method: &str, path: &str) -> Option<u16> {
+        self.ask_as(TOKEN, method, path)
+    }
+
+    pub(super) fn ask_as(&self, token: &str, method: &str, path: &str) -> Option<u16> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
         stream.set_read_timeout(Some(SOON)).ok()?;
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: token {TOKEN}\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nAuthorization: token {token}\r\n\
              Content-Length: 0\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).ok()?;
