@@ -75,15 +75,11 @@ impl Hierarchies {
         )
     }
 
-    /// The folder of our own group for memory, of whichever version.
-    pub(super) fn own_memory(&self) -> Option<PathBuf> {
-        let legacy = self.mount(|kind, options| {
-            kind == "cgroup" && options.split(',').any(|own| own == "memory")
-        });
-        if let Some(mount) = legacy {
-            let path =
-                self.own_path(|controllers| controllers.split(',').any(|own| own == "memory"));
-            return Some(folder_of(&mount, path));
+    /// The folder of our own group for a controller, of whichever version.
+    pub(super) fn own(&self, controller: &str) -> Option<PathBuf> {
+        let has = |list: &str| list.split(',').any(|own| own == controller);
+        if let Some(mount) = self.mount(|kind, options| kind == "cgroup" && has(options)) {
+            return Some(folder_of(&mount, self.own_path(has)));
         }
         let mount = self.mount(|kind, _| kind == "cgroup2")?;
         Some(folder_of(&mount, self.own_path(str::is_empty)))
@@ -550,7 +546,7 @@ mod tests {
         let hierarchies = Hierarchies::new(&mounts, "4:memory:/site\n3:cpu,cpuacct:/gone\n0::/\n");
         let expected = (Some(point("memory/site")), Some(point("cpu,cpuacct")));
         assert_eq!(hierarchies.legacy(&wanted()), expected);
-        assert_eq!(hierarchies.own_memory(), Some(point("memory/site")));
+        assert_eq!(hierarchies.own("memory"), Some(point("memory/site")));
         let only_memory = Wanted {
             quota: None,
             share: None,

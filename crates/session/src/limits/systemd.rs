@@ -12,6 +12,8 @@ use super::{FAMILY, Wanted, counts};
 const RUNS: &str = "/run/systemd/system";
 /// How long systemd gets to move us.
 const MOVING: Duration = Duration::from_secs(15);
+/// How long the controllers get to follow.
+const FOLLOWING: Duration = Duration::from_secs(2);
 
 /// Whether systemd can be asked for a scope.
 pub(super) fn runs() -> bool {
@@ -28,7 +30,7 @@ fn busctl() -> Option<PathBuf> {
 /// A scope with the keeper and the server in it. It goes with the last of its processes, which is the
 /// keeper, so that what the kernel counted can be read after the server's end.
 pub(super) struct Scope {
-    /// The group's folder for memory.
+    /// The unit's own folder for memory, if it has one: never that of a group it is in.
     memory: Option<PathBuf>,
 }
 
@@ -50,15 +52,20 @@ impl Scope {
             let said: String = said.trim().chars().take(200).collect();
             return Err(format!("systemd makes no unit {unit}: {said}"));
         }
-        let deadline = Instant::now() + MOVING;
-        while !fs::read_to_string("/proc/self/cgroup").is_ok_and(|own| is_in(&own, &unit)) {
-            if Instant::now() >= deadline {
-                return Err(format!("systemd does not put us into its unit {unit}"));
-            }
-            files::pause();
+        let is_moved =
+            || fs::read_to_string("/proc/self/cgroup").is_ok_and(|own| is_in(&own, &unit));
+        if !becomes(MOVING, is_moved) {
+            return Err(format!("systemd does not put us into its unit {unit}"));
         }
+        // Controllers follow one by one; on a machine that lacks one, it never does.
+        becomes(FOLLOWING, || {
+            let groups = Hierarchies::of_this_machine();
+            (!wanted.memory() || is_of(groups.own("memory").as_deref(), &unit))
+                && (!wanted.processor() || is_of(groups.own("cpu").as_deref(), &unit))
+        });
+        let memory = Hierarchies::of_this_machine().own("memory");
         Ok(Self {
-            memory: Hierarchies::of_this_machine().own_memory(),
+            memory: memory.filter(|folder| is_of(Some(folder), &unit)),
         })
     }
 
@@ -75,6 +82,27 @@ impl Scope {
             files::end_processes(&folder);
         }
     }
+}
+
+/// Waits until something is so; says whether it is.
+fn becomes(patience: Duration, is_so: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        if is_so() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        files::pause();
+    }
+}
+
+/// Whether a folder is that of the unit's group.
+fn is_of(folder: Option<&Path>, unit: &str) -> bool {
+    folder
+        .and_then(Path::file_name)
+        .is_some_and(|name| name == unit)
 }
 
 fn unit(wanted: &Wanted) -> String {
@@ -165,6 +193,20 @@ mod tests {
              MemoryMax t 536870912 MemorySwapMax t 0 MemoryLow t 268435456 \
              CPUQuotaPerSecUSec t 1500000 CPUWeight t 25 0"
         );
+    }
+
+    #[test]
+    fn only_the_units_own_folder_is_taken_for_its_group() {
+        for (folder, expected) in [
+            ("/sys/fs/cgroup/memory/orrery.slice/orrery-ada.scope", true),
+            ("/sys/fs/cgroup/memory/orrery.slice", false),
+            ("/sys/fs/cgroup/memory", false),
+            ("/", false),
+        ] {
+            let found = is_of(Some(Path::new(folder)), "orrery-ada.scope");
+            assert_eq!(found, expected, "{folder}");
+        }
+        assert!(!is_of(None, "orrery-ada.scope"));
     }
 
     #[test]
