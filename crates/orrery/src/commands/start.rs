@@ -4,30 +4,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use orrery_core::SystemClock;
+use orrery_core::{Clock as _, SystemClock};
 use orrery_hub::Setup;
+use orrery_hub::certs::InternalCertificates;
+use orrery_hub::config::Config;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::reload::Source;
 use super::{checked, refuse};
+use crate::cli::Invocation;
 use crate::logging;
 use crate::registry::{self, Chosen};
 use crate::sources::Sources;
 
 /// Checks the configuration, starts logging, and runs the hub until it ends or a signal asks for it.
-pub(super) async fn run(mut loaded: Sources, log_json: bool) -> anyhow::Result<()> {
+pub(super) async fn run(
+    invocation: Invocation,
+    mut loaded: Sources,
+    log_json: bool,
+) -> anyhow::Result<()> {
     let mut warnings = checked(&mut loaded.tree)?;
     let chosen = match registry::choose(&loaded.tree) {
         Ok(chosen) => chosen,
         Err(problems) => return refuse(&problems),
     };
     let config = &chosen.config;
-    logging::start(
-        config.application.log_level,
-        &config.hub.extra_log_file,
-        log_json,
-    )?;
+    let level = logging::start(&config.application, &config.hub.extra_log_file, log_json)?;
     for file in &loaded.files {
         tracing::info!(file = %file.display(), "configuration read");
     }
@@ -35,9 +39,26 @@ pub(super) async fn run(mut loaded: Sources, log_json: bool) -> anyhow::Result<(
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
+    if config.hub.generate_certs {
+        return generate_certs(&chosen.config);
+    }
     let stop = CancellationToken::new();
     stop_on_signals(&stop)?;
-    Box::pin(orrery_hub::run(setup(chosen)?, stop)).await?;
+    // From now on the signal waits until the hub runs, instead of ending it.
+    let hangup = signal(SignalKind::hangup()).context("cannot listen to SIGHUP")?;
+    let source = Source::new(hangup, invocation, level, loaded.tree);
+    let running = orrery_hub::run_and_reload(setup(chosen)?, stop, Some(Box::new(source)));
+    Box::pin(running).await?;
+    Ok(())
+}
+
+/// `--generate-certs`: makes what `internal_ssl` needs and is not there, and ends.
+fn generate_certs(config: &Config) -> anyhow::Result<()> {
+    if !config.hub.internal_ssl {
+        tracing::warn!("set JupyterHub.internal_ssl = True for these certificates to be used");
+    }
+    let made = InternalCertificates::open(config, &hostname()?, SystemClock.now())?;
+    tracing::info!(folder = %made.folder().display(), "the certificates are written");
     Ok(())
 }
 
@@ -62,10 +83,12 @@ pub(super) fn setup(chosen: Chosen) -> anyhow::Result<Setup> {
 /// Signals that come this soon after the first one are the same wish to stop.
 const SAME_WISH: Duration = Duration::from_secs(1);
 
-/// SIGTERM and SIGINT stop the hub in order; a second one, a moment later, ends it at once.
+/// SIGTERM and SIGINT stop the hub in order; a second one, a moment later, ends it at once. SIGUSR1,
+/// by which JupyterHub's operators ask for a sign of life, gets one in the log.
 fn stop_on_signals(stop: &CancellationToken) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
+    let mut status = signal(SignalKind::user_defined1()).context("cannot listen to SIGUSR1")?;
     let stop = stop.clone();
     tokio::spawn(async move {
         let mut first = None;
@@ -73,6 +96,11 @@ fn stop_on_signals(stop: &CancellationToken) -> anyhow::Result<()> {
             tokio::select! {
                 _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
                 _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+                _ = status.recv() => {
+                    let is_stopping = stop.is_cancelled();
+                    tracing::info!(pid = std::process::id(), is_stopping, "SIGUSR1: the hub is alive");
+                    continue;
+                }
             }
             // Supervisors and shells signal a process and then its group: that is one wish, not two.
             let is_repeated = first.is_some_and(|first: Instant| first.elapsed() > SAME_WISH);
