@@ -10,7 +10,7 @@ export ORRERY_VENV ?= $(CURDIR)/.venv
 export ORRERY_NODE_MODULES ?= $(CURDIR)/tests/node_modules
 PYTHON := $(ORRERY_VENV)/bin/python
 
-.PHONY: help run web check test test-rust test-story test-bad-input test-browser test-system-users test-chaos bench config-docs venv node-modules
+.PHONY: help run web check test test-rust test-story test-bad-input test-browser test-system-users test-chaos test-install deb bench config-docs venv node-modules
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -46,9 +46,15 @@ test-system-users: venv node-modules web ## Only PAM and servers of real system 
 test-chaos: venv node-modules web ## Only the restarts: hub and proxy killed in every way under real and fake servers
 	@scripts/test.sh chaos
 
+test-install: venv node-modules web ## Only the installations: the Debian package and Ansible, on a clean machine (needs root)
+	@scripts/test.sh install
+
 bench: venv node-modules web ## Measure upstream and Orrery side by side and print ratios
 	cargo build --release --locked -p orrery
 	ORRERY_PROFILE=release $(PYTHON) bench/bench.py
+
+deb: ## Make the Debian package with cargo-deb and print its path
+	@scripts/make-deb.sh
 
 config-docs: ## Write the generated pages of docs/reference
 	cargo run --locked -p orrery -- docs --write

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The tests, all of them or the parts named: rust story hosts tls bad-input browser system-users database-story outage chaos. Each has a limit of time.
+# The tests, all of them or the parts named: rust story hosts tls bad-input browser system-users limits database-story outage chaos install. Each has a limit of time.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/steps.sh
@@ -9,7 +9,7 @@ export ORRERY_VENV=${ORRERY_VENV:-$PWD/.venv}
 export ORRERY_NODE_MODULES=${ORRERY_NODE_MODULES:-$PWD/tests/node_modules}
 export ORRERY_PROFILE=debug
 unset CONFIGPROXY_AUTH_TOKEN
-parts=${*:-rust story hosts tls bad-input browser system-users database-story outage chaos}
+parts=${*:-rust story hosts tls bad-input browser system-users limits database-story outage chaos install}
 python=$ORRERY_VENV/bin/python
 
 wanted() { [[ " $parts " == *" $1 "* ]]; }
@@ -72,10 +72,13 @@ wanted bad-input && counted "bad input" 420 "$python" tests/bad_input/run.py --h
 wanted browser && counted "browser" 600 "$python" tests/browser/run.py --hub orrery
 wanted system-users && counted "system users" 420 "$python" tests/system_users/run.py --hub orrery
 wanted system-users && counted "unprivileged hub" 240 "$python" tests/system_users/unprivileged.py
+wanted limits && counted "limits" 240 "$python" tests/limits/run.py
 wanted database-story && counted "database story" 420 "$python" tests/databases_story/run.py
 wanted outage && counted "outage" 420 "$python" tests/outage/run.py
 wanted chaos && counted "chaos" 900 "$python" tests/chaos/run.py
 wanted chaos && counted "chaos with system users" 400 "$python" tests/chaos/run.py faults random --spawner local --rounds 3 --random-rounds 60
+# On a clean Debian of its own, see scripts/container.sh.
+wanted install && counted "install" 900 "$python" tests/install/run.py
 
 echo "== all counts"
 cat "$ORRERY_COUNTS"
