@@ -29,6 +29,8 @@ pub(super) async fn run(invocation: &Invocation, name: Option<&str>) -> anyhow::
     };
     // A token for an emptied database would be of no use.
     chosen.config.hub.reset_db = false;
+    // Nor are new certificates, while a hub runs with the old ones.
+    chosen.config.hub.recreate_internal_certs = false;
     // A hub may be using the database meanwhile: only its own start, or `upgrade-db`, changes its tables.
     chosen.config.hub.upgrade_db = false;
     let (hub, _) = orrery_hub::build(setup(chosen)?).await?;
