@@ -236,8 +236,8 @@ config_class! {
         /// Addresses of proxies in front of ours that are skipped in `X-Forwarded-For`, so that the
         /// log shows the client's address.
         trusted_downstream_ips: Vec<String> = Vec::new(), Works;
-        /// Bring an older database up to date at start. A current one needs nothing. An older one is
-        /// refused for now, and nothing is changed in it: upgrading is not supported yet.
+        /// Bring the database of an older JupyterHub up to date at start; a SQLite file is copied first.
+        /// Without it an older one is refused, and `orrery upgrade-db` is named.
         upgrade_db: bool = false, Works;
         /// Answer 503 instead of 424 for servers that do not run, for JupyterLab before 3.2.
         use_legacy_stopped_server_status_code: bool = false, Works;
