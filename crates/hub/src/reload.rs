@@ -69,7 +69,6 @@ pub const RELOADABLE: &[(&str, &str)] = &[
     ("Authenticator", "request_otp"),
     ("Authenticator", "username_map"),
     ("Authenticator", "username_pattern"),
-    ("LocalAuthenticator", "admin_groups"),
     ("LocalAuthenticator", "allowed_groups"),
     ("LocalAuthenticator", "group_whitelist"),
     ("PAMAuthenticator", "admin_groups"),

@@ -36,6 +36,9 @@ use crate::urls::Urls;
 /// How long stopping all servers may take.
 const STOP_ALL: Duration = Duration::from_secs(120);
 
+/// How long the start waits for the proxy to take its first routes.
+const FIRST_ROUTES: Duration = Duration::from_secs(10);
+
 /// All that a hub is made of; the program chooses the backends.
 pub struct Setup {
     /// The options.
@@ -289,7 +292,11 @@ pub async fn run_and_reload(
     ));
     let reloading = source.map(|source| tokio::spawn(reload::run(site, source, closing.clone())));
     let guarding = tokio::spawn(service_manager::keep_watchdog(closing.clone()));
-    hub.routes.wake();
+    // Running means that the proxy leads here; should it not answer, the keeper goes on trying.
+    let first = tokio::time::timeout(FIRST_ROUTES, hub.routes.check()).await;
+    if !matches!(first, Ok(Ok(_))) {
+        tracing::warn!("the proxy does not lead to the hub yet");
+    }
     tracing::info!(url = %hub.config.hub.bind_url, "JupyterHub is now running, by Orrery");
     service_manager::ready();
 

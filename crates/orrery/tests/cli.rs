@@ -5,6 +5,10 @@
 mod borders;
 #[path = "cli/life.rs"]
 mod life;
+#[path = "cli/reload.rs"]
+mod reload;
+#[path = "cli/sockets.rs"]
+mod sockets;
 #[path = "cli/upgrading.rs"]
 mod upgrading;
 
@@ -267,13 +271,21 @@ fn without_python_the_error_says_what_to_do() {
 }
 
 #[test]
-fn upstreams_default_classes_are_refused() {
-    Folder::new().run(&[]).refused(
-        1,
-        "orrery: the configuration cannot be used:\n  - LocalProcessSpawner (the default) is not supported yet: set \
-         c.JupyterHub.spawner_class to one of 'simple'\n  - PAMAuthenticator (the default) is not supported yet: set \
-         c.JupyterHub.authenticator_class to one of 'dummy', 'shared-password', 'null'\n",
+fn a_session_helper_that_cannot_work_is_told_with_what_to_do() {
+    let folder = Folder::new().with(
+        "jupyterhub_config.py",
+        "c.JupyterHub.authenticator_class = 'dummy'\n\
+         c.JupyterHub.session_helper = ['/no/such/helper']\n",
     );
+    let run = folder.run(&[]);
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    for text in [
+        "/no/such/helper cannot be run",
+        "c.JupyterHub.session_helper",
+        "docs/unprivileged-hub.md",
+    ] {
+        assert!(run.stderr.contains(text), "{}", run.stderr);
+    }
 }
 
 #[test]

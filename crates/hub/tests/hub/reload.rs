@@ -101,7 +101,7 @@ async fn what_cannot_be_taken_whole_is_not_taken_at_all() {
             only(config, "bob");
             // Noticed in the transaction itself.
             config.hub.load_roles = vec![role(&json!({
-                "name": "graders", "scopes": ["list:groups"], "groups": ["none"],
+                "name": "graders", "scopes": ["list:groups"], "services": ["none"],
             }))];
         })
         .await

@@ -2,6 +2,7 @@
 
 mod docs;
 mod generate_config;
+mod reload;
 mod show_config;
 mod start;
 mod token;
@@ -73,7 +74,13 @@ fn hub(invocation: &Invocation, flags: &HubFlags) -> anyhow::Result<ExitCode> {
         } else if shown(&loaded.tree, "show_config") {
             show_config::as_text(&loaded)?;
         } else {
-            Box::pin(start::run(loaded, flags.log_json)).await?;
+            let invocation = Invocation {
+                settings: invocation.settings.clone(),
+                arguments: invocation.arguments.clone(),
+                // Only its settings are read again.
+                action: Action::Version("orrery"),
+            };
+            Box::pin(start::run(invocation, loaded, flags.log_json)).await?;
         }
         Ok(ExitCode::SUCCESS)
     })

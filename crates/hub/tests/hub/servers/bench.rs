@@ -103,7 +103,7 @@ impl Bench {
     /// An engine that nobody sees to.
     pub(crate) fn idle_engine(&self) -> Engine {
         Engine::new(EngineParts {
-                        internal: None,
+            internal: None,
             store: self.store.clone(),
             spawner: self.spawner.clone(),
             clock: Arc::new(SystemClock),
