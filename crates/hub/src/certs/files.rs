@@ -77,7 +77,16 @@ pub(super) fn make_folder(path: &Path) -> Result<(), CertificateError> {
         .map_err(|error| failed("make the folder", path, &error))
 }
 
+/// Removes a folder of certificates, and none that is something else.
 pub(super) fn remove(folder: &Path) -> Result<(), CertificateError> {
+    let is_empty = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
+    if !is_empty && !folder.join("certipy.json").exists() {
+        return Err(CertificateError::new(format!(
+            "JupyterHub.recreate_internal_certs would remove {}, which is no folder of certificates: it has no \
+             certipy.json. Name another by JupyterHub.internal_certs_location",
+            folder.display()
+        )));
+    }
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(failed("remove", folder, &error))

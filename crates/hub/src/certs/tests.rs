@@ -79,6 +79,13 @@ fn what_no_longer_fits_is_made_anew() {
     let recreated = open(&config);
     let replaced = std::fs::read(recreated.folder().join("hub-ca/hub-ca.crt"));
     assert_ne!(replaced.expect("one"), authority);
+
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).expect("a folder");
+    std::fs::write(other.join("thesis.tex"), "years of work").expect("a file");
+    config.hub.internal_certs_location = other.display().to_string();
+    let refused = InternalCertificates::open(&config, "hub", now());
+    assert!(refused.is_err() && other.join("thesis.tex").exists());
 }
 
 #[test]

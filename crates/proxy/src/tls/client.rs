@@ -110,12 +110,11 @@ impl ClientTls {
         name: &ServerName<'static>,
         socket: Socket,
     ) -> io::Result<Stream> {
-        let config = match self.config.load_full() {
-            Some(config) => config,
-            None => {
-                self.reload().map_err(io::Error::other)?;
-                self.config.load_full().expect("it was just stored")
-            }
+        let config = if let Some(config) = self.config.load_full() {
+            config
+        } else {
+            self.reload().map_err(io::Error::other)?;
+            self.config.load_full().expect("it was just stored")
         };
         let stream = TlsConnector::from(config)
             .connect(name.clone(), socket)

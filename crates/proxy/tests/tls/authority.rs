@@ -1,4 +1,5 @@
 //! Certificates made for a test, and clients that use them.
+#![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
 
 use std::{
     fs,
