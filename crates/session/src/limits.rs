@@ -97,14 +97,14 @@ impl Group {
 /// What this machine can hold servers to.
 pub(crate) fn abilities() -> Abilities {
     let everything = Wanted::probe();
+    let hierarchies = Hierarchies::of_this_machine();
     if systemd::runs() {
         return Abilities {
             by: Some("systemd".to_owned()),
-            memory: true,
-            processor: true,
+            memory: hierarchies.offer("memory"),
+            processor: hierarchies.offer("cpu"),
         };
     }
-    let hierarchies = Hierarchies::of_this_machine();
     if let Some(parent) = hierarchies.unified(&everything)
         && let Ok(group) = Unified::create(&parent, &everything)
     {

@@ -48,12 +48,12 @@ struct Server {
 }
 
 impl Server {
-    fn start(account: &Account, script: &str, limits: Limits) -> Self {
+    fn start(account: &Account, script: &str, limits: &Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let limits = Limits {
             name: format!("orrery-test-{}", Account::free_name()),
-            ..limits
+            ..limits.clone()
         };
         let start = Start {
             user: account.name.clone(),
@@ -148,7 +148,7 @@ fn a_server_that_takes_too_much_memory_is_ended_and_nothing_of_its_group_is_left
     let ada = Account::new();
     let able = abilities().memory;
     for (limit, expected) in [(LIMIT, true), (4 * u64::from(TOO_MUCH), false)] {
-        let mut server = Server::start(&ada, &hog(TOO_MUCH), memory(limit));
+        let mut server = Server::start(&ada, &hog(TOO_MUCH), &memory(limit));
         let (code, out_of_memory) = server.ended();
         // A machine that cannot hold servers to limits lets them be.
         assert_eq!(out_of_memory, expected && able, "{}", server.log());
@@ -166,12 +166,12 @@ fn a_server_that_was_killed_otherwise_was_not_killed_for_memory() {
     }
     let ada = Account::new();
     for (script, expected) in [("kill -9 $$", 137), ("exit 3", 3)] {
-        let mut server = Server::start(&ada, script, memory(LIMIT));
+        let mut server = Server::start(&ada, script, &memory(LIMIT));
         assert_eq!(server.ended(), (expected, false));
     }
     // Nor when it lived on after a process of its own was.
     let script = format!("({}); echo lives", hog(TOO_MUCH));
-    let mut server = Server::start(&ada, &script, memory(LIMIT));
+    let mut server = Server::start(&ada, &script, &memory(LIMIT));
     assert_eq!(server.ended(), (0, false));
     assert!(server.log().contains("lives"));
 }
@@ -192,7 +192,7 @@ fn the_kernel_knows_all_limits_of_a_server() {
     let mut server = Server::start(
         &ada,
         "while [ ! -e /tmp/none ]; do sleep 0.02; done",
-        limits,
+        &limits,
     );
     let groups = server.groups();
     let values: String = groups
@@ -250,7 +250,7 @@ fn a_hub_that_was_away_learns_from_the_log_how_a_server_ended() {
     ] {
         let go = tempfile::tempdir().unwrap();
         let wait = format!("while [ -e {} ]; do sleep 0.02; done", go.path().display());
-        let server = Server::start(&ada, &format!("{wait}; {script}"), memory(LIMIT));
+        let server = Server::start(&ada, &format!("{wait}; {script}"), &memory(LIMIT));
         let (folder, output) = (server.folder, server.output);
         drop(output);
         drop(go);

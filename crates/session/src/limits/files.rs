@@ -50,7 +50,7 @@ impl Hierarchies {
     /// nearest above us in which that is so.
     pub(super) fn unified(&self, wanted: &Wanted) -> Option<PathBuf> {
         let mount = self.mount(|kind, _| kind == "cgroup2")?;
-        let own = folder_of(&mount, self.own_path(|controllers| controllers.is_empty()));
+        let own = folder_of(&mount, self.own_path(str::is_empty));
         own.ancestors()
             .take_while(|folder| folder.starts_with(&mount.point))
             .find(|folder| Unified::prepare(folder, wanted).is_ok())
@@ -83,6 +83,22 @@ impl Hierarchies {
         }
         let mount = self.mount(|kind, _| kind == "cgroup2")?;
         Some(folder_of(&mount, self.own_path(str::is_empty)))
+    }
+
+    /// Whether the kernel offers a controller at all, in either version.
+    pub(super) fn offer(&self, controller: &str) -> bool {
+        let has = |list: &str| list.split(',').any(|own| own == controller);
+        if self
+            .mount(|kind, options| kind == "cgroup" && has(options))
+            .is_some()
+        {
+            return true;
+        }
+        let Some(mount) = self.mount(|kind, _| kind == "cgroup2") else {
+            return false;
+        };
+        fs::read_to_string(mount.point.join("cgroup.controllers"))
+            .is_ok_and(|offered| offered.split_whitespace().any(|own| own == controller))
     }
 
     /// The first mount of which `fits` says so, told its kind and its options.
@@ -510,7 +526,10 @@ mod tests {
     fn without_controllers_there_are_no_groups_of_version_2() {
         let fake = FakeFolder::new("hugetlb pids");
         assert_eq!(fake.hierarchies("0::/\n").unified(&wanted()), None);
+        assert!(!fake.hierarchies("0::/\n").offer("memory"));
+        assert!(fake.hierarchies("0::/\n").offer("pids"));
         let nothing = Hierarchies::new("", "");
+        assert!(!nothing.offer("memory"));
         assert_eq!(nothing.unified(&wanted()), None);
         assert_eq!(nothing.legacy(&wanted()), (None, None));
     }
