@@ -71,15 +71,15 @@ need_root() {
 # --- the tarball ----------------------------------------------------------------------------------------------------
 
 make_base() {
-    [ -s "$TARBALL" ] && return
     local missing=()
-    command -v debootstrap >/dev/null || missing+=(debootstrap)
     command -v zstd >/dev/null || missing+=(zstd)
     command -v slirp4netns >/dev/null || missing+=(slirp4netns)
+    [ -s "$TARBALL" ] || command -v debootstrap >/dev/null || missing+=(debootstrap)
     [ ${#missing[@]} = 0 ] || "$(dirname "$SELF")/apt-install.sh" "${missing[@]}"
+    [ ! -s "$TARBALL" ] || return 0
     mkdir -p "$(dirname "$TARBALL")"
     local work
-    work=$(mktemp -d "$PLACES_PARENT/orrery-base-XXXXXX")
+    work=$(mktemp -d "$PLACES/.base-XXXXXX")
     echo "making a Debian $SUITE for containers (once; kept in $CACHE/container)"
     local mirror
     mirror=$(host_mirror)
@@ -451,5 +451,4 @@ container_remove() {
 }
 
 mkdir -p "$PLACES"
-PLACES_PARENT=$PLACES
 main "$@"
