@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Restarts lose nothing: the hub and its proxy are killed in every way, and the story goes on.
 
-    python tests/chaos/run.py [restarts] [faults] [random] [--rounds 20] [--random-rounds 1000] [--spawner simple]
+    python tests/chaos/run.py [restarts] [signals] [faults] [random] [--rounds 20] [--random-rounds 1000] [--spawner simple]
 
 Fault points need a build of the program with the feature `fault-points`, as
 `cargo build --workspace --all-targets` makes it. `--seed` repeats a run at random as far as times allow.
@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from chaos import at_random, faults, restarts  # noqa: E402
+from chaos import at_random, faults, restarts, signals  # noqa: E402
 from harness import reachable  # noqa: E402
 from harness.hub import KINDS  # noqa: E402
 from harness.steps import Steps, exit_with  # noqa: E402
 from harness.system_users import SystemUsers  # noqa: E402
 
-PARTS = ("restarts", "faults", "random")
+PARTS = ("restarts", "signals", "faults", "random")
 
 
 def main() -> None:
@@ -47,6 +47,8 @@ def tell(given: argparse.Namespace, users: list[str] | None = None) -> int:
         for kind in KINDS if given.hub == "both" else [given.hub]:
             print(f"== restarts: {kind}", flush=True)
             restarts.tell(kind, steps)
+    if "signals" in parts:
+        signals.tell(steps)
     if "faults" in parts:
         faults.tell(steps, given.rounds, given.spawner, users, given.only)
     if "random" in parts:

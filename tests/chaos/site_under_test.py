@@ -101,19 +101,19 @@ cmd = {json.dumps([sys.executable, "-I", "-S", str(self.server_program)])}
 
     # --- the hub's lives
 
-    def begin(self) -> None:
+    def begin(self, *arguments: str) -> None:
         """Start the hub, without waiting for it."""
         require(self.hub is None or self.hub.poll() is not None, "the hub runs already")
         with open(self.log, "ab") as log:
             self.hub = subprocess.Popen(
-                [*command("orrery"), "-f", "orrery.toml"], cwd=self.folder, env=environment(ORRERY_FAULT=f"@{self.order}"),
+                [*command("orrery"), "-f", "orrery.toml", *arguments], cwd=self.folder, env=environment(ORRERY_FAULT=f"@{self.order}"),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )
         self.lives += 1
 
-    def start(self) -> None:
+    def start(self, *arguments: str) -> None:
         """Start the hub and wait until it and its proxy answer."""
-        self.begin()
+        self.begin(*arguments)
         wait_until(self._answers, f"{self.name}: the hub's life {self.lives}", SOON, pause=0.005)
 
     def _answers(self) -> bool:
