@@ -251,7 +251,7 @@ fn serve_one(
         match tokio::time::timeout(HEADER_TIMEOUT, handshake).await {
             Ok(Ok(stream)) => serve_io(TokioIo::new(stream), peer, router, watcher),
             Ok(Err(error)) => {
-                tracing::debug!(%error, ?peer, "a connection without TLS, or without a certificate")
+                tracing::debug!(%error, ?peer, "a connection without TLS, or without a certificate");
             }
             Err(_) => tracing::debug!(?peer, "a connection did not begin TLS in time"),
         }
