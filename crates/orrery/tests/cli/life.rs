@@ -102,7 +102,7 @@ impl Site {
     }
 
     /// Starts a hub that cannot run, and returns what it says.
-    fn refused(&self, more: &[&str]) -> String {
+    pub(super) fn refused(&self, more: &[&str]) -> String {
         let run = self
             .folder
             .finish(self.command(more).stderr(Stdio::piped()));
