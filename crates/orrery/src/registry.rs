@@ -307,6 +307,13 @@ fn simple_spawner(
                 .to_owned(),
         );
     }
+    if configured_limits(config) != Resources::default() {
+        config.warnings.push(
+            "SimpleLocalProcessSpawner tells servers of their limits and guarantees, but does not hold \
+             them to these: LocalProcessSpawner does"
+                .to_owned(),
+        );
+    }
     let made = Simple::new(&process, &simple, logs_folder()?).map_err(|error| invalid(&error))?;
     Ok(Arc::new(made))
 }
@@ -321,17 +328,22 @@ fn local_process_spawner(
     let helper = session_helper(config);
     let mut made =
         LocalProcess::new(&options, helper, logs_folder()?).map_err(|error| invalid(&error))?;
-    let limits = &config.spawner;
-    made = made.expecting(Resources {
-        mem_limit: limits.mem_limit.map(|size| size.0),
-        mem_guarantee: limits.mem_guarantee.map(|size| size.0),
-        cpu_limit: limits.cpu_limit,
-        cpu_guarantee: limits.cpu_guarantee,
-    });
+    made = made.expecting(configured_limits(config));
     if let Some(service) = pam_session(tree, config)? {
         made = made.with_session(&service);
     }
     Ok(Arc::new(made))
+}
+
+/// The limits and guarantees of all servers.
+fn configured_limits(config: &Config) -> Resources {
+    let options = &config.spawner;
+    Resources {
+        mem_limit: options.mem_limit.map(|size| size.0),
+        mem_guarantee: options.mem_guarantee.map(|size| size.0),
+        cpu_limit: options.cpu_limit,
+        cpu_guarantee: options.cpu_guarantee,
+    }
 }
 
 /// The PAM service that opens a session for each server, if the chosen authenticator asks for that.
