@@ -19,6 +19,8 @@ class Crowd:
         self.site = site
         self.rounds = 0
         self.trouble: list[str] = []
+        #: A hub that was asked to end may refuse what comes until it has ended.
+        self.is_ending = False
         self._ran = {user: False for user in site.users}
         self._lock = threading.Lock()
         self._on = threading.Event()
@@ -61,6 +63,8 @@ class Crowd:
                 self._ran[user] = False
                 self.rounds += 1
         answer = self.site.ask("DELETE" if runs else "POST", user)
+        if answer == 503 and self.is_ending:
+            return False
         require(answer in (201, 202, 204, 400, None), f"{'stop' if runs else 'start'}: {answer}")
         return answer is not None
 
@@ -99,10 +103,12 @@ def disaster(site: Site, crowd: Crowd, dice: random.Random, deaths: dict) -> Non
             site.kill()
             deaths["hub"] += 1
         if kind == "polite":
+            crowd.is_ending = True
             site.kill(signal.SIGTERM)
             deaths["polite"] += 1
 
     crowd.work(strike)
+    crowd.is_ending = False
     if kind != "proxy":
         site.start()
     site.census()
