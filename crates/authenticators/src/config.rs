@@ -59,7 +59,7 @@ config_class! {
         /// Members of these system groups are administrators, and nobody else is but those in
         /// `admin_users`.
         admin_groups: BTreeSet<String> = BTreeSet::new(), Works;
-        /// Ask PAM whether the account is valid, too: not expired, allowed at this hour, …
+        /// Ask PAM whether the account is valid, too: not expired, allowed at this hour, and the like.
         check_account: bool = true, Works;
         /// How names and passwords are written for PAM: utf8, ascii, latin-1, iso-8859-15 or cp1252.
         encoding: String = "utf8".to_owned(), Works;
