@@ -447,7 +447,11 @@ container_stop() {
 container_remove() {
     [ -e "$PLACE" ] || return 0
     container_stop
-    rm -rf --one-file-system "$PLACE"
+    # Deleting a hundred thousand files may take its time; nobody needs to wait for it.
+    local gone
+    gone=$(mktemp -d "$PLACES/.gone-XXXXXX")
+    mv "$PLACE" "$gone/"
+    setsid -f nice rm -rf --one-file-system "$gone" </dev/null >/dev/null 2>&1
 }
 
 mkdir -p "$PLACES"
