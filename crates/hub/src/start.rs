@@ -227,7 +227,7 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
 
 /// Runs the hub until `stop` is cancelled, by a signal's handler or by the API.
 pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), StartError> {
-    run_and_reload(setup, stop, None).await
+    Box::pin(run_and_reload(setup, stop, None)).await
 }
 
 /// As [`run`], and takes a changed configuration while it runs.

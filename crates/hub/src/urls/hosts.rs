@@ -242,9 +242,8 @@ fn are_protocol_valid(name: &str) -> bool {
         let before = at.checked_sub(1).map(|before| characters[before]);
         let after = characters.get(at + 1).copied();
         match c {
-            '-' => true,
             // Joiners were checked in their context; the other rules are those of RFC 5892's appendix A.
-            '\u{200c}' | '\u{200d}' => true,
+            '-' | '\u{200c}' | '\u{200d}' | '\u{6fd}' | '\u{6fe}' | '\u{f0b}' | '\u{3007}' => true,
             '\u{b7}' => before == Some('l') && after == Some('l'),
             '\u{375}' => {
                 after.is_some_and(|c| matches!(c, '\u{370}'..='\u{3ff}' | '\u{1f00}'..='\u{1fff}'))
@@ -257,7 +256,6 @@ fn are_protocol_valid(name: &str) -> bool {
             '\u{6f0}'..='\u{6f9}' => !characters
                 .iter()
                 .any(|c| matches!(c, '\u{660}'..='\u{669}')),
-            '\u{6fd}' | '\u{6fe}' | '\u{f0b}' | '\u{3007}' => true,
             '\u{640}'
             | '\u{7fa}'
             | '\u{302e}'
