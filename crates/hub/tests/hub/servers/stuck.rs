@@ -19,8 +19,11 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// After this a spawner's stop is given up in these tests.
 const STOP_TIMEOUT: Duration = Duration::from_millis(1500);
 
+/// Makes a spawner get stuck.
+type MakeStuck = fn(&FakeSpawner);
+
 /// How a spawner gets stuck while a server starts.
-const STUCK: &[(&str, fn(&FakeSpawner))] = &[
+const STUCK: &[(&str, MakeStuck)] = &[
     ("start", |spawner| set(spawner, Start::NeverReturns)),
     ("start, which tells nothing", |spawner| {
         set(spawner, Start::NeverReturnsNorTells);
