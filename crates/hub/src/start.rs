@@ -396,7 +396,7 @@ async fn open_store(
     if config.hub.upgrade_db {
         migrate::upgrade(&url, &options, now, &|progress| match progress {
             Progress::Backup(copy) => {
-                tracing::info!(copy = %copy.display(), "the database was copied")
+                tracing::info!(copy = %copy.display(), "the database was copied");
             }
             Progress::Step(step) => tracing::info!(
                 revision = step.to,

@@ -214,7 +214,7 @@ pub(crate) const TIMED_OUT: &str = "no answer from the database";
 pub(crate) const AWAY: &str = "it does not answer";
 
 /// SQLite could not enlarge the file that its connections share.
-const SQLITE_IOERR_SHMSIZE: u32 = 10 | (19 << 8);
+const SQLITE_IOERR_SHMSIZE: u32 = 0x0a | (0x13 << 8);
 
 enum Class {
     Lost(String),

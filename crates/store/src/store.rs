@@ -190,13 +190,11 @@ impl Store {
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
         let limit = self.inner.options.acquire_timeout + self.inner.options.busy_timeout;
         let begin = self.inner.health.repeating(|| self.begin_once());
-        let begun = match tokio::time::timeout(limit, begin).await {
-            Ok(begun) => begun?,
-            Err(_) => {
-                self.inner.health.suspect();
-                return Err(StoreError::timed_out("beginning a transaction", limit));
-            }
+        let Ok(begun) = tokio::time::timeout(limit, begin).await else {
+            self.inner.health.suspect();
+            return Err(StoreError::timed_out("beginning a transaction", limit));
         };
+        let begun = begun?;
         Ok(Transaction::new(
             begun,
             self.inner.options.statement_timeout,
@@ -222,7 +220,7 @@ impl Store {
     /// can tell whether it was committed.
     pub async fn commit(&self, transaction: Transaction) -> Result<(), StoreError> {
         let committed = transaction.finish(true).await;
-        self.inner.health.wrote(committed.as_ref().map(|()| ()));
+        self.inner.health.wrote(committed.as_ref().copied());
         if let Err(error) = committed {
             self.doubt(&error);
             return Err(error);

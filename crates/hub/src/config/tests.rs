@@ -365,10 +365,7 @@ fn tls() {
     }
 
     let plain = config(&[]);
-    assert_eq!(
-        plain.hub_connect_url("here"),
-        "http://127.0.0.1:8081/hub/"
-    );
+    assert_eq!(plain.hub_connect_url("here"), "http://127.0.0.1:8081/hub/");
     let inside = config(&[
         ("JupyterHub.internal_ssl", true.into()),
         ("JupyterHub.hub_bind_url", "http://127.0.0.1:8082".into()),

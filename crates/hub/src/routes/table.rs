@@ -235,8 +235,14 @@ mod tests {
     use super::*;
 
     fn table(host_routing: bool) -> HttpRouteTable {
-        HttpRouteTable::new("http://127.0.0.1:8001", Secret::new("t"), host_routing, 10, None)
-            .expect("a table")
+        HttpRouteTable::new(
+            "http://127.0.0.1:8001",
+            Secret::new("t"),
+            host_routing,
+            10,
+            None,
+        )
+        .expect("a table")
     }
 
     #[tokio::test]

@@ -138,7 +138,10 @@ impl Engine {
             routes: parts.routes,
             replica: parts.replica,
             prober: readiness::Prober::new(
-                parts.internal.as_ref().map(|internal| Arc::clone(&internal.tls.client)),
+                parts
+                    .internal
+                    .as_ref()
+                    .map(|internal| Arc::clone(&internal.tls.client)),
             ),
             internal: parts.internal,
             hints: hints::Hints::default(),

@@ -9,10 +9,10 @@ pub(crate) mod fakes;
 mod clients;
 #[path = "servers/failures.rs"]
 mod failures;
-#[path = "servers/memory.rs"]
-mod memory;
 #[path = "servers/life.rs"]
 mod life;
+#[path = "servers/memory.rs"]
+mod memory;
 #[path = "servers/progress.rs"]
 mod progress;
 #[path = "servers/queue.rs"]

@@ -9,8 +9,8 @@ use crate::pages::Browser;
 use crate::test_hub::{Answer, TestHub};
 
 fn subdomains(config: &mut Config) {
-    config.hub.subdomain_host = "http://hub.example".to_owned();
-    config.hub.public_url = "http://hub.example/".to_owned();
+    "http://hub.example".clone_into(&mut config.hub.subdomain_host);
+    "http://hub.example/".clone_into(&mut config.hub.public_url);
 }
 
 async fn hub() -> TestHub {

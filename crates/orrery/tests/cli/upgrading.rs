@@ -1,4 +1,4 @@
-//! Databases of older JupyterHubs: refused, described, upgraded by command or at start.
+//! Databases of older versions of `JupyterHub`: refused, described, upgraded by command or at start.
 
 use std::path::PathBuf;
 

@@ -82,7 +82,6 @@ fn parts(body: &str) -> Vec<&str> {
     for (at, character) in body.char_indices() {
         match (quote, character) {
             (Some(end), _) if character == end => quote = None,
-            (Some(_), _) => {}
             (None, '\'' | '"' | '`') => quote = Some(character),
             (None, '[') => quote = Some(']'),
             (None, '(') => depth += 1,

@@ -108,7 +108,7 @@ async fn upgrade_with_kills(url: &DbUrl) -> Standing {
         }
         let told = statements
             .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
             .clone();
         if url.dialect() == Dialect::MySql {
             // What was done stays done: the next run begins later, unless it did what is done each time.
@@ -152,9 +152,10 @@ async fn compare(theirs: &TestDatabase, ours: &TestDatabase, has_tokens: bool) {
         ours.as_object().unwrap().keys().collect::<Vec<_>>(),
         theirs.as_object().unwrap().keys().collect::<Vec<_>>()
     );
-    let (token, service) = match has_tokens {
-        true => (seen["work"]["token"].clone(), json!("cull")),
-        false => (Value::Null, Value::Null),
+    let (token, service) = if has_tokens {
+        (seen["work"]["token"].clone(), json!("cull"))
+    } else {
+        (Value::Null, Value::Null)
     };
     if has_tokens {
         assert_eq!(token[0], "bob");
