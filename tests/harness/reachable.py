@@ -59,6 +59,8 @@ def open_up(folder: Path) -> None:
         elif entry.is_file():
             here.touch()
             mount("--bind", entry, here)
+    subprocess.run(["umount", "--lazy", str(kept)], check=True)
+    kept.rmdir()
 
 
 def mount(*words) -> None:
