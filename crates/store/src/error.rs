@@ -174,7 +174,14 @@ fn class_of(error: &DbErr) -> Class {
         }
         DbErr::Conn(RuntimeErr::SqlxError(cause))
         | DbErr::Exec(RuntimeErr::SqlxError(cause))
-        | DbErr::Query(RuntimeErr::SqlxError(cause)) => classify(cause),
+        | DbErr::Query(RuntimeErr::SqlxError(cause)) => match (error, classify(cause)) {
+            // A server that lets no new connection in (another password, no such database any more) may
+            // do so again; no statement was even sent.
+            (DbErr::Conn(_), Class::Bug) if matches!(**cause, sqlx::Error::Database(_)) => {
+                Class::Away(cause.to_string())
+            }
+            (_, class) => class,
+        },
         DbErr::Conn(other) => Class::Away(other.to_string()),
         DbErr::Json(text) | DbErr::Type(text) => Class::Corrupt(text.clone()),
         // The connection wrapper reports a passed deadline this way, and that the database is away.
@@ -187,6 +194,12 @@ fn class_of(error: &DbErr) -> Class {
 /// Whether the connection that brought this error is of no use any more.
 pub(crate) fn is_lost(error: &DbErr) -> bool {
     matches!(class_of(error), Class::Lost(_))
+}
+
+/// Whether this answer to an attempt to connect comes from a server that is there and stays, whatever it
+/// thinks of us: too many others, a wrong password.
+pub(crate) fn is_answer(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(_)) && !matches!(classify(error), Class::Lost(_))
 }
 
 /// Whether a connection is in a transaction that nobody knows of: SQLite ended the one that was there
@@ -226,6 +239,19 @@ enum Class {
     Reference,
     Corrupt(String),
     Bug,
+}
+
+/// MySQL's "got error 28 from storage engine": the number is the system's or, from 120 on, the engine's.
+fn engine_error(message: &str) -> Class {
+    let number = message
+        .split(|character: char| !character.is_ascii_digit())
+        .find_map(|digits| digits.parse::<u32>().ok());
+    match number {
+        // No room on the device, in the table, in its index.
+        Some(28 | 135 | 136) => Class::Full(message.to_owned()),
+        Some(30) => Class::ReadOnly(message.to_owned()),
+        _ => Class::Away(message.to_owned()),
+    }
 }
 
 fn classify(error: &sqlx::Error) -> Class {
@@ -269,7 +295,8 @@ fn classify(error: &sqlx::Error) -> Class {
                     1053 | 1152 | 1158..=1161 | 1927 | 4031 => {
                         Class::Lost(database.message().to_owned())
                     }
-                    3 | 1021 | 1026 | 1030 | 1114 => Class::Full(database.message().to_owned()),
+                    3 | 1021 | 1026 | 1114 => Class::Full(database.message().to_owned()),
+                    1030 => engine_error(database.message()),
                     1290 | 1792 | 1836 => Class::ReadOnly(database.message().to_owned()),
                     1040 | 1203 | 1317 => Class::Away(database.message().to_owned()),
                     _ => Class::Bug,
@@ -291,5 +318,31 @@ fn classify(error: &sqlx::Error) -> Class {
             }
         }
         _ => Class::Bug,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engines_error_is_told_by_its_number() {
+        let of = engine_error;
+        assert!(matches!(
+            of("Got error 28 \"No space left on device\" from storage engine InnoDB"),
+            Class::Full(_)
+        ));
+        assert!(matches!(
+            of("Got error 30 \"Read-only file system\" from storage engine Aria"),
+            Class::ReadOnly(_)
+        ));
+        for other in [
+            "Got error 168 \"Unknown (generic) error from engine\" from storage engine InnoDB",
+            "Got error 5 - 'Input/output error' from storage engine",
+            "Got error 128 from storage engine",
+            "",
+        ] {
+            assert!(matches!(of(other), Class::Away(_)), "{other}");
+        }
     }
 }

@@ -15,7 +15,7 @@ use sqlx::{
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
-use crate::error::{AWAY, StoreError, is_lost};
+use crate::error::{AWAY, StoreError, is_answer, is_lost};
 
 /// How long the database may take to answer one look.
 const LOOK: Duration = Duration::from_secs(2);
@@ -233,6 +233,11 @@ async fn until_it_answers(health: Weak<Health>, look: Look) {
 
 async fn ask_in_time(look: Look) -> Result<(), String> {
     match tokio::time::timeout(LOOK, ask(&look)).await {
+        // Our connections may work all the same, and nothing is gained by refusing everybody.
+        Ok(Err(error)) if is_answer(&error) => {
+            tracing::debug!(%error, "the database is there, but lets no new connection in");
+            Ok(())
+        }
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no answer within {} s", LOOK.as_secs())),
     }
@@ -251,5 +256,71 @@ async fn ask(look: &Look) -> Result<(), sqlx::Error> {
             connection.ping().await?;
             connection.close().await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// A server that answers the first words of whoever comes with these; the port.
+    async fn server(is_first_to_speak: bool, answer: Vec<u8>) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                if !is_first_to_speak {
+                    let _ = stream.read(&mut [0; 1024]).await;
+                }
+                let _ = stream.write_all(&answer).await;
+                let _ = stream.shutdown().await;
+                let _ = stream.read(&mut [0; 1024]).await;
+            }
+        });
+        port
+    }
+
+    async fn asked_postgres(code: &str) -> Result<(), String> {
+        let fields = format!("SFATAL\0VFATAL\0C{code}\0Mso it is\0\0");
+        let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+        let answer = [b"E", &length[..], fields.as_bytes()].concat();
+        let options = PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(server(false, answer).await)
+            .username("hub")
+            .ssl_mode(sqlx::postgres::PgSslMode::Disable);
+        ask_in_time(Look::Postgres(options)).await
+    }
+
+    async fn asked_mysql(number: u16) -> Result<(), String> {
+        let said = [&[0xff][..], &number.to_le_bytes(), b"so it is"].concat();
+        let length = u8::try_from(said.len()).unwrap();
+        let answer = [&[length, 0, 0, 0][..], &said].concat();
+        let options = MySqlConnectOptions::new()
+            .host("127.0.0.1")
+            .port(server(true, answer).await)
+            .ssl_mode(sqlx::mysql::MySqlSslMode::Disabled);
+        ask_in_time(Look::MySql(options)).await
+    }
+
+    #[tokio::test]
+    async fn a_server_that_lets_nobody_in_is_there() {
+        for code in ["53300", "28P01", "28000", "3D000", "42501"] {
+            assert_eq!(asked_postgres(code).await, Ok(()), "{code}");
+        }
+        for code in ["57P01", "57P02", "57P03", "08006"] {
+            let error = asked_postgres(code).await.expect_err(code);
+            assert!(error.contains("so it is"), "{error}");
+        }
+        for number in [1040, 1045, 1049, 1129, 1203] {
+            assert_eq!(asked_mysql(number).await, Ok(()), "{number}");
+        }
+        let error = asked_mysql(1053).await.expect_err("it shuts down");
+        assert!(error.contains("so it is"), "{error}");
     }
 }

@@ -1,10 +1,13 @@
 //! Connections that are lost, databases that cannot be written, files where SQLite must not be.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use orrery_store::{ConnectionTrait, DbUrl, Dialect, Store, StoreError, StoreOptions, users};
 
-use crate::harness::{add_user, on_each};
+use crate::harness::{TestDatabase, add_user, dialects, on_each};
 
 /// Cuts all connections but one's own, as a database administrator does. False where there are none.
 async fn cut_connections(store: &Store) -> bool {
@@ -130,4 +133,67 @@ async fn a_file_on_a_network_is_refused_with_advice() {
     };
     let store = Store::open(&DbUrl::file(&path), allowed).await.unwrap();
     store.close().await;
+}
+
+/// While all connections that the server grants are ours and one of them is slow, which makes us look
+/// with another one, everybody goes on.
+#[tokio::test]
+async fn a_server_that_grants_no_further_connection_is_there() {
+    if !dialects().contains(&Dialect::Postgres) {
+        return;
+    }
+    let database = TestDatabase::create(Dialect::Postgres).await;
+    let open = async |url: &str| {
+        let options = StoreOptions {
+            max_connections: 3,
+            ..StoreOptions::default()
+        };
+        let url = DbUrl::parse(url).unwrap();
+        Store::open(&url, options).await.unwrap()
+    };
+    let admin = open(&database.url).await;
+    let (before, after) = database.url.split_once("://").unwrap();
+    let (_, place) = after.split_once('@').unwrap();
+    let role = &format!("limited_{}", place.rsplit_once('/').unwrap().1);
+    let granted = admin.write(|txn| async move {
+        for sql in [
+            format!("CREATE ROLE {role} LOGIN PASSWORD 'few' CONNECTION LIMIT 3"),
+            format!("GRANT ALL ON SCHEMA public TO {role}"),
+            format!("GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"),
+        ] {
+            txn.execute_unprepared(&sql).await?;
+        }
+        Ok::<_, StoreError>(())
+    });
+    granted.await.unwrap();
+
+    let store = open(&format!("{before}://{role}:few@{place}")).await;
+    let sleep = |seconds: f32| {
+        let sql = format!("SELECT pg_sleep({seconds})");
+        let reader = store.read().clone();
+        async move {
+            let statement = sea_orm::Statement::from_string(reader.get_database_backend(), sql);
+            reader.query_all_raw(statement).await
+        }
+    };
+    for slept in futures((0..3).map(|_| sleep(0.2))).await {
+        slept.unwrap();
+    }
+    let slow = tokio::spawn(sleep(1.5));
+    while !slow.is_finished() {
+        users::find(store.read(), "ada").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    slow.await.unwrap().unwrap();
+
+    store.close().await;
+    let dropped = admin.write(|txn| async move {
+        txn.execute_unprepared(&format!("DROP OWNED BY {role}"))
+            .await?;
+        txn.execute_unprepared(&format!("DROP ROLE {role}")).await?;
+        Ok::<_, StoreError>(())
+    });
+    dropped.await.unwrap();
+    admin.close().await;
+    database.remove().await;
 }
