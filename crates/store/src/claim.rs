@@ -1,11 +1,12 @@
 //! One hub for one SQLite file.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::{
     error::StoreError,
+    private_file,
     url::{DbUrl, Target},
 };
 
@@ -26,13 +27,13 @@ impl Claim {
         let Target::File(path) = &url.target else {
             return Ok(Self { _locked: None });
         };
-        let path = lock_path(path);
+        let (path, beside) = lock_path(path);
         let refuse = |problem: String, cure: &str| StoreError::Open {
             database: url.to_string(),
             problem,
             cure: cure.to_owned(),
         };
-        let mut file = open(&path).map_err(|error| {
+        let mut file = private_file::open(&path, &beside).map_err(|error| {
             refuse(
                 format!("{}: {error}", path.display()),
                 "give the user that runs this program the right to write in its folder",
@@ -70,30 +71,25 @@ impl Claim {
     }
 }
 
-/// Beside the real file, so that each way to name it leads to the same lock.
-fn lock_path(database: &Path) -> PathBuf {
-    let mut path = match database.canonicalize() {
-        Ok(real) => real,
-        // It is yet to be made.
+/// Beside the real file, so that each way to name it leads to the same lock; with the file or, while it
+/// is yet to be made, its folder.
+fn lock_path(database: &Path) -> (PathBuf, PathBuf) {
+    let (real, beside) = match database.canonicalize() {
+        Ok(real) => (real.clone(), real),
         Err(_) => match (database.parent(), database.file_name()) {
-            (Some(parent), Some(name)) => parent
-                .canonicalize()
-                .map_or_else(|_| database.to_owned(), |parent| parent.join(name)),
-            _ => database.to_owned(),
+            (Some(parent), Some(name)) => {
+                let parent = match parent.as_os_str().is_empty() {
+                    true => Path::new("."),
+                    false => parent,
+                };
+                let folder = parent.canonicalize();
+                let folder = folder.unwrap_or_else(|_| parent.to_owned());
+                (folder.join(name), folder)
+            }
+            _ => (database.to_owned(), database.to_owned()),
         },
-    }
-    .into_os_string();
+    };
+    let mut path = real.into_os_string();
     path.push("-lock");
-    path.into()
-}
-
-fn open(path: &Path) -> std::io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
+    (path.into(), beside)
 }

@@ -8,6 +8,7 @@ pub mod json;
 pub mod migrate;
 mod network;
 mod outage;
+pub mod private_file;
 mod schema;
 mod sql;
 mod store;

@@ -2,7 +2,6 @@
 
 use std::{
     fs, io,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,13 +9,13 @@ use std::{
 use chrono::NaiveDateTime;
 use sqlx::SqliteConnection;
 
-use crate::error::StoreError;
+use crate::{error::StoreError, private_file};
 
 /// How many copies one second may have.
 const NAMES: u32 = 100;
 
 /// Writes all that is committed, the write-ahead log's part included, into a new file beside the
-/// database that only its owner may read, and sees that it is on the disk. Where that fails, nothing
+/// database that only the database's owner may read, and sees that it is on the disk. Where that fails, nothing
 /// is left of it. `connection` must not be the one that changes the database.
 pub(super) async fn copy(
     connection: &mut SqliteConnection,
@@ -63,11 +62,7 @@ fn reserve(database: &Path, now: NaiveDateTime) -> Result<PathBuf, (PathBuf, io:
             0 => PathBuf::from(&stem),
             number => PathBuf::from(format!("{stem}.{number}")),
         };
-        let made = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path);
+        let made = private_file::create(&path, database);
         number += 1;
         match made {
             Ok(_) => return Ok(path),

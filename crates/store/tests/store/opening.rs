@@ -1,4 +1,9 @@
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    time::Duration,
+};
 
 use orrery_store::{
     ALEMBIC_REVISION, Claim, ConnectionTrait, DbUrl, Store, StoreError, StoreOptions,
@@ -357,6 +362,41 @@ fn a_second_hub_took_the_database_of_the_first() {
     Claim::take(&DbUrl::file(folder.path().join("other.sqlite"))).unwrap();
     drop(first);
     Claim::take(&url).unwrap();
+}
+
+/// Whom a test's files are given to where it can: as root, nobody.
+fn give_away(path: &Path) -> u32 {
+    let own = fs::metadata(path).unwrap().uid();
+    if own == 0 {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+    }
+    fs::metadata(path).unwrap().uid()
+}
+
+#[test]
+fn a_lock_that_root_makes_belongs_to_whom_the_database_belongs() {
+    let folder = tempfile::tempdir().unwrap();
+    let owner = |name: &str| fs::metadata(folder.path().join(name)).unwrap().uid();
+    let path = folder.path().join("hub.sqlite");
+    fs::write(&path, "").unwrap();
+    let given = give_away(&path);
+    drop(Claim::take(&DbUrl::file(&path)).unwrap());
+    assert_eq!(owner("hub.sqlite-lock"), given);
+    // While there is no database, its folder tells.
+    let given = give_away(folder.path());
+    drop(Claim::take(&DbUrl::file(folder.path().join("new.sqlite"))).unwrap());
+    assert_eq!(owner("new.sqlite-lock"), given);
+}
+
+#[test]
+fn a_link_in_the_locks_place_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let precious = folder.path().join("precious");
+    fs::write(&precious, "much").unwrap();
+    std::os::unix::fs::symlink(&precious, folder.path().join("hub.sqlite-lock")).unwrap();
+    let claim = Claim::take(&DbUrl::file(folder.path().join("hub.sqlite")));
+    claim.unwrap_err();
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "much");
 }
 
 #[tokio::test]
