@@ -2,9 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::net::SocketAddr;
-use std::os::unix::fs::{
-    FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use orrery_store::private_file;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
@@ -193,12 +192,8 @@ pub(crate) fn is_free(path: &Path) -> bool {
 fn lock_beside(path: &Path) -> std::io::Result<Option<Flock<File>>> {
     let mut lock = path.as_os_str().to_owned();
     lock.push(".lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(PathBuf::from(lock))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let file = private_file::open(Path::new(&lock), folder.unwrap_or(Path::new(".")))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, Errno::EWOULDBLOCK)) => Err(std::io::Error::new(
