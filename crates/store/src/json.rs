@@ -1,6 +1,6 @@
-//! JSON in TEXT columns, written as Python's `json.dumps` writes it.
+//! JSON in TEXT columns, written as Python's `json.dumps` writes it and read as generously.
 
-use std::io;
+use std::{borrow::Cow, io};
 
 use sea_orm::{DbErr, QueryResult, Value as SqlValue};
 use serde::Serialize;
@@ -14,6 +14,44 @@ pub fn to_text(value: &impl Serialize) -> String {
         .serialize(&mut serializer)
         .expect("values with text keys always serialize into memory");
     String::from_utf8(bytes).expect("the serializer writes UTF-8")
+}
+
+/// Reads what Python wrote. It also writes `NaN`, `Infinity` and `-Infinity`, which JSON does not have:
+/// they are read as null, so that the rest is not lost.
+pub fn from_text(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text).or_else(|error| match without_constants(text) {
+        Cow::Owned(text) => serde_json::from_str(&text),
+        Cow::Borrowed(_) => Err(error),
+    })
+}
+
+/// Replaces Python's constants outside of strings by null.
+fn without_constants(text: &str) -> Cow<'_, str> {
+    const CONSTANTS: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+    let mut new = String::new();
+    let mut copied = 0;
+    let mut in_string = false;
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => in_string = !in_string,
+            '\\' if in_string => _ = characters.next(),
+            _ if in_string || at < copied => {}
+            _ => {
+                let found = CONSTANTS.iter().find(|word| text[at..].starts_with(**word));
+                if let Some(word) = found {
+                    new.push_str(&text[copied..at]);
+                    new.push_str("null");
+                    copied = at + word.len();
+                }
+            }
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    new.push_str(&text[copied..]);
+    Cow::Owned(new)
 }
 
 /// A `JSONDict` column's value: JSON null is SQL's NULL, as in upstream.
@@ -30,8 +68,9 @@ pub(crate) fn list(values: &[String]) -> SqlValue {
 pub(crate) fn read_dict(row: &QueryResult, prefix: &str, column: &str) -> Result<Value, DbErr> {
     match row.try_get::<Option<String>>(prefix, column)? {
         None => Ok(Value::Null),
-        Some(text) => serde_json::from_str(&text)
-            .map_err(|error| DbErr::Json(format!("column {column}: {error}"))),
+        Some(text) => {
+            from_text(&text).map_err(|error| DbErr::Json(format!("column {column}: {error}")))
+        }
     }
 }
 
@@ -116,6 +155,31 @@ mod tests {
             (serde_json::json!({}), "{}"),
         ] {
             assert_eq!(to_text(&value), python);
+        }
+    }
+
+    #[test]
+    fn what_python_writes_beyond_json_is_read() {
+        for (text, value) in [
+            (r#"{"a": 1}"#, serde_json::json!({"a": 1})),
+            ("NaN", serde_json::json!(null)),
+            (
+                r#"{"NaN": NaN, "b\\": [-Infinity, Infinity, 1], "\"NaN": "é Infinity"}"#,
+                serde_json::json!({"NaN": null, "b\\": [null, null, 1], "\"NaN": "é Infinity"}),
+            ),
+        ] {
+            assert_eq!(from_text(text).unwrap(), value, "{text}");
+        }
+        for bad in [
+            "",
+            "NaN NaN",
+            "{NaN: 1}",
+            "nan",
+            "--Infinity",
+            "\"NaN",
+            "aNaN",
+        ] {
+            assert!(from_text(bad).is_err(), "{bad}");
         }
     }
 }

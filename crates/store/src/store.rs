@@ -406,7 +406,8 @@ async fn open_file(
     let logged = connect
         .clone()
         .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Normal);
+        // What was acknowledged outlives a power cut.
+        .synchronous(SqliteSynchronous::Full);
     let writer = loop {
         let replace = Arc::clone(replace_writer);
         let pool = sqlite_pool(options, 1).before_acquire(move |_, _| {
