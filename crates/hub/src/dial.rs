@@ -1,5 +1,7 @@
 //! The hub's own connections: to the proxy's API and to servers, plain or in TLS.
 
+mod peer;
+
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -27,6 +29,7 @@ pub(crate) struct Dialer {
     tcp: HttpConnector,
     limit: Duration,
     tls: Arc<OnceLock<Arc<ClientConfig>>>,
+    refuses_strangers: bool,
 }
 
 /// A connection made by a [`Dialer`].
@@ -48,7 +51,15 @@ impl Dialer {
             tcp,
             limit,
             tls: Arc::new(cell),
+            refuses_strangers: false,
         }
+    }
+
+    /// Connects on this machine only to programs of the hub's own account or of the system's, before
+    /// anything is sent: for what nobody else may be told.
+    pub(crate) fn refusing_strangers(mut self) -> Self {
+        self.refuses_strangers = true;
+        self
     }
 
     fn tls(&self) -> io::Result<Arc<ClientConfig>> {
@@ -76,6 +87,7 @@ impl Service<Uri> for Dialer {
         let name = name.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(name.to_owned());
         let limit = self.limit;
+        let refuses_strangers = self.refuses_strangers;
         let connecting = self.tcp.call(url);
         Box::pin(async move {
             let stream = connecting.await.map_err(|error| {
@@ -84,6 +96,13 @@ impl Service<Uri> for Dialer {
                 io::Error::other(cause.unwrap_or_else(|| error.to_string()))
             })?;
             let stream = stream.into_inner();
+            if refuses_strangers
+                && let Some(uid) = peer::stranger(stream.local_addr()?, stream.peer_addr()?)
+            {
+                return Err(io::Error::other(format!(
+                    "a program of another account (user id {uid}) has taken the address"
+                )));
+            }
             let Some(tls) = tls else {
                 return Ok(Dialed(TokioIo::new(Either::Left(stream))));
             };

@@ -33,8 +33,11 @@ use crate::setup;
 use crate::state::{AppState, HubState};
 use crate::urls::Urls;
 
-/// How long stopping all servers may take.
+/// How long stopping all servers may take, unless the spawner's own timeouts ask for more.
 const STOP_ALL: Duration = Duration::from_secs(120);
+
+/// How long all else may take at the end: the proxy, the services, the database.
+const END: Duration = Duration::from_secs(45);
 
 /// How long the start waits for the proxy to take its first routes.
 const FIRST_ROUTES: Duration = Duration::from_secs(10);
@@ -165,13 +168,18 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         .as_ref()
         .map(|internal| Arc::clone(&internal.tls.client));
     let concurrency = usize::try_from(config.chp.concurrency).unwrap_or(10).max(1);
-    let table = Arc::new(HttpRouteTable::new(
+    let table = HttpRouteTable::new(
         &config.chp.api_url,
         proxy_token.clone(),
         urls.hosts().is_some(),
         concurrency,
-        client_tls,
-    )?);
+        client_tls.clone(),
+    )?;
+    let table = Arc::new(if config.proxy.should_start {
+        table.of_our_own_proxy(client_tls)
+    } else {
+        table
+    });
     let routes = Keeper::new(KeeperParts {
         store: store.clone(),
         table: Arc::clone(&table) as Arc<dyn orrery_core::routes::RouteTable>,
@@ -305,14 +313,15 @@ pub async fn run_and_reload(
         () = hub.stop.cancelled() => {}
     }
     tracing::info!("shutting down");
-    service_manager::stopping();
+    let stop_all = STOP_ALL.max(hub.servers.shutdown_limit());
+    service_manager::stopping(stop_all + END);
     let cleanup_servers = hub.cleanup.servers(hub.config.hub.cleanup_servers);
-    if tokio::time::timeout(STOP_ALL, hub.servers.shutdown(cleanup_servers))
+    if tokio::time::timeout(stop_all, hub.servers.shutdown(cleanup_servers))
         .await
         .is_err()
     {
         tracing::warn!(
-            seconds = STOP_ALL.as_secs(),
+            seconds = stop_all.as_secs(),
             "some servers did not stop in time"
         );
     }

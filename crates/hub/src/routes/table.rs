@@ -32,6 +32,13 @@ pub struct HttpRouteTable {
     at_once: Semaphore,
 }
 
+fn client(dialer: Dialer) -> Client<Dialer, Full<Bytes>> {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(20))
+        .build(dialer)
+}
+
 impl HttpRouteTable {
     #[expect(
         clippy::needless_pass_by_value,
@@ -64,17 +71,21 @@ impl HttpRouteTable {
                 problem("ConfigurableHTTPProxy.auth_token has characters that no header may have")
             })?;
         authorization.set_sensitive(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(20))
-            .build(Dialer::new(DEADLINE, tls));
         Ok(Self {
-            client,
+            client: client(Dialer::new(DEADLINE, tls)),
             api,
             authorization,
             host_routing,
             at_once: Semaphore::new(concurrency.max(1)),
         })
+    }
+
+    /// The table of a proxy that the hub starts itself: on this machine its token goes to no program of
+    /// another account, which may have taken the address while the proxy was away.
+    #[must_use]
+    pub fn of_our_own_proxy(mut self, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
+        self.client = client(Dialer::new(DEADLINE, tls).refusing_strangers());
+        self
     }
 
     /// The API's path of a route. Where routing is by host, the host is the first segment.
