@@ -303,8 +303,8 @@ fn options_that_cannot_be_used_are_named() {
         "JupyterHub.port must be a port from 0 to 65535, but is 70000",
     );
     refused_with(
-        "c.JupyterHub.internal_ssl = True",
-        "JupyterHub.internal_ssl is not supported yet: remove it (in jupyterhub_config.py) or set it to its default",
+        "c.JupyterHub.data_files_path = '/srv'",
+        "JupyterHub.data_files_path is not supported yet: remove it (in jupyterhub_config.py) or set it to its default",
     );
     refused_with(
         "def hook(spawner): pass\nc.Spawner.pre_spawn_hook = hook",
@@ -314,12 +314,12 @@ fn options_that_cannot_be_used_are_named() {
     refused_with(
         "c.JupyterHub.authenticator_class = 'oauthenticator.GitHubOAuthenticator'",
         "JupyterHub.authenticator_class names the class \"oauthenticator.GitHubOAuthenticator\" (in \
-         jupyterhub_config.py), which is not supported yet: use one of 'dummy', 'shared-password', 'null'",
+         jupyterhub_config.py), which is not supported yet: use one of 'dummy', 'shared-password', 'null', 'pam'",
     );
     refused_with(
         "class Mine: pass\nc.JupyterHub.spawner_class = Mine",
         "JupyterHub.spawner_class names the class \"Mine\" (in jupyterhub_config.py), which is not supported yet: \
-         use one of 'simple'",
+         use one of 'simple', 'localprocess'",
     );
     refused_with(
         "class Mine: pass\nc.Spawner.default_url = Mine",
