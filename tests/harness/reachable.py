@@ -32,16 +32,10 @@ def ensure() -> None:
 
 
 def closed_folders(paths: list[Path]) -> list[Path]:
-    """The outermost folders above `paths` that others may not enter."""
-    found = []
-    for path in paths:
-        for way in {path.absolute(), path.resolve()}:
-            for folder in reversed(way.parents):
-                if folder.exists() and not folder.stat().st_mode & 0o001:
-                    if folder not in found:
-                        found.append(folder)
-                    break
-    return found
+    """The folders above `paths` that others may not enter, outer ones first."""
+    ways = {way for path in paths for way in (path.absolute(), path.resolve())}
+    above = {folder for way in ways for folder in way.parents if folder.exists()}
+    return sorted((folder for folder in above if not folder.stat().st_mode & 0o001), key=lambda folder: len(folder.parts))
 
 
 def open_up(folder: Path) -> None:
