@@ -84,15 +84,30 @@ pub(super) async fn bound(path: &Path) {
     }
     let path = path.to_owned();
     let bounded = tokio::task::spawn_blocking(move || -> io::Result<()> {
-        // The server keeps its descriptor, so the file must stay and its content must go. A copy
-        // takes the mode along. What is written between the two steps is lost.
-        fs::copy(&path, previous(&path))?;
-        OpenOptions::new().write(true).open(&path)?.set_len(0)
+        // The server keeps its descriptor, so the file must stay and its content must go. What is
+        // written between the two steps is lost.
+        let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
+        let copied = copy_end(&mut file, &previous(&path));
+        // Also without a copy, on a full disk for instance.
+        file.set_len(0).and(copied)
     })
     .await;
     if let Ok(Err(error)) = bounded {
         tracing::warn!(%error, "a server's log is too large and could not be put aside");
     }
+}
+
+/// Copies the end of a log. Its server can make it as long as it likes, without writing so much.
+fn copy_end(log: &mut File, path: &Path) -> io::Result<()> {
+    let length = log.metadata()?.len();
+    log.seek(SeekFrom::Start(length.saturating_sub(LARGEST)))?;
+    let mut aside = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    io::copy(&mut log.take(LARGEST), &mut aside).map(drop)
 }
 
 /// The last lines of a log, oldest first; none if it cannot be read.
