@@ -237,13 +237,23 @@ pub trait Spawner: Send + Sync + 'static {
 
     /// Looks for a server that runs though no state of it was kept: the hub was killed, or stopped
     /// listening, after the server began and before [`Event::State`] was in the database. `mark` is the
-    /// value of [`RUN_VARIABLE`] that the server's environment had.
+    /// value of [`RUN_VARIABLE`] that the server's environment had, `user` the name of its owner: nobody
+    /// else's processes are to be looked into.
     ///
     /// Called when a run without a state is ended. The hub passes what is found to `stop`, like any
     /// other state. A spawner whose `start` reports its state before anything can run need not
     /// implement this. An error means that nobody knows.
-    async fn find(&self, _mark: &str) -> Result<Option<Value>, Failure> {
+    async fn find(&self, _mark: &str, _user: &str) -> Result<Option<Value>, Failure> {
         Ok(None)
+    }
+
+    /// The state to keep of a server that JupyterHub started, from the state that JupyterHub kept of it:
+    /// that alone may not be enough to tell the server from what comes after it. `user` is its owner's
+    /// name and `base_url` the path that all its URLs start with, as it was told when it began.
+    ///
+    /// Called once, before anything else is asked of such a server. Whether it runs is for `poll`.
+    async fn adopt(&self, state: &Value, _user: &str, _base_url: &str) -> Value {
+        state.clone()
     }
 
     /// The last lines that the server wrote, oldest first, at most `lines`; also after its end.

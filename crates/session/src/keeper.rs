@@ -34,6 +34,8 @@ use crate::{DEADLINE, say};
 const FALLBACK_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// How long what a server left behind gets to end by force.
 const SWEEP: Duration = Duration::from_secs(5);
+/// Where a server starts whose account has no home at all.
+const NEW_FOLDER: &str = "/tmp/jupyter-XXXXXX";
 /// The exit code of a server's process that became no server.
 const NOT_RUN: i32 = 127;
 
@@ -137,6 +139,9 @@ impl Kept {
         let oom_score = fs::read_to_string(OOM_SCORE).unwrap_or_default();
         let _ = fs::write(OOM_SCORE, "-1000");
 
+        // The servers of all users have the same caller, and must not have a keyring in common. The
+        // session's PAM modules may make a better one.
+        process::leave_keyring().map_err(system("The server's keyring"))?;
         let session = match &plan.request.session {
             None => None,
             Some(session) => Some(
@@ -373,6 +378,11 @@ fn try_become_server(
         (Fault::System, message)
     })?;
 
+    if request.session.is_none() {
+        // One of the account's own; else what the keeper made stays.
+        let _ = process::leave_keyring();
+        let _ = process::link_own_keys();
+    }
     if let Some(umask) = request.umask {
         nix::sys::stat::umask(Mode::from_bits_truncate(umask));
     }
@@ -384,7 +394,7 @@ fn try_become_server(
     }
     match &request.folder {
         Some(folder) => enter(Path::new(folder), "The folder", name)?,
-        None => enter(&account.dir, "The home folder", name)?,
+        None => enter_home(&account.dir, name)?,
     }
 
     let path = request
@@ -457,23 +467,55 @@ fn write_file(path: &Path, content: &str, mode: u32) -> io::Result<()> {
 }
 
 fn enter(folder: &Path, what: &str, user: &str) -> Result<(), Problem> {
-    let folder = if folder.as_os_str().is_empty() {
-        Path::new("/")
-    } else {
-        folder
+    unistd::chdir(folder).map_err(|error| (Fault::Command, not_entered(folder, what, user, error)))
+}
+
+/// Enters the home folder. A home that is missing keeps nobody from working: what there is of the way
+/// to it is entered, or a new folder, and the log says so.
+fn enter_home(home: &Path, user: &str) -> Result<(), Problem> {
+    let what = "The home folder";
+    if home.parent().is_none() {
+        return enter(Path::new("/"), what, user);
+    }
+    let Err(error) = unistd::chdir(home) else {
+        return Ok(());
     };
-    unistd::chdir(folder).map_err(|error| {
-        let place = folder.display();
-        let message = match error {
-            Errno::ENOENT => format!("{what} {place} of {user} does not exist."),
-            Errno::ENOTDIR => format!("{what} {place} of {user} is no folder."),
-            Errno::EACCES => {
-                format!("{what} {place} cannot be entered by {user}: permission denied.")
-            }
-            error => format!("{what} {place} cannot be entered by {user}: {error}."),
-        };
-        (Fault::Command, message)
-    })
+    let trouble = not_entered(home, what, user, error);
+    let instead = home
+        .ancestors()
+        .skip(1)
+        // Nobody's work belongs into the machine's root.
+        .filter(|folder| folder.parent().is_some())
+        .find(|folder| unistd::chdir(*folder).is_ok())
+        .map(Path::to_path_buf);
+    let instead = match instead {
+        Some(folder) => folder,
+        None => unistd::mkdtemp(NEW_FOLDER)
+            .and_then(|folder| unistd::chdir(&folder).map(|()| folder))
+            .map_err(|error| {
+                let message = format!("{trouble} Nor can a folder be made for it: {error}.");
+                (Fault::Command, message)
+            })?,
+    };
+    let line = format!(
+        "orrery-session: {trouble} The server starts in {}.\n",
+        instead.display()
+    );
+    let _ = io::stderr().write_all(line.as_bytes());
+    Ok(())
+}
+
+/// Why a folder was not entered.
+fn not_entered(folder: &Path, what: &str, user: &str, error: Errno) -> String {
+    let place = folder.display();
+    match error {
+        Errno::ENOENT => format!("{what} {place} of {user} does not exist."),
+        Errno::ENOTDIR => format!("{what} {place} of {user} is no folder."),
+        Errno::EACCES => {
+            format!("{what} {place} cannot be entered by {user}: permission denied.")
+        }
+        error => format!("{what} {place} cannot be entered by {user}: {error}."),
+    }
 }
 
 /// Runs the command, looked for as `execvp` does. Comes back only with what did not work.

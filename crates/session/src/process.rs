@@ -3,10 +3,14 @@
 //! Most of this crate's `unsafe` stands here, one system call to a function.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use nix::errno::Errno;
+
+/// So much of an environment is read. No program is started with a larger one; a running process can
+/// make its own appear as large as it likes.
+const LARGEST_ENVIRONMENT: u64 = 8 * 1024 * 1024;
 
 /// Closes every descriptor from `first` on.
 pub(crate) fn close_descriptors_from(first: u32) {
@@ -63,6 +67,38 @@ pub(crate) fn clear_environment() {
     }
     // SAFETY: this program has one thread.
     unsafe { std::env::set_var("PATH", "/usr/sbin:/usr/bin:/sbin:/bin") };
+}
+
+/// Leaves the session's keyring, which this process shares with whoever called it, for a new one. A
+/// system without keyrings, or one that keeps us from them, shares nothing.
+pub(crate) fn leave_keyring() -> nix::Result<()> {
+    let nameless: *const libc::c_char = std::ptr::null();
+    // SAFETY: a null pointer is allowed for the name.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_JOIN_SESSION_KEYRING,
+            nameless,
+        )
+    };
+    match Errno::result(done) {
+        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM | Errno::EACCES) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Lets this process's user find their own keys through the session's keyring, as a login does.
+pub(crate) fn link_own_keys() -> nix::Result<()> {
+    // SAFETY: this operation takes two numbers.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_LINK,
+            libc::KEY_SPEC_USER_KEYRING,
+            libc::KEY_SPEC_SESSION_KEYRING,
+        )
+    };
+    Errno::result(done).map(drop)
 }
 
 /// What a fork gives each of the two.
@@ -163,7 +199,7 @@ pub(crate) struct Stat {
 
 impl Stat {
     pub(crate) fn read(pid: i32) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let text = read(pid, "stat")?;
         // The second field is the program's name in parentheses, which may itself contain any.
         let rest = text.rsplit_once(')')?.1;
         let mut fields = rest.split_ascii_whitespace();
@@ -189,16 +225,33 @@ impl Stat {
 
 /// The real user of a process: who started it, whatever setuid program it runs.
 pub(crate) fn owner(pid: i32) -> Option<nix::unistd::Uid> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = read(pid, "status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     let real = line.split_ascii_whitespace().next()?.parse::<u32>().ok()?;
     Some(real.into())
 }
 
-/// Whether the environment that a process began with has an entry that fits.
-pub(crate) fn was_given(pid: i32, fits: impl Fn(&[u8]) -> bool) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(fits))
+/// Whether the environment that a process began with has all these entries (`name=value`).
+///
+/// The process's user can make this last: it is to be asked only for the sake of that user.
+pub(crate) fn was_given(pid: i32, entries: &[&str]) -> bool {
+    fs::File::open(format!("/proc/{pid}/environ")).is_ok_and(|file| has_entries(file, entries))
+}
+
+fn has_entries(environment: impl Read, entries: &[&str]) -> bool {
+    let mut text = Vec::new();
+    let read = environment.take(LARGEST_ENVIRONMENT).read_to_end(&mut text);
+    let has = |wanted: &str| {
+        text.split(|byte| *byte == 0)
+            .any(|entry| entry == wanted.as_bytes())
+    };
+    read.is_ok() && entries.iter().all(|entry| has(entry))
+}
+
+/// What `/proc` tells of a process. A process may have named itself by any bytes.
+fn read(pid: i32, file: &str) -> Option<String> {
+    let bytes = fs::read(format!("/proc/{pid}/{file}")).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The ids of all processes.
@@ -226,7 +279,42 @@ mod tests {
         assert!(stat.start_time > 0 && !stat.has_ended());
         assert_eq!(owner(own), Some(nix::unistd::getuid()));
         assert!(all().expect("/proc is there").contains(&own));
-        assert!(was_given(own, |entry| entry.starts_with(b"PATH=")));
+        let path = format!("PATH={}", std::env::var("PATH").expect("it is set"));
+        assert!(was_given(own, &[&path]));
+        assert!(!was_given(own, &[&path, "PATH=another"]));
+    }
+
+    #[test]
+    fn an_environment_without_end_is_read_no_further_than_one_can_be() {
+        assert!(!has_entries(io::repeat(0), &["A=1"]));
+        assert!(has_entries(
+            io::Cursor::new(b"B=2\0A=1\0").chain(io::repeat(0)),
+            &["A=1", "B=2"]
+        ));
+    }
+
+    #[test]
+    fn a_process_with_an_odd_name_is_seen() {
+        use std::io::BufRead as _;
+        let script = "printf '\\377) Z' >/proc/self/comm; echo named; read line";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", script])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("sh runs");
+        let mut line = String::new();
+        io::BufReader::new(child.stdout.take().expect("it is a pipe"))
+            .read_line(&mut line)
+            .expect("it speaks");
+        assert_eq!(line, "named\n");
+        let pid = i32::try_from(child.id()).expect("an id is positive");
+        let stat = Stat::read(pid).expect("it runs");
+        assert!(!stat.has_ended());
+        assert_eq!(stat.parent, nix::unistd::getpid().as_raw());
+        assert_eq!(owner(pid), Some(nix::unistd::getuid()));
+        drop(child.stdin.take());
+        child.wait().expect("it ends");
     }
 
     #[test]

@@ -141,9 +141,11 @@ pub struct File {
 pub struct Signal {
     /// The server's process.
     pub pid: i32,
-    /// When it began, in clock ticks since boot as `/proc` says. Without it (JupyterHub remembers no
-    /// more than the id) the process must have been given a single-user server's environment.
+    /// When it began, in clock ticks since boot as `/proc` says.
     pub start_time: Option<u64>,
+    /// Without its start (JupyterHub remembers no more than the id), what stands in the environment
+    /// that it was given: `name=value`, all of them, and at least one.
+    pub given: Vec<String>,
     /// Whose process it must be, where known.
     pub user: Option<String>,
     /// The signal's number; 0 only looks.
@@ -161,6 +163,8 @@ pub struct Find {
     pub variable: String,
     /// Its value.
     pub value: String,
+    /// Whose server; nobody else's processes are looked into.
+    pub user: String,
 }
 
 /// What the helper answers.

@@ -11,8 +11,6 @@ use crate::process::{self, Handle, Stat};
 
 /// The largest number that a signal has on Linux.
 const LAST_SIGNAL: i32 = 64;
-/// Only a single-user server was given this.
-const SERVER_VARIABLE: &[u8] = b"JUPYTERHUB_SERVICE_PREFIX=";
 
 /// Signals a server's process, and all of its session if asked. Another process that has its id by now
 /// is never touched.
@@ -46,11 +44,8 @@ fn try_signal(policy: &Policy, request: &Signal) -> io::Result<Answer> {
     let (Some(stat), Some(owner)) = (Stat::read(pid), process::owner(pid)) else {
         return Ok(Answer::Gone);
     };
-    let is_it = match request.start_time {
-        Some(start_time) => stat.start_time == start_time,
-        None => process::was_given(pid, |entry| entry.starts_with(SERVER_VARIABLE)),
-    };
-    if stat.has_ended() || !is_it {
+    let is_another = |start_time| stat.start_time != start_time;
+    if stat.has_ended() || request.start_time.is_some_and(is_another) {
         return Ok(Answer::Gone);
     }
     if let Some(name) = &request.user
@@ -66,6 +61,10 @@ fn try_signal(policy: &Policy, request: &Signal) -> io::Result<Answer> {
             format!("The session helper does nothing to process {pid}, which is user {owner}'s."),
         ));
     }
+    // Only now: nobody else's process is looked into.
+    if request.start_time.is_none() && !was_given(request) {
+        return Ok(Answer::Gone);
+    }
     let leads = stat.session == pid || stat.group == pid;
     if request.group && leads && request.signal != 0 {
         signal_others(pid, request.signal)?;
@@ -75,6 +74,12 @@ fn try_signal(policy: &Policy, request: &Signal) -> io::Result<Answer> {
     } else {
         Answer::Gone
     })
+}
+
+/// Whether the process was given what its server was given. What every process has is no sign.
+fn was_given(request: &Signal) -> bool {
+    let entries: Vec<&str> = request.given.iter().map(String::as_str).collect();
+    !entries.is_empty() && process::was_given(request.pid, &entries)
 }
 
 /// Signals what else is in the session or group that `leader` leads. While the leader lives they are
@@ -109,15 +114,23 @@ pub(crate) fn find(policy: &Policy, request: &Find) -> Answer {
 
 fn try_find(policy: &Policy, request: &Find) -> io::Result<Answer> {
     let wanted = format!("{}={}", request.variable, request.value);
+    let account = User::from_name(&request.user)?;
+    let is_owners = |uid| match &account {
+        Some(account) => account.uid == uid,
+        // It was removed while its server runs.
+        None => matches!(User::from_uid(uid), Ok(None)),
+    };
     let mut found = HashMap::new();
     for pid in process::all()? {
-        // A process that ends meanwhile is none that is looked for.
+        // Whose it is comes first: anybody can make the look into their own process last for ever. A
+        // process that ends meanwhile is none that is looked for.
         if pid > 1
-            && process::was_given(pid, |entry| entry == wanted.as_bytes())
+            && let Some(owner) = process::owner(pid)
+            && is_owners(owner)
+            && policy.covers(owner)
+            && process::was_given(pid, &[&wanted])
             && let Some(stat) = Stat::read(pid)
             && !stat.has_ended()
-            && let Some(owner) = process::owner(pid)
-            && policy.covers(owner)
         {
             found.insert(pid, (stat, owner));
         }

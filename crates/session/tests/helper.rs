@@ -121,6 +121,7 @@ impl Server {
         Signal {
             pid: self.pid(),
             start_time: Some(self.start_time()),
+            given: Vec::new(),
             user: None,
             signal,
             group: true,
@@ -276,9 +277,6 @@ fn accounts_and_folders_that_are_missing_are_named() {
         return;
     }
     let homeless = Account::with(&["--no-create-home", "--home-dir", "/no/such/home"]);
-    let (fault, message) = failed(Server::start(shell(&homeless, "true")).answer);
-    assert_eq!(fault, Fault::Command);
-    assert!(message.contains("home folder /no/such/home"), "{message}");
     // A folder of its own makes the home unnecessary.
     let mut start = shell(&homeless, "pwd");
     start.folder = Some("/usr".to_owned());
@@ -295,6 +293,77 @@ fn accounts_and_folders_that_are_missing_are_named() {
     let (fault, message) = failed(Server::start(start).answer);
     assert_eq!(fault, Fault::Account);
     assert!(message.contains("nobody-of-that-name"), "{message}");
+}
+
+#[test]
+fn without_a_home_the_server_starts_on_the_way_to_it_or_in_a_new_folder() {
+    if !is_root() {
+        return;
+    }
+    let homeless = Account::with(&["--no-create-home", "--home-dir", "/no/such/home"]);
+    let mut server = Server::start(shell(&homeless, "pwd; stat -c '%U %a' ."));
+    assert_eq!(server.ended(), 0, "{}", server.log());
+    let log = server.log();
+    let lines: Vec<&str> = log.lines().collect();
+    assert!(lines[0].contains("home folder /no/such/home"), "{log}");
+    assert!(lines[1].starts_with("/tmp/jupyter-"), "{log}");
+    assert!(lines[0].contains(lines[1]), "{log}");
+    assert_eq!(lines[2], format!("{} 700", homeless.name));
+    fs::remove_dir(lines[1]).unwrap();
+
+    let homeless = Account::with(&["--no-create-home", "--home-dir", "/usr/no/such/home"]);
+    let mut server = Server::start(shell(&homeless, "pwd"));
+    assert_eq!(server.ended(), 0, "{}", server.log());
+    assert!(server.log().ends_with("\n/usr\n"), "{}", server.log());
+
+    // A home that its owner may not enter is as good as none.
+    let closed = Account::new();
+    std::os::unix::fs::chown(&closed.home, Some(0), Some(0)).unwrap();
+    fs::set_permissions(&closed.home, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut server = Server::start(shell(&closed, "pwd"));
+    assert_eq!(server.ended(), 0, "{}", server.log());
+    let log = server.log();
+    assert!(log.contains("permission denied"), "{log}");
+    let parent = closed.home.parent().unwrap().display();
+    assert!(log.ends_with(&format!("\n{parent}\n")), "{log}");
+}
+
+#[test]
+fn servers_share_no_keyring() {
+    if !is_root() {
+        return;
+    }
+    // As a service of systemd's has one, which all that it starts inherits.
+    // SAFETY: a null pointer is allowed for the name.
+    let ours = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    };
+    let script = format!(
+        "import ctypes; print(ctypes.CDLL(None).syscall({}, {}, {}, 0))",
+        libc::SYS_keyctl,
+        libc::KEYCTL_GET_KEYRING_ID,
+        libc::KEY_SPEC_SESSION_KEYRING
+    );
+    let (ada, bob) = (Account::new(), Account::new());
+    let keyring_of = |account: &Account| {
+        let mut server = Server::start(request(account, &["python3", "-c", &script]));
+        assert_eq!(server.ended(), 0, "{}", server.log());
+        server.log().trim().parse::<i64>().unwrap()
+    };
+    let keyrings = [ours, keyring_of(&ada), keyring_of(&bob), keyring_of(&ada)];
+    if ours < 0 {
+        // This kernel has none, or keeps us from them.
+        assert_eq!(keyrings[1..], [-1; 3]);
+        return;
+    }
+    for (place, one) in keyrings.iter().enumerate() {
+        assert!(*one > 0, "{keyrings:?}");
+        assert!(!keyrings[..place].contains(one), "{keyrings:?}");
+    }
 }
 
 #[test]
@@ -397,6 +466,7 @@ fn a_server_of_which_nobody_heard_is_ended() {
             let kill = Signal {
                 pid,
                 start_time: Some(start_time),
+                given: Vec::new(),
                 user: None,
                 signal: 9,
                 group: true,
@@ -498,14 +568,43 @@ fn a_server_of_jupyterhubs_is_known_by_its_environment() {
     }
     let ada = Account::new();
     let mut start = shell(&ada, "exec sleep 1000");
-    let name = "JUPYTERHUB_SERVICE_PREFIX".to_owned();
-    start.environment.insert(name, Secret::new("/user/ada/"));
+    for (name, value) in [
+        ("JUPYTERHUB_SERVICE_PREFIX", "/user/ada/"),
+        ("JUPYTERHUB_USER", "ada"),
+    ] {
+        start
+            .environment
+            .insert(name.to_owned(), Secret::new(value));
+    }
     let mut server = Server::start(start);
-    let signal = Signal {
-        start_time: None,
-        ..server.signal(15)
+    let signal = |given: &[&str], user: &Account| {
+        ask(&Request::Signal(Signal {
+            start_time: None,
+            given: given.iter().map(ToString::to_string).collect(),
+            user: Some(user.name.clone()),
+            ..server.signal(15)
+        }))
     };
-    assert_eq!(ask(&Request::Signal(signal)), Answer::Signalled);
+    let own = [
+        "JUPYTERHUB_SERVICE_PREFIX=/user/ada/",
+        "JUPYTERHUB_USER=ada",
+    ];
+    for other in [
+        &[][..],
+        &[
+            "JUPYTERHUB_SERVICE_PREFIX=/user/bob/",
+            "JUPYTERHUB_USER=ada",
+        ],
+        &[
+            "JUPYTERHUB_SERVICE_PREFIX=/user/ada/",
+            "JUPYTERHUB_USER=bob",
+        ],
+        &["JUPYTERHUB_SERVICE_PREFIX="],
+    ] {
+        assert_eq!(signal(other, &ada), Answer::Gone, "{other:?}");
+    }
+    assert_eq!(signal(&own, &Account::new()), Answer::Gone);
+    assert_eq!(signal(&own, &ada), Answer::Signalled);
     assert_eq!(server.ended(), 143);
 }
 
@@ -522,15 +621,19 @@ fn a_server_is_found_by_its_mark_and_its_children_are_not() {
         .insert("ORRERY_RUN".to_owned(), Secret::new(mark.as_str()));
     let mut server = Server::start(start);
     server.says("ready");
-    let find = |value: &str| {
+    let find_of = |value: &str, account: &Account| {
         ask_by(
             By::Sudo,
             &Request::Find(Find {
                 variable: "ORRERY_RUN".to_owned(),
                 value: value.to_owned(),
+                user: account.name.clone(),
             }),
         )
     };
+    let find = |value: &str| find_of(value, &ada);
+    // Whoever carries the mark of another's run is not looked at.
+    assert_eq!(find_of(&mark, &Account::new()), Answer::Gone);
     let found = Answer::Found {
         pid: server.pid(),
         start_time: server.start_time(),
@@ -608,6 +711,7 @@ fn through_sudo_only_ordinary_people_are_served() {
     let signal = Signal {
         pid,
         start_time: Some(start_time),
+        given: Vec::new(),
         user: None,
         signal: 9,
         group: false,

@@ -108,6 +108,7 @@ fn spec(command: &[&str]) -> ServerSpec {
                 "JUPYTERHUB_SERVICE_PREFIX".to_owned(),
                 Secret::new("/user/ada/"),
             ),
+            ("JUPYTERHUB_USER".to_owned(), Secret::new("ada")),
         ]),
         tls: None,
         ip: "127.0.0.1".to_owned(),
@@ -300,6 +301,24 @@ async fn a_log_that_grows_too_large_is_put_aside_while_its_server_runs() {
 }
 
 #[tokio::test]
+async fn a_log_that_only_looks_huge_costs_the_hub_no_more() {
+    let site = Site::new();
+    let script = "truncate -s 1G /proc/self/fd/1; echo; echo grown; exec sleep 60";
+    let started = site.shell(script).await;
+    site.said(&started.state, "grown").await;
+    let begun = Instant::now();
+    assert_eq!(site.spawner.poll(&started.state).await, Ok(Status::Running));
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    let log = site.folder.path().join("logs/ada.log");
+    assert_eq!(log.metadata().unwrap().len(), 0);
+    let aside = site.folder.path().join("logs/ada.log.1");
+    assert!(aside.metadata().unwrap().len() <= 10 * 1024 * 1024);
+    let kept = std::fs::read(&aside).unwrap();
+    assert!(kept.ends_with(b"grown\n"));
+    site.spawner.stop(&started.state, None).await.unwrap();
+}
+
+#[tokio::test]
 async fn named_servers_and_odd_names_have_logs_of_their_own() {
     let site = Site::new();
     let long = "ü".repeat(100);
@@ -469,7 +488,18 @@ async fn another_hub_finds_a_running_server_by_its_state() {
     assert_eq!(other.logs(&started.state, 5).await, ["ready"]);
 
     let upstream = json!({"pid": pid(&started.state)});
-    assert_eq!(other.poll(&upstream).await, Ok(Status::Running));
+    assert_eq!(other.poll(&upstream).await, Ok(Status::Exited(None)));
+    let adopted = other.adopt(&upstream, "ada", "/user/ada/").await;
+    for key in ["start_time", "boot_id"] {
+        assert_eq!(adopted[key], started.state[key]);
+    }
+    assert_eq!(other.poll(&adopted).await, Ok(Status::Running));
+    for (user, base_url) in [("bob", "/user/ada/"), ("ada", "/user/ada/lab/")] {
+        let reused = other.adopt(&upstream, user, base_url).await;
+        assert_eq!(other.poll(&reused).await, Ok(Status::Exited(None)));
+        other.stop(&reused, None).await.unwrap();
+        assert!(is_alive(pid(&started.state)));
+    }
 
     let mut reused = started.state.clone();
     reused["start_time"] = json!(reused["start_time"].as_u64().unwrap() - 1);
@@ -592,13 +622,17 @@ async fn a_server_whose_state_was_lost_is_found_by_its_mark_and_can_be_stopped()
     site.said(&started.state, "ready").await;
     // As another life of the hub does: without any memory of its own.
     let later = Site::new();
-    let found = later.spawner.find(&mark).await.unwrap().unwrap();
+    let found = later.spawner.find(&mark, "ada").await.unwrap().unwrap();
     assert_eq!(pid(&found), pid(&started.state));
     assert_eq!(found["start_time"], started.state["start_time"]);
     assert_eq!(
-        later.spawner.find(&mark[..mark.len() - 1]).await.unwrap(),
+        later
+            .spawner
+            .find(&mark[..mark.len() - 1], "ada")
+            .await
+            .unwrap(),
         None
     );
     later.spawner.stop(&found, None).await.unwrap();
-    assert_eq!(later.spawner.find(&mark).await.unwrap(), None);
+    assert_eq!(later.spawner.find(&mark, "ada").await.unwrap(), None);
 }

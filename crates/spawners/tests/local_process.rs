@@ -124,6 +124,7 @@ fn spec(user: &str, command: &[&str]) -> ServerSpec {
                 "JUPYTERHUB_SERVICE_PREFIX".to_owned(),
                 Secret::new("/user/ada/"),
             ),
+            ("JUPYTERHUB_USER".to_owned(), Secret::new(user)),
         ]),
         ip: "127.0.0.1".to_owned(),
         port: 0,
@@ -235,6 +236,7 @@ async fn a_server_gets_its_owners_environment_and_sees_nothing_of_the_hub() {
         format!("USER={}", ada.name),
         "SHELL=/bin/sh".to_owned(),
         "JUPYTERHUB_SERVICE_PREFIX=/user/ada/".to_owned(),
+        format!("JUPYTERHUB_USER={}", ada.name),
         format!("JUPYTERHUB_SERVICE_URL=http://127.0.0.1:{port}/user/ada/"),
         "PATH=/usr/local/bin:/usr/bin:/bin".to_owned(),
         format!("PWD={}", ada.home.display()),
@@ -306,22 +308,63 @@ async fn a_server_that_jupyterhub_started_is_adopted_and_another_process_is_not(
     site.said(&server.state, "ready").await;
     let upstreams = json!({"pid": pid(&server.state)});
     let next = Site::next_life();
-    assert_eq!(next.spawner.poll(&upstreams).await, Ok(Status::Running));
+    // The same id, but of another person's server, another of this one's, or of one that only says so.
+    let bob = Account::new();
+    for (user, base_url) in [
+        (&bob.name, "/user/ada/"),
+        (&ada.name, "/user/ada/lab/"),
+        (&ada.name, "/user/"),
+    ] {
+        let reused = next.spawner.adopt(&upstreams, user, base_url).await;
+        assert!(reused.get("start_time").is_none(), "{reused}");
+        next.spawner.stop(&reused, None).await.unwrap();
+        assert_eq!(next.spawner.poll(&reused).await, Ok(Status::Exited(None)));
+    }
+    // The id alone proves nothing.
     next.spawner.stop(&upstreams, None).await.unwrap();
     assert_eq!(
         next.spawner.poll(&upstreams).await,
         Ok(Status::Exited(None))
     );
+    assert_eq!(site.spawner.poll(&server.state).await, Ok(Status::Running));
 
-    // A process that nobody told that it is a server.
-    let mut other = spec(&ada.name, &["sleep", "1000"]);
-    other.environment.remove("JUPYTERHUB_SERVICE_PREFIX");
-    let other = site.start_spec(other).await.unwrap();
-    let reused = json!({"pid": pid(&other.state)});
-    assert_eq!(next.spawner.poll(&reused).await, Ok(Status::Exited(None)));
-    next.spawner.stop(&reused, None).await.unwrap();
-    assert_eq!(site.spawner.poll(&other.state).await, Ok(Status::Running));
-    site.spawner.stop(&other.state, None).await.unwrap();
+    // A helper that is away when the hub starts does not make it forget the server.
+    let helpless = Site::by(&["/no/such/orrery-session"], |_| {});
+    for spawner in [&helpless.spawner, &next.spawner] {
+        let adopted = spawner.adopt(&upstreams, &ada.name, "/user/ada/").await;
+        assert_eq!(adopted["pid"], upstreams["pid"]);
+        assert_eq!(adopted["user"], ada.name);
+        assert_eq!(next.spawner.poll(&adopted).await, Ok(Status::Running));
+    }
+    let adopted = next
+        .spawner
+        .adopt(&upstreams, &ada.name, "/user/ada/")
+        .await;
+    for key in ["start_time", "boot_id"] {
+        assert_eq!(adopted[key], server.state[key], "{adopted}");
+    }
+    let again = next.spawner.adopt(&adopted, &ada.name, "/user/ada/").await;
+    assert_eq!(again, adopted);
+    next.spawner.stop(&adopted, None).await.unwrap();
+    assert_eq!(next.spawner.poll(&adopted).await, Ok(Status::Exited(None)));
+    assert!(ada.processes().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_of_an_earlier_boot_is_gone_and_nothing_is_signalled() {
+    if !is_root() {
+        return;
+    }
+    let site = Site::new();
+    let ada = Account::new();
+    let server = site.shell(&ada, "exec sleep 1000").await;
+    let mut before = server.state.clone();
+    before["boot_id"] = json!("another");
+    let next = Site::next_life();
+    assert_eq!(next.spawner.poll(&before).await, Ok(Status::Exited(None)));
+    next.spawner.stop(&before, None).await.unwrap();
+    assert_eq!(next.spawner.poll(&server.state).await, Ok(Status::Running));
+    site.spawner.stop(&server.state, None).await.unwrap();
 }
 
 #[tokio::test]
@@ -339,12 +382,12 @@ async fn a_server_without_a_state_is_found_by_its_mark() {
         .unwrap();
     site.said(&started.state, "ready").await;
     let next = Site::next_life();
-    let found = next.spawner.find(&mark).await.unwrap().unwrap();
+    let found = next.spawner.find(&mark, &ada.name).await.unwrap().unwrap();
     for key in ["pid", "start_time", "user"] {
         assert_eq!(found[key], started.state[key]);
     }
     next.spawner.stop(&found, None).await.unwrap();
-    assert_eq!(next.spawner.find(&mark).await, Ok(None));
+    assert_eq!(next.spawner.find(&mark, &ada.name).await, Ok(None));
     assert!(ada.processes().is_empty());
 }
 
@@ -365,7 +408,7 @@ async fn a_start_that_is_dropped_leaves_nothing_that_cannot_be_found() {
                 .stop(&started.unwrap().state, None)
                 .await
                 .unwrap();
-        } else if let Some(found) = site.spawner.find(&mark).await.unwrap() {
+        } else if let Some(found) = site.spawner.find(&mark, &ada.name).await.unwrap() {
             site.spawner.stop(&found, None).await.unwrap();
         }
         eventually("the end of all", async || {
@@ -471,19 +514,12 @@ async fn what_is_missing_is_named() {
     }
     let site = Site::new();
     let ada = Account::new();
-    let homeless = Account::with(&["--no-create-home", "--home-dir", "/no/such/home"]);
     for (user, command, cause, expected) in [
         (
             "nobody-of-that-name",
             "sh",
             Cause::Spawner,
             "no system user nobody-of-that-name",
-        ),
-        (
-            homeless.name.as_str(),
-            "sh",
-            Cause::Command,
-            "home folder /no/such/home",
         ),
         (
             ada.name.as_str(),
@@ -541,8 +577,10 @@ async fn a_helper_that_cannot_work_is_told_at_the_start_with_what_to_do() {
         assert_eq!(failure.cause, Cause::Spawner);
         assert!(failure.message.contains(expected), "{}", failure.message);
         // Nobody knows whether a server runs.
-        assert!(site.spawner.poll(&json!({"pid": 12345})).await.is_err());
-        assert!(site.spawner.find("7-7").await.is_err());
+        let state = json!({"pid": 12345});
+        let state = site.spawner.adopt(&state, &ada.name, "/user/ada/").await;
+        assert!(site.spawner.poll(&state).await.is_err());
+        assert!(site.spawner.find("7-7", &ada.name).await.is_err());
     }
 }
 
@@ -684,8 +722,10 @@ async fn an_unprivileged_hub() {
     let next = Site::by(&["sudo", "-n", &helper], |_| {});
     assert_eq!(next.spawner.poll(&started.state).await, Ok(Status::Running));
     let upstreams = json!({"pid": pid(&started.state)});
-    assert_eq!(next.spawner.poll(&upstreams).await, Ok(Status::Running));
-    let found = next.spawner.find(&mark).await.unwrap().unwrap();
+    let adopted = next.spawner.adopt(&upstreams, user, "/user/ada/").await;
+    assert_eq!(adopted["start_time"], started.state["start_time"]);
+    assert_eq!(next.spawner.poll(&adopted).await, Ok(Status::Running));
+    let found = next.spawner.find(&mark, user).await.unwrap().unwrap();
     assert_eq!(pid(&found), pid(&started.state));
     next.spawner.stop(&found, None).await.unwrap();
     assert_eq!(owner(pid(&started.state)), None);

@@ -30,10 +30,10 @@ pub(super) struct Leftover {
 }
 
 impl Engine {
-    /// What runs of a run whose state was never kept, as far as the spawner can find it.
-    pub(super) async fn search(&self, mark: &str) -> Option<Value> {
+    /// What runs of a run of `user`'s whose state was never kept, as far as the spawner can find it.
+    pub(super) async fn search(&self, mark: &str, user: &str) -> Option<Value> {
         for attempt in 1..=SEARCHES {
-            let search = self.spawner.find(mark);
+            let search = self.spawner.find(mark, user);
             match tokio::time::timeout(self.settings.poll_timeout, search).await {
                 Ok(Ok(found)) => return found.filter(|state| !is_empty(state)),
                 Ok(Err(failure)) => tracing::warn!(
@@ -70,7 +70,7 @@ impl Engine {
             return;
         }
         for _ in 0..SEARCHES {
-            let Some(state) = self.search(&course.mark()).await else {
+            let Some(state) = self.search(&course.mark(), course.user.as_str()).await else {
                 return;
             };
             tracing::info!(server = %course.log_name(), run = %course.run, "ending what a dead server left");
@@ -209,10 +209,10 @@ impl Engine {
     /// Stops what runs of a run whose user or server is gone, without keeping anybody waiting.
     pub(super) fn stop_unowned(&self, run: &Run) {
         let mark = Course::mark_of(run.id, run.queued_at);
-        let (engine, run) = (self.clone(), run.id);
+        let (engine, run, user) = (self.clone(), run.id, run.user_name.clone());
         self.tracker.spawn(async move {
             let work = async {
-                if let Some(state) = engine.search(&mark).await
+                if let Some(state) = engine.search(&mark, &user).await
                     && let Some(trouble) = engine.end_server(&state).await
                 {
                     tracing::error!(

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use orrery_core::fault;
 use orrery_core::phase::Phase;
 use orrery_store::runs::{self, NewRun, TakeOver};
-use orrery_store::spawners::{self, ActiveSpawner};
+use orrery_store::spawners::{self, ActiveSpawner, SpawnerChanges};
 use orrery_store::{ConnectionTrait, Dialect, NaiveDateTime, StoreError};
 use serde_json::Value;
 
@@ -131,10 +131,23 @@ impl Engine {
             deadline: None,
             queued_at: active.spawner.started.unwrap_or(now),
         };
+        let state = &active.spawner.state;
+        let adopted = self
+            .spawner
+            .adopt(state, &active.user_name, &active.server.base_url);
+        let adopted = tokio::time::timeout(self.settings.poll_timeout, adopted).await;
+        // Too late is as good as unchanged.
+        let changes = &SpawnerChanges {
+            state: adopted.ok().filter(|adopted| adopted != state),
+            ..SpawnerChanges::default()
+        };
         let run = self
             .store
             .write(|transaction| async move {
                 let run = runs::insert(&transaction, new).await?;
+                if changes.state.is_some() {
+                    spawners::update(&transaction, new.spawner_id, changes).await?;
+                }
                 let at = new.queued_at;
                 runs::transition(&transaction, run, Phase::Queued, Phase::Starting, at, None)
                     .await?;

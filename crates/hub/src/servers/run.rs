@@ -472,7 +472,7 @@ impl Engine {
             .unwrap_or_default();
         // Something may run all the same: whoever started it was cut off before its state was kept.
         if is_empty(&state)
-            && let Some(found) = self.search(&course.mark()).await
+            && let Some(found) = self.search(&course.mark(), course.user.as_str()).await
         {
             tracing::warn!(server = %course.log_name(), run = %course.run, "found a server that a start had left");
             state = found;

@@ -153,7 +153,7 @@ impl Engine {
         };
         // Without a state, or without a row, something may run all the same.
         let state = if is_empty(&state) {
-            self.search(&course.mark()).await
+            self.search(&course.mark(), course.user.as_str()).await
         } else {
             Some(state)
         };

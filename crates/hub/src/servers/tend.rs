@@ -184,7 +184,7 @@ impl Engine {
             let state = spawner.map(|spawner| spawner.state);
             failure.left_running = match state.filter(|state| !is_empty(state)) {
                 Some(state) => Some(state),
-                None => self.search(&course.mark()).await,
+                None => self.search(&course.mark(), course.user.as_str()).await,
             };
         }
         self.finish(&course, run.phase, Phase::Failed, Some(&failure))

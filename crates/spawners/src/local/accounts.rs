@@ -31,6 +31,8 @@ use crate::config::{LocalProcessSpawner, SimpleLocalProcessSpawner};
 
 /// How long the helper may take for anything but a start.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the helper may take to look at a server that JupyterHub started.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long the helper's keeper gets to end what a server left behind.
 const SWEEP: Duration = Duration::from_secs(6);
 
@@ -94,9 +96,13 @@ impl LocalProcess {
 
     /// Signals a server and all that it started; says whether it was there.
     async fn signal(&self, state: &State, signal: i32) -> Result<bool, Failure> {
+        if !state.process.is_of_this_boot() {
+            return Ok(false);
+        }
         let request = Request::Signal(protocol::Signal {
             pid: state.process.pid(),
             start_time: state.process.start_time(),
+            given: state.given.clone(),
             user: state.user.clone(),
             signal,
             group: true,
@@ -112,7 +118,7 @@ impl LocalProcess {
         if let Some(exit) = self.children.exit_of(&state.process) {
             return Ok(*exit.borrow());
         }
-        let runs = if state.process.start_time().is_some() {
+        let runs = if state.process.start_time().is_some() || state.given.is_empty() {
             state.process.is_alive()
         } else {
             // JupyterHub remembers no more than the id. Whether this is its server, only the helper
@@ -291,22 +297,45 @@ impl Spawner for LocalProcess {
         )))
     }
 
-    async fn find(&self, mark: &str) -> Result<Option<Value>, Failure> {
+    async fn find(&self, mark: &str, user: &str) -> Result<Option<Value>, Failure> {
         let request = Request::Find(protocol::Find {
             variable: RUN_VARIABLE.to_owned(),
             value: mark.to_owned(),
+            user: user.to_owned(),
         });
         match self.ask(&request).await? {
+            // Of the account that was named: the helper looks at no other's.
             Answer::Found {
-                pid,
-                start_time,
-                user,
+                pid, start_time, ..
             } => {
                 let process = Process::named(pid, Some(start_time));
-                Ok(Some(state_of(&process, &user.unwrap_or_default(), "")))
+                Ok(Some(state_of(&process, user, "")))
             }
             Answer::Gone => Ok(None),
             _ => Err(spawner_failure(HelperError::Unexpected.to_string())),
+        }
+    }
+
+    async fn adopt(&self, state: &Value, user: &str, base_url: &str) -> Value {
+        let Some((known, server)) = State::adopted(state, user, base_url) else {
+            return state.clone();
+        };
+        // Two looks with the same answer: it is this one that the helper saw between them.
+        let began = server.process.present_start();
+        match timeout(LOOK, self.signal(&server, 0)).await {
+            Ok(Ok(true)) if server.process.present_start() == began => {
+                Process::named(server.process.pid(), began).added_to(known)
+            }
+            Ok(Err(failure)) => {
+                tracing::warn!(
+                    user,
+                    "it is not known yet when a server of JupyterHub's began: {}",
+                    failure.message
+                );
+                known
+            }
+            // Ended, or the helper takes its time: whether it runs is asked later.
+            _ => known,
         }
     }
 

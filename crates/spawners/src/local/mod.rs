@@ -110,9 +110,10 @@ impl Spawner for Simple {
         let Some(state) = State::parse(state) else {
             return Ok(Status::Exited(None));
         };
-        let status = match self.children.exit_of(&state.process) {
+        let process = state.confirmed();
+        let status = match self.children.exit_of(&process) {
             Some(exit) => *exit.borrow(),
-            None if state.process.is_alive() => Status::Running,
+            None if process.is_alive() => Status::Running,
             None => Status::Exited(None),
         };
         if status == Status::Running
@@ -124,7 +125,7 @@ impl Spawner for Simple {
     }
 
     async fn stop(&self, state: &Value, grace: Option<Duration>) -> Result<(), Failure> {
-        let Some(State { process, .. }) = State::parse(state) else {
+        let Some(process) = State::parse(state).map(|state| state.confirmed()) else {
             return Ok(());
         };
         let settings = &self.settings;
@@ -156,7 +157,7 @@ impl Spawner for Simple {
         )))
     }
 
-    async fn find(&self, mark: &str) -> Result<Option<Value>, Failure> {
+    async fn find(&self, mark: &str, _user: &str) -> Result<Option<Value>, Failure> {
         let mark = mark.to_owned();
         let found = tokio::task::spawn_blocking(move || Process::find(RUN_VARIABLE, &mark))
             .await
@@ -165,6 +166,13 @@ impl Spawner for Simple {
                 spawner_failure(format!("The processes cannot be looked through: {error}."))
             })?;
         Ok(found.map(|process| process.state("")))
+    }
+
+    async fn adopt(&self, state: &Value, user: &str, base_url: &str) -> Value {
+        match State::adopted(state, user, base_url) {
+            Some((known, server)) => server.confirmed().added_to(known),
+            None => state.clone(),
+        }
     }
 
     async fn logs(&self, state: &Value, lines: usize) -> Vec<String> {

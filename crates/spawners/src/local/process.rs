@@ -2,13 +2,24 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::LazyLock;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+
+/// So much of an environment is read. No program is started with a larger one; a running process can
+/// make its own appear as large as it likes.
+const LARGEST_ENVIRONMENT: u64 = 8 * 1024 * 1024;
+
+/// What the kernel calls this boot of the machine; unknown where it does not tell.
+static BOOT: LazyLock<Option<String>> = LazyLock::new(|| {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+});
 
 /// What a server's state says.
 pub(super) struct State {
@@ -19,6 +30,8 @@ pub(super) struct State {
     pub(super) log: Option<String>,
     /// Bytes of memory that it may use.
     pub(super) mem_limit: Option<u64>,
+    /// What stands in its environment, where nothing better is known: see [`State::adopted`].
+    pub(super) given: Vec<String>,
 }
 
 /// One process. Two with the same id at different times are different.
@@ -27,6 +40,8 @@ pub(super) struct Process {
     pid: i32,
     /// In clock ticks since boot, as `/proc` says; unknown in states that JupyterHub wrote.
     start_time: Option<u64>,
+    /// Of an earlier boot of the machine nothing runs, and times since boot say nothing.
+    is_of_this_boot: bool,
 }
 
 /// What `/proc/<pid>/stat` says.
@@ -50,15 +65,56 @@ impl State {
             .and_then(Value::as_str)
             .filter(|name| !name.is_empty() && !name.contains('/') && !name.starts_with('.'))
             .map(str::to_owned);
+        let text = |key| state.get(key).and_then(Value::as_str).map(str::to_owned);
+        let user = text("user");
+        let given = match (&user, text("base_url")) {
+            (Some(user), Some(base_url)) => vec![
+                format!("JUPYTERHUB_SERVICE_PREFIX={base_url}"),
+                format!("JUPYTERHUB_USER={user}"),
+            ],
+            _ => Vec::new(),
+        };
         Some(Self {
             process: Process {
                 pid,
                 start_time: state.get("start_time").and_then(Value::as_u64),
+                is_of_this_boot: text("boot_id").is_none_or(|id| BOOT.as_ref() == Some(&id)),
             },
-            user: state.get("user").and_then(Value::as_str).map(str::to_owned),
+            user,
             log,
             mem_limit: state.get("mem_limit").and_then(Value::as_u64),
+            given,
         })
+    }
+
+    /// The state of a server that JupyterHub started, which remembers no more than the process's id. By
+    /// this the process is known by what its server, and nobody else's, was given.
+    pub(super) fn adopted(state: &Value, user: &str, base_url: &str) -> Option<(Value, Self)> {
+        let parsed = Self::parse(state)?;
+        if parsed.process.start_time.is_some() {
+            return None;
+        }
+        let mut known = state.clone();
+        known["user"] = json!(user);
+        known["base_url"] = json!(base_url);
+        let parsed = Self::parse(&known)?;
+        Some((known, parsed))
+    }
+
+    /// The process, with its start if it is our own user's and its environment tells that it is the
+    /// server's.
+    pub(super) fn confirmed(&self) -> Process {
+        let process = self.process;
+        if process.start_time.is_some() || self.given.is_empty() {
+            return process;
+        }
+        let entries: Vec<&str> = self.given.iter().map(String::as_str).collect();
+        let start_time = process.present_start();
+        let is_it = was_given(process.pid, &entries) && process.present_start() == start_time;
+        Process {
+            start_time: start_time.filter(|_| is_it),
+            ..process
+        }
     }
 }
 
@@ -80,7 +136,7 @@ impl Process {
             // A process that ends meanwhile is none that is looked for.
             if pid > 1
                 && entry.metadata().is_ok_and(|data| data.uid() == own_user)
-                && was_given(pid, wanted.as_bytes())
+                && was_given(pid, &[&wanted])
                 && let Some(stat) = Stat::read(pid)
                 && !matches!(stat.state, 'Z' | 'X')
             {
@@ -91,23 +147,30 @@ impl Process {
             .iter()
             .filter(|(_, stat)| !found.contains_key(&stat.parent))
             .min_by_key(|(pid, stat)| (stat.start_time, **pid))
-            .map(|(pid, stat)| Self {
-                pid: *pid,
-                start_time: Some(stat.start_time),
-            }))
+            .map(|(pid, stat)| Self::named(*pid, Some(stat.start_time))))
     }
 
     /// The running or just ended process `pid`, which must not have been waited for.
     pub(super) fn of_child(pid: i32) -> Self {
-        Self {
-            pid,
-            start_time: Stat::read(pid).map(|stat| stat.start_time),
-        }
+        Self::named(pid, Stat::read(pid).map(|stat| stat.start_time))
     }
 
     /// The process that somebody else started and named so.
     pub(super) fn named(pid: i32, start_time: Option<u64>) -> Self {
-        Self { pid, start_time }
+        Self {
+            pid,
+            start_time,
+            is_of_this_boot: true,
+        }
+    }
+
+    /// When the process began that has its id now.
+    pub(super) fn present_start(&self) -> Option<u64> {
+        Stat::read(self.pid).map(|stat| stat.start_time)
+    }
+
+    pub(super) fn is_of_this_boot(&self) -> bool {
+        self.is_of_this_boot
     }
 
     pub(super) fn pid(&self) -> i32 {
@@ -121,13 +184,28 @@ impl Process {
     /// Whether its id is still taken by it, ended or not. For a process whose start is not known this
     /// cannot be told; then no.
     pub(super) fn is_listed(&self) -> bool {
-        self.start_time.is_some()
+        self.is_of_this_boot
+            && self.start_time.is_some()
             && Stat::read(self.pid).map(|stat| stat.start_time) == self.start_time
     }
 
     /// The state to keep. `pid` is upstream's key, so that either hub finds the other's servers.
     pub(super) fn state(&self, log: &str) -> Value {
-        json!({"pid": self.pid, "start_time": self.start_time, "log": log})
+        let mut state = json!({"pid": self.pid, "start_time": self.start_time, "log": log});
+        if let Some(boot) = &*BOOT {
+            state["boot_id"] = json!(boot);
+        }
+        state
+    }
+
+    /// A state to which its start is added, if that is known.
+    pub(super) fn added_to(&self, mut state: Value) -> Value {
+        if self.start_time.is_some() {
+            for key in ["start_time", "boot_id"] {
+                state[key] = self.state("")[key].clone();
+            }
+        }
+        state
     }
 
     /// Whether it runs. A process that ended but was not waited for does not.
@@ -162,24 +240,19 @@ impl Process {
         }
     }
 
+    /// That a process has this id proves nothing: without its start it is no known one.
     fn stat(&self) -> Option<Stat> {
         let stat = Stat::read(self.pid)?;
-        if matches!(stat.state, 'Z' | 'X') {
-            return None;
-        }
-        let is_it = match self.start_time {
-            Some(start_time) => stat.start_time == start_time,
-            // JupyterHub remembers no more than the id. That a process has this id proves nothing;
-            // that it was given a single-user server's environment does.
-            None => is_single_user_server(self.pid),
-        };
-        is_it.then_some(stat)
+        let is_it = self.is_of_this_boot && self.start_time == Some(stat.start_time);
+        (is_it && !matches!(stat.state, 'Z' | 'X')).then_some(stat)
     }
 }
 
 impl Stat {
     fn read(pid: i32) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // A process may have named itself by any bytes.
+        let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let text = String::from_utf8_lossy(&bytes);
         // The second field is the program's name in parentheses, which may itself contain any.
         let rest = text.rsplit_once(')')?.1;
         let mut fields = rest.split_ascii_whitespace();
@@ -196,21 +269,18 @@ impl Stat {
     }
 }
 
-/// Whether the environment that a process began with has this entry.
-fn was_given(pid: i32, wanted: &[u8]) -> bool {
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
-        environment
-            .split(|byte| *byte == 0)
-            .any(|entry| entry == wanted)
-    })
-}
-
-fn is_single_user_server(pid: i32) -> bool {
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
-        environment
-            .split(|byte| *byte == 0)
-            .any(|entry| entry.starts_with(b"JUPYTERHUB_SERVICE_PREFIX="))
-    })
+/// Whether the environment that a process began with has all these entries.
+fn was_given(pid: i32, entries: &[&str]) -> bool {
+    let Ok(file) = fs::File::open(format!("/proc/{pid}/environ")) else {
+        return false;
+    };
+    let mut text = Vec::new();
+    let read = file.take(LARGEST_ENVIRONMENT).read_to_end(&mut text);
+    let has = |wanted: &str| {
+        text.split(|byte| *byte == 0)
+            .any(|entry| entry == wanted.as_bytes())
+    };
+    read.is_ok() && entries.iter().all(|entry| has(entry))
 }
 
 #[cfg(test)]
@@ -249,11 +319,28 @@ mod tests {
             ..process
         };
         assert!(!other.is_alive());
-        // This test is no single-user server.
         let unknown = Process {
             start_time: None,
             ..process
         };
         assert!(!unknown.is_alive());
+    }
+
+    #[test]
+    fn a_process_of_an_earlier_boot_is_gone() {
+        let own = i32::try_from(std::process::id()).expect("process ids are positive");
+        let mut state = Process::of_child(own).state("");
+        assert!(state["boot_id"].is_string(), "{state}");
+        let alive = |state: &Value| {
+            let process = State::parse(state).expect("it names a process").process;
+            assert_eq!(process.is_alive(), process.is_listed());
+            process.is_alive()
+        };
+        assert!(alive(&state));
+        state["boot_id"] = json!("another");
+        assert!(!alive(&state));
+        // As it was written before the boot's name was.
+        state.as_object_mut().expect("an object").remove("boot_id");
+        assert!(alive(&state));
     }
 }

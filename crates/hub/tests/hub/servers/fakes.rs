@@ -231,7 +231,7 @@ impl Spawner for FakeSpawner {
         Ok(known.map_or(Status::Exited(None), |server| server.status))
     }
 
-    async fn find(&self, mark: &str) -> Result<Option<Value>, Failure> {
+    async fn find(&self, mark: &str, _user: &str) -> Result<Option<Value>, Failure> {
         let servers = self.servers.lock().expect("no panic under a lock");
         let found = servers.iter().find(|(_, server)| {
             server.status == Status::Running && server.mark.as_deref() == Some(mark)
