@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::unistd::{Gid, Group, User, getgrouplist};
 use orrery_core::UserName;
-use orrery_core::authenticator::AuthenticatorError;
+use orrery_core::authenticator::{AddUserError, AuthenticatorError};
 use orrery_core::escape::for_log;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
@@ -109,12 +109,12 @@ impl LocalUsers {
     }
 
     /// Sees to it that the system has a user of this name.
-    pub async fn add_user(&self, name: &UserName) -> Result<(), AuthenticatorError> {
+    pub async fn add_user(&self, name: &UserName) -> Result<(), AddUserError> {
         if exists(name).await? {
             return Ok(());
         }
         if !self.create_system_users {
-            return Err(failed(format!(
+            return Err(AddUserError::NoSuchUser(format!(
                 "there is no user {name} on this machine \
                  (LocalAuthenticator.create_system_users = True makes users who are missing)"
             )));
@@ -130,14 +130,15 @@ impl LocalUsers {
             return Err(failed(format!(
                 "LocalAuthenticator.add_user_cmd ({}) said that it made {name}, but there is no such user",
                 command[0]
-            )));
+            ))
+            .into());
         }
         Ok(())
     }
 
-    fn command_for(&self, name: &str) -> Result<Vec<String>, AuthenticatorError> {
+    fn command_for(&self, name: &str) -> Result<Vec<String>, AddUserError> {
         if !is_portable(name) {
-            return Err(failed(format!(
+            return Err(AddUserError::NoSuchUser(format!(
                 "no system user is made for {}: such a name is not safe to have",
                 for_log(name, 64)
             )));
@@ -260,10 +261,11 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>) -> String {
 }
 
 /// Whether a name can stand at the end of a command and in the system's files. Directories may have
-/// users of other names; we make none.
+/// users of other names; we make none. Digits alone are taken for an id by many programs.
 fn is_portable(name: &str) -> bool {
     let first = name.bytes().next();
     first.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && !name.bytes().all(|byte| byte.is_ascii_digit())
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"_-.@+".contains(&byte))
@@ -341,8 +343,11 @@ mod tests {
     async fn a_user_who_is_missing_is_only_made_when_wished() {
         let missing = name("zz-orrery-nobody");
         let refused = users(|_| ()).add_user(&missing).await;
-        let refused = refused.expect_err("there is no such user").to_string();
-        assert!(refused.contains("create_system_users"), "{refused}");
+        let refused = refused.expect_err("there is no such user");
+        assert!(
+            matches!(&refused, AddUserError::NoSuchUser(why) if why.contains("create_system_users")),
+            "{refused}"
+        );
         assert_eq!(users(|_| ()).add_user(&name("root")).await, Ok(()));
         for (command, reason) in [
             (Words::of(["false"]), "failed"),
@@ -358,7 +363,26 @@ mod tests {
                 options.add_user_cmd = command;
             });
             let error = users.add_user(&missing).await.expect_err("not made");
-            assert!(error.to_string().contains(reason), "{error}");
+            // Another time it may be made.
+            assert!(
+                matches!(&error, AddUserError::Failed(why) if why.contains(reason)),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_names_that_nothing_takes_for_something_else_are_made() {
+        for (name, expected) in [
+            ("ada", true),
+            ("_ada.l-2@x+", true),
+            ("1ada", true),
+            ("1000", false),
+            ("-ada", false),
+            ("ada l", false),
+            ("", false),
+        ] {
+            assert_eq!(is_portable(name), expected, "{name}");
         }
     }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orrery_core::UserName;
 use orrery_core::access::NameLookup;
-use orrery_core::authenticator::{Authenticator, AuthenticatorError, Credentials, Identity};
+use orrery_core::authenticator::{
+    AddUserError, Authenticator, AuthenticatorError, Credentials, Identity,
+};
 use orrery_core::escape::for_log;
 use orrery_session::client::Helper;
 use orrery_session::encoding::{self, Encoding};
@@ -193,7 +195,7 @@ impl Authenticator for Pam {
         })
     }
 
-    async fn add_user(&self, name: &UserName) -> Result<(), AuthenticatorError> {
+    async fn add_user(&self, name: &UserName) -> Result<(), AddUserError> {
         self.users.add_user(name).await
     }
 }

@@ -59,6 +59,23 @@ pub enum LoginKind {
 #[error("{0}")]
 pub struct AuthenticatorError(pub String);
 
+/// Why there is no user to be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddUserError {
+    /// It is certain that there is no such person; the hub may delete their user.
+    #[error("{0}")]
+    NoSuchUser(String),
+    /// It could not be found out, or what the user needs could not be made this time.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<AuthenticatorError> for AddUserError {
+    fn from(AuthenticatorError(why): AuthenticatorError) -> Self {
+        Self::Failed(why)
+    }
+}
+
 /// One way of knowing people.
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
@@ -107,7 +124,7 @@ pub trait Authenticator: Send + Sync + 'static {
     ///
     /// Called before somebody new is written to the database (first login, REST API), and for all
     /// users who are not blocked when the hub starts; so it does nothing for those who have it all.
-    async fn add_user(&self, _name: &UserName) -> Result<(), AuthenticatorError> {
+    async fn add_user(&self, _name: &UserName) -> Result<(), AddUserError> {
         Ok(())
     }
 

@@ -13,13 +13,14 @@ use axum::extract::Request;
 use axum::response::Response;
 use orrery_core::access::Rules;
 use orrery_core::authenticator::Authenticator;
+use orrery_store::StoreError;
 use tokio::sync::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use crate::config::Config;
 use crate::service_manager;
-use crate::setup::Wishes;
+use crate::setup::{SetupError, Wishes};
 use crate::start::{access_settings, templates};
 use crate::state::{AppState, Changed};
 
@@ -116,13 +117,29 @@ pub enum ReloadError {
     Template(String),
     /// Roles, users, groups and services.
     #[error("{0}")]
-    Setup(#[from] crate::setup::SetupError),
+    Setup(#[from] SetupError),
     /// The authenticator's own options.
     #[error("{0}")]
     Authenticator(String),
+    /// The database went away, and nobody can tell whether it took the changes before.
+    #[error(
+        "the database failed ({0}); roles, users, groups and services of the new configuration may stand in it \
+         all the same: reload again when the database answers, or restart the hub"
+    )]
+    Unsure(String),
     /// Something took too long.
     #[error("{0} did not answer in time")]
     Late(&'static str),
+}
+
+/// A transaction that ended with its connection may have been committed.
+fn unsure(error: SetupError) -> ReloadError {
+    match error {
+        SetupError::Store(error @ (StoreError::Away { .. } | StoreError::Unavailable { .. })) => {
+            ReloadError::Unsure(error.to_string())
+        }
+        error => error.into(),
+    }
 }
 
 /// The hub as it is now. Requests that come while a new configuration is being noted in the database
@@ -182,7 +199,9 @@ impl Site {
         if let Some(broken) = templates.broken().first() {
             return Err(ReloadError::Template(broken.clone()));
         }
-        let wishes = Wishes::of(&config, &hub.scopes).await?;
+        let mut wishes = Wishes::of(&config, &hub.scopes).await?;
+        let comparing = wishes.compare(&hub.store, hub.clock.now());
+        comparing.await.map_err(SetupError::from)?;
         let changed = Changed {
             config,
             authenticator,
@@ -201,9 +220,10 @@ impl Site {
             &changed.urls,
             changed.clock.now(),
         );
-        tokio::time::timeout(NOTE, writing)
-            .await
-            .map_err(|_| ReloadError::Late("the database"))??;
+        let written = tokio::time::timeout(NOTE, writing).await;
+        written
+            .map_err(|_| ReloadError::Unsure("it did not answer in time".to_owned()))?
+            .map_err(unsure)?;
         *current = (changed, router);
         drop(current);
         // Services may have come or gone.

@@ -6,7 +6,7 @@ mod server_names;
 use std::collections::{BTreeMap, BTreeSet};
 
 use orrery_core::access::Rules;
-use orrery_core::authenticator::{Authenticator, AuthenticatorError};
+use orrery_core::authenticator::{AddUserError, Authenticator};
 use orrery_core::scopes::Definitions;
 use orrery_core::scopes::roles::{DEFAULT_ROLES, RolePlan, plan};
 use orrery_core::{Secret, escape};
@@ -80,7 +80,8 @@ pub(crate) async fn apply(
     urls: &Urls,
     now: NaiveDateTime,
 ) -> Result<(), SetupError> {
-    let wishes = Wishes::of(config, definitions).await?;
+    let mut wishes = Wishes::of(config, definitions).await?;
+    wishes.compare(store, now).await?;
     server_names::check(store, config.hub.allow_existing_invalid_named_servers).await?;
     wishes.write(store, config, rules, urls, now).await
 }
@@ -89,6 +90,8 @@ pub(crate) async fn apply(
 pub(crate) struct Wishes {
     plan: RolePlan,
     tokens: Vec<ConfiguredToken>,
+    /// Of services that are OAuth clients, by name, hashed.
+    secrets: BTreeMap<String, String>,
 }
 
 impl Wishes {
@@ -101,10 +104,43 @@ impl Wishes {
             tracing::warn!("{warning}");
         }
         let tokens = hashed_tokens(config).await?;
-        Ok(Self { plan, tokens })
+        let secrets = hashed_secrets(config).await?;
+        Ok(Self {
+            plan,
+            tokens,
+            secrets,
+        })
     }
 
-    /// Puts everything into the database, in one transaction.
+    /// Finds out which of the configured tokens are known already, which is as slow as hashing.
+    pub(crate) async fn compare(
+        &mut self,
+        store: &Store,
+        now: NaiveDateTime,
+    ) -> Result<(), StoreError> {
+        let mut candidates = Vec::new();
+        for configured in &self.tokens {
+            let prefix = token_hash::prefix(configured.token.expose());
+            let rows = api_tokens::find_candidates(store.read(), prefix, now).await?;
+            candidates.push(rows.into_iter().map(|row| row.hashed).collect::<Vec<_>>());
+        }
+        let mut tokens = std::mem::take(&mut self.tokens);
+        let comparing = tokio::task::spawn_blocking(move || {
+            for (configured, hashes) in tokens.iter_mut().zip(candidates) {
+                let token = configured.token.expose();
+                let verdicts = hashes.into_iter().map(|hashed| {
+                    let is_same = token_hash::verify_token(&hashed, token);
+                    (hashed, is_same)
+                });
+                configured.compared = verdicts.collect();
+            }
+            tokens
+        });
+        self.tokens = comparing.await.expect("comparing tokens does not panic");
+        Ok(())
+    }
+
+    /// Puts everything into the database, in one transaction. [`compare`](Self::compare) comes before.
     pub(crate) async fn write(
         &self,
         store: &Store,
@@ -113,13 +149,13 @@ impl Wishes {
         urls: &Urls,
         now: NaiveDateTime,
     ) -> Result<(), SetupError> {
-        let (plan, tokens) = (&self.plan, &self.tokens);
+        let (plan, tokens, secrets) = (&self.plan, &self.tokens, &self.secrets);
         store
             .write(|transaction| async move {
                 let roles = write_roles(&transaction, plan).await?;
                 write_users(&transaction, rules, now).await?;
                 write_groups(&transaction, config, rules, now).await?;
-                write_services(&transaction, config, urls).await?;
+                write_services(&transaction, config, secrets, urls).await?;
                 write_holders(&transaction, plan, &roles, rules, now).await?;
                 write_tokens(&transaction, tokens, rules, now).await?;
                 Ok::<_, SetupError>(())
@@ -129,7 +165,8 @@ impl Wishes {
 }
 
 /// Tells the authenticator of everybody in the database, who may have come there in other ways than
-/// by a login. Those whom it does not take stay, unless the configuration wants them deleted.
+/// by a login. Those whom it does not take stay, unless the configuration wants them deleted and it is
+/// certain that they are nobody's: not while a directory seems to be away.
 pub(crate) async fn add_known_users(
     store: &Store,
     config: &Config,
@@ -137,42 +174,96 @@ pub(crate) async fn add_known_users(
     authenticator: &dyn Authenticator,
 ) -> Result<(), StoreError> {
     let everybody = users::list(store.read(), &users::UserQuery::default()).await?;
-    let mut refused = 0;
+    let mut refused = Refused::default();
     for user in everybody {
         if rules.blocked_users().contains(&user.name) {
             continue;
         }
-        let added = match rules.validate(&user.name) {
-            Ok(name) => add_user(authenticator, &name).await,
-            Err(error) => Err(AuthenticatorError(error.to_string())),
+        let name = match rules.validate(&user.name) {
+            Ok(name) => name,
+            Err(error) => {
+                refused.invalid.push((user, error.to_string()));
+                continue;
+            }
         };
-        let Err(error) = added else { continue };
-        refused += 1;
-        let name = escape::for_log(&user.name, 64);
-        if !config.authenticator.delete_invalid_users {
-            tracing::warn!(user = name, %error, "a user in the database is not valid");
-            continue;
-        }
-        let id = user.id;
-        match store
-            .write(|transaction| async move { users::delete(&transaction, id).await })
-            .await
-        {
-            Ok(_) => {
-                tracing::warn!(user = name, %error, "deleted a user who is not valid");
-            }
-            Err(StoreError::StillActive(server)) => {
-                tracing::warn!(user = name, %error, %server, "a user who is not valid stays, since a server of theirs runs");
-            }
-            Err(error) => return Err(error),
+        match add_user(authenticator, &name).await {
+            Ok(()) => refused.known += 1,
+            Err(AddUserError::NoSuchUser(why)) => refused.missing.push((user, why)),
+            Err(AddUserError::Failed(why)) => refused.failed.push((user, why)),
         }
     }
-    if refused > 0 && !config.authenticator.delete_invalid_users {
+    let should_delete = config.authenticator.delete_invalid_users;
+    let mut deleted = Vec::new();
+    let mut kept = std::mem::take(&mut refused.failed);
+    if should_delete {
+        match refused.doubt(kept.len()) {
+            None => deleted.append(&mut refused.missing),
+            Some(doubt) => {
+                tracing::error!("nobody without an account is deleted now, for {doubt}");
+            }
+        }
+        deleted.append(&mut refused.invalid);
+    }
+    kept.append(&mut refused.missing);
+    kept.append(&mut refused.invalid);
+    for (user, why) in &kept {
+        let name = escape::for_log(&user.name, 64);
+        tracing::warn!(user = name, error = %escape::for_log(why, 500), "a user in the database is not valid");
+    }
+    if !kept.is_empty() && !should_delete {
         tracing::warn!(
-            users = refused,
+            users = kept.len(),
             "users who are not valid stay in the database: Authenticator.delete_invalid_users = \
              True deletes them at start"
         );
+    }
+    for (user, why) in deleted {
+        delete_invalid(store, &user, &why).await?;
+    }
+    Ok(())
+}
+
+/// Those of the database whom the authenticator does not take, each with the reason.
+#[derive(Default)]
+struct Refused {
+    /// How many it does take.
+    known: usize,
+    /// Their names cannot be names of users.
+    invalid: Vec<(users::User, String)>,
+    /// They certainly have no account.
+    missing: Vec<(users::User, String)>,
+    /// Nobody could tell, or what they need could not be made.
+    failed: Vec<(users::User, String)>,
+}
+
+impl Refused {
+    /// What speaks against deleting those who are missing, with so many of whom nobody could tell.
+    fn doubt(&self, failed: usize) -> Option<&'static str> {
+        if self.missing.is_empty() {
+            None
+        } else if failed > 0 {
+            Some("some users could not be looked up")
+        } else if self.known == 0 && self.missing.len() > 1 {
+            // A directory that is away often says that it knows nobody.
+            Some("not a single user of the database has an account, as if a directory were away")
+        } else {
+            None
+        }
+    }
+}
+
+async fn delete_invalid(store: &Store, user: &users::User, why: &str) -> Result<(), StoreError> {
+    let (id, name) = (user.id, escape::for_log(&user.name, 64));
+    let error = escape::for_log(why, 500);
+    let deleted = store
+        .write(|transaction| async move { users::delete(&transaction, id).await })
+        .await;
+    match deleted {
+        Ok(_) => tracing::warn!(user = name, %error, "deleted a user who is not valid"),
+        Err(StoreError::StillActive(server)) => {
+            tracing::warn!(user = name, %error, %server, "a user who is not valid stays, since a server of theirs runs");
+        }
+        Err(error) => return Err(error),
     }
     Ok(())
 }
@@ -293,6 +384,7 @@ async fn named_user(
 async fn write_services(
     transaction: &impl ConnectionTrait,
     config: &Config,
+    secrets: &BTreeMap<String, String>,
     urls: &Urls,
 ) -> Result<(), SetupError> {
     // Tokens that no service asked for belong to the hub's own client.
@@ -328,7 +420,7 @@ async fn write_services(
         }
     }
     for spec in &config.hub.services {
-        write_service(transaction, spec, urls).await?;
+        write_service(transaction, spec, secrets, urls).await?;
     }
     // A token alone makes a service, which roles may name.
     for (_, name) in &config.hub.service_tokens.0 {
@@ -347,19 +439,17 @@ async fn write_services(
 async fn write_service(
     transaction: &impl ConnectionTrait,
     spec: &ServiceSpec,
+    secrets: &BTreeMap<String, String>,
     urls: &Urls,
 ) -> Result<(), SetupError> {
-    let is_client = spec.url.is_some() || spec.oauth_specified;
+    let is_client = is_client(spec);
     if is_client {
         let redirect_uri = spec
             .oauth_redirect_uri
             .clone()
             .unwrap_or_else(|| urls.service_callback(&spec.name));
         // Without a secret the client can prove nothing and stays unusable.
-        let secret = match &spec.api_token {
-            Some(token) => token_hash::hash_token(token.expose(), Origin::Chosen)?,
-            None => String::new(),
-        };
+        let secret = secrets.get(&spec.name).cloned().unwrap_or_default();
         let client = NewOauthClient {
             identifier: spec.oauth_client_id.clone(),
             description: format!("Service {}", spec.name),
@@ -490,6 +580,42 @@ struct ConfiguredToken {
     hashed: String,
     name: String,
     is_service: bool,
+    /// Hashes in the database, and whether they are of this token.
+    compared: BTreeMap<String, bool>,
+}
+
+impl ConfiguredToken {
+    fn is_of(&self, hashed: &str) -> bool {
+        match self.compared.get(hashed) {
+            Some(is_same) => *is_same,
+            // It came into the database a moment ago.
+            None => token_hash::verify_token(hashed, self.token.expose()),
+        }
+    }
+}
+
+async fn hashed_secrets(config: &Config) -> Result<BTreeMap<String, String>, StoreError> {
+    let clients = config.hub.services.iter().filter(|spec| is_client(spec));
+    let secrets: Vec<_> = clients
+        .filter_map(|spec| Some((spec.name.clone(), spec.api_token.clone()?)))
+        .collect();
+    let hashing = tokio::task::spawn_blocking(move || {
+        secrets
+            .into_iter()
+            .map(|(name, secret)| {
+                Ok((
+                    name,
+                    token_hash::hash_token(secret.expose(), Origin::Chosen)?,
+                ))
+            })
+            .collect()
+    });
+    hashing.await.expect("hashing secrets does not panic")
+}
+
+/// Whether a service is an OAuth client.
+fn is_client(spec: &ServiceSpec) -> bool {
+    spec.url.is_some() || spec.oauth_specified
 }
 
 /// Hashing chosen tokens is slow on purpose, so it is done before the transaction begins.
@@ -526,6 +652,7 @@ async fn hashed_tokens(config: &Config) -> Result<Vec<ConfiguredToken>, StoreErr
                     hashed,
                     name,
                     is_service,
+                    compared: BTreeMap::new(),
                 })
             })
             .collect()
@@ -564,7 +691,7 @@ async fn write_tokens(
         let prefix = token_hash::prefix(configured.token.expose());
         let mut is_known = false;
         for row in api_tokens::find_candidates(transaction, prefix, now).await? {
-            if !token_hash::verify_token(&row.hashed, configured.token.expose()) {
+            if !configured.is_of(&row.hashed) {
                 continue;
             }
             let same_owner = match owner {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use orrery_core::UserName;
-use orrery_core::authenticator::{Authenticator, AuthenticatorError, Identity as Proven};
+use orrery_core::authenticator::{AddUserError, Authenticator, Identity as Proven};
 use orrery_store::users::{NewUser, User, UserChanges};
 use orrery_store::{ConnectionTrait, NaiveDateTime, StoreError, groups, roles, token_hash, users};
 
@@ -64,11 +64,11 @@ pub async fn came_in(hub: &AppState, name: &UserName, proven: &Proven) -> Result
 pub async fn add_user(
     authenticator: &dyn Authenticator,
     name: &UserName,
-) -> Result<(), AuthenticatorError> {
+) -> Result<(), AddUserError> {
     tokio::time::timeout(AUTHENTICATE_TIMEOUT, authenticator.add_user(name))
         .await
         .unwrap_or_else(|_| {
-            Err(AuthenticatorError(
+            Err(AddUserError::Failed(
                 "the authenticator did not answer in time".to_owned(),
             ))
         })

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use orrery_core::UserName;
 use orrery_core::access::NameLookup;
-use orrery_core::authenticator::{Authenticator, AuthenticatorError, Credentials, Identity};
+use orrery_core::authenticator::{
+    AddUserError, Authenticator, AuthenticatorError, Credentials, Identity,
+};
 use orrery_hub::build;
 use orrery_store::users;
 use serde_json::json;
@@ -15,7 +17,7 @@ use crate::pages::Browser;
 use crate::test_hub::{PASSWORD, TestHub, fake_proxy, setup};
 
 /// Believes everybody. Lets in those whose name begins with `g`, and makes administrators of those
-/// whose name ends with `boss`; there can be no users named `ghost…`.
+/// whose name ends with `boss`; there are no users named `ghost…`, and nobody can tell of `fog…`.
 #[derive(Default)]
 struct Village {
     told: Mutex<Vec<String>>,
@@ -60,10 +62,14 @@ impl Authenticator for Village {
         Ok(Some(name.as_str().ends_with("boss")))
     }
 
-    async fn add_user(&self, name: &UserName) -> Result<(), AuthenticatorError> {
+    async fn add_user(&self, name: &UserName) -> Result<(), AddUserError> {
         self.tell("add", name);
-        if name.as_str().starts_with("ghost") {
-            return Err(AuthenticatorError("there are no ghosts".to_owned()));
+        let name = name.as_str();
+        if name.starts_with("ghost") {
+            return Err(AddUserError::NoSuchUser("there are no ghosts".to_owned()));
+        }
+        if name.starts_with("fog") {
+            return Err(AddUserError::Failed("too much fog".to_owned()));
         }
         Ok(())
     }
@@ -183,4 +189,52 @@ async fn at_start_the_authenticator_is_told_of_all_and_invalid_ones_go_when_wish
         assert_eq!(all.expect("users").len(), left, "{life}");
         hub.store.close().await;
     }
+}
+
+/// Who is left of these users after a start that deletes those who are not valid.
+async fn left_of(names: &[&str]) -> Vec<String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let proxy = fake_proxy().await;
+    let mut left = Vec::new();
+    for delete in [false, true] {
+        let mut setup = setup(folder.path(), &proxy, |config| {
+            config.authenticator.delete_invalid_users = delete;
+        });
+        setup.authenticator = Arc::new(Village::default());
+        let (hub, _) = Box::pin(build(setup)).await.expect("a hub");
+        for name in names.iter().filter(|_| !delete) {
+            let new = &users::NewUser {
+                name: (*name).to_owned(),
+                admin: false,
+                created: hub.clock.now(),
+                cookie_id: (*name).to_owned(),
+            };
+            let written = hub
+                .store
+                .write(|transaction| async move { users::insert(&transaction, new).await });
+            written.await.expect("a new user");
+        }
+        let all = users::list(hub.store.read(), &users::UserQuery::default()).await;
+        left = all
+            .expect("users")
+            .into_iter()
+            .map(|user| user.name)
+            .collect();
+        hub.store.close().await;
+    }
+    left
+}
+
+#[tokio::test]
+async fn nobody_is_deleted_while_a_directory_may_be_away() {
+    assert_eq!(left_of(&["ada", "ghost", "ghosty"]).await, ["ada"]);
+    // One whom nobody could look up stays, and with them all others.
+    let people = ["ada", "fog", "ghost"];
+    assert_eq!(left_of(&people).await, people);
+    // A directory that knows nobody at all is not believed; a name that no user can have is no user.
+    assert_eq!(
+        left_of(&["ghost", "ghosty", "a/b"]).await,
+        ["ghost", "ghosty"]
+    );
+    assert_eq!(left_of(&["ghost"]).await, [""; 0]);
 }
