@@ -82,14 +82,18 @@ impl AuthStates {
 
     /// Encrypts a state for the database's column.
     pub async fn seal(&self, state: &Value, unix_time: i64) -> Result<Vec<u8>> {
+        let text = orrery_store::json::to_text(state);
+        self.seal_bytes(text.into_bytes(), unix_time).await
+    }
+
+    async fn seal_bytes(&self, content: Vec<u8>, unix_time: i64) -> Result<Vec<u8>> {
         let Some(fernet) = self.fernet.clone() else {
             return Err(Error::bad_request(format!(
                 "Auth state cannot be kept: the hub has no key to encrypt it with (set {KEYS_VARIABLE})."
             )));
         };
-        let text = orrery_store::json::to_text(state);
         let time = u64::try_from(unix_time).unwrap_or_default();
-        self.run(move || fernet.seal(text.as_bytes(), time).into_bytes())
+        self.run(move || fernet.seal(&content, time).into_bytes())
             .await
     }
 
@@ -132,18 +136,22 @@ pub async fn of(hub: &AppState, user: &User) -> Result<Option<Value>> {
         Ok(opened) => opened,
         Err(error) => return unreadable(&error.to_string()),
     };
-    let Ok(state) = serde_json::from_slice(&opened.content) else {
+    let text = std::str::from_utf8(&opened.content).ok();
+    let Some(state) = text.and_then(|text| orrery_store::json::from_text(text).ok()) else {
         return unreadable("it is not JSON");
     };
-    if !opened.by_first_key {
-        renew(hub, user, &state).await?;
+    if !opened.by_first_key
+        && let Err(error) = renew(hub, user, opened.content).await
+    {
+        // The next reading tries again.
+        tracing::warn!(user = %user.name, %error, "auth state was read, but not encrypted with the new key");
     }
     Ok(Some(state).filter(|state| !state.is_null()))
 }
 
 /// Encrypts with the present key what an older one encrypted, so that the older can be given up.
-async fn renew(hub: &AppState, user: &User, state: &Value) -> Result<()> {
-    let sealed = hub.auth_states.seal(state, hub.unix_time()).await?;
+async fn renew(hub: &AppState, user: &User, content: Vec<u8>) -> Result<()> {
+    let sealed = hub.auth_states.seal_bytes(content, hub.unix_time()).await?;
     let changes = &UserChanges {
         encrypted_auth_state: Some(Some(sealed)),
         ..UserChanges::default()

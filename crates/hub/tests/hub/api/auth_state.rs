@@ -6,6 +6,7 @@ use orrery_core::fernet::{Fernet, Key};
 use orrery_hub::build;
 use orrery_hub::config::{Config, CryptKey};
 use orrery_store::users::{self, UserChanges};
+use orrery_store::{ConnectionTrait as _, StoreError};
 use serde_json::{Value, json};
 
 use crate::pages::Browser;
@@ -160,6 +161,47 @@ async fn what_an_older_key_encrypted_is_encrypted_anew_when_it_is_read() {
     // Once it is by the first key, reading writes nothing.
     let again = hub.user("ada").await.encrypted_auth_state.expect("a state");
     assert!(again == renewed);
+}
+
+#[tokio::test]
+async fn what_cannot_be_encrypted_anew_is_read_all_the_same() {
+    let hub = TestHub::configured(with_keys(&[NEW, OLD]))
+        .await
+        .with_admin("root")
+        .await
+        .with_user("ada")
+        .await;
+    let old = Fernet::new(vec![key(OLD)]).expect("a key");
+    // As Python writes what is no JSON.
+    let written = br#"{"a": 1, "expires": Infinity}"#;
+    let sealed = old.seal(written, 1).into_bytes();
+    store(&hub, "ada", Some(sealed.clone())).await;
+    let root = hub.token("root").await;
+    let trigger = |sql: &'static str| {
+        let store = hub.state.store.clone();
+        async move {
+            let done = store.write(|transaction| async move {
+                transaction.execute_unprepared(sql).await?;
+                Ok::<_, StoreError>(())
+            });
+            done.await.expect("a trigger");
+        }
+    };
+    trigger(
+        "CREATE TRIGGER refuse BEFORE UPDATE OF encrypted_auth_state ON users BEGIN SELECT RAISE(FAIL, 'no'); END",
+    )
+    .await;
+    let state = json!({"a": 1, "expires": null});
+    assert_eq!(shown(&hub, &root).await, state);
+    let kept = hub.user("ada").await.encrypted_auth_state;
+    assert!(kept == Some(sealed));
+    trigger("DROP TRIGGER refuse").await;
+    assert_eq!(shown(&hub, &root).await, state);
+    // What was written stays to the letter.
+    let renewed = hub.user("ada").await.encrypted_auth_state.expect("a state");
+    let new = Fernet::new(vec![key(NEW)]).expect("a key");
+    let opened = new.open(&renewed).expect("by the new key");
+    assert!(opened.content == written);
 }
 
 #[tokio::test]
