@@ -400,14 +400,15 @@ async fn by_password(
         return Ok(None);
     }
     let keys = throttle::keys(&hub.normalize(username.trim()).await, address);
-    if let Some(wait) = hub.throttle.wait(&keys, hub.clock.now()) {
+    let begun = hub.throttle.attempt(&keys, hub.clock.now());
+    let attempt = begun.map_err(|wait| {
         let seconds = wait.max(Duration::from_secs(1)).as_secs();
         let error = Error::new(
             StatusCode::TOO_MANY_REQUESTS,
             format!("Too many failed logins. Please wait {seconds} s and try again."),
         );
-        return Err(error.with_header(header::RETRY_AFTER, seconds.into()));
-    }
+        error.with_header(header::RETRY_AFTER, seconds.into())
+    })?;
     let credentials = Credentials {
         username: username.trim().to_owned(),
         password: Secret::new(password),
@@ -444,9 +445,9 @@ async fn by_password(
         _ => None,
     };
     if user.is_some() {
-        hub.throttle.succeeded(&keys);
+        attempt.succeeded();
     } else {
-        hub.throttle.failed(&keys, hub.clock.now());
+        attempt.failed(hub.clock.now());
         tracing::warn!(
             user = %orrery_core::escape::for_log(username, 32),
             address = %orrery_core::escape::for_log(address, 64),

@@ -1,7 +1,7 @@
 //! Logging in by the form.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Form, OriginalUri, State};
 use axum::http::{StatusCode, Uri, header};
@@ -94,19 +94,13 @@ pub async fn submit(
         &hub.normalize(&credentials.username).await,
         &requester.browser.address,
     );
-    if let Some(wait) = hub.throttle.wait(&keys, hub.clock.now()) {
-        let seconds = wait.as_secs().max(1);
-        let mut response = refuse(
-            StatusCode::TOO_MANY_REQUESTS,
-            &format!("Too many failed logins. Please wait {seconds} s and try again."),
-        )?;
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, seconds.into());
-        return Ok(response);
-    }
+    let attempt = hub.throttle.attempt(&keys, hub.clock.now());
+    let attempt = match attempt {
+        Ok(attempt) => attempt,
+        Err(wait) => return too_many(wait, refuse),
+    };
     let Some(user) = authenticate(&hub, &credentials).await? else {
-        hub.throttle.failed(&keys, hub.clock.now());
+        attempt.failed(hub.clock.now());
         hub.metrics.login(false, began.elapsed());
         tracing::warn!(
             user = %for_log(&credentials.username, SHOWN),
@@ -115,13 +109,29 @@ pub async fn submit(
         );
         return refuse(StatusCode::FORBIDDEN, "Invalid username or password");
     };
-    hub.throttle.succeeded(&keys);
+    attempt.succeeded();
     log_in(&hub, &requester, &user);
     tracing::info!(user = %user.name, address = %requester.browser.address, "user logged in");
     hub.metrics.login(true, began.elapsed());
     Ok(redirect(
         &next_url(&hub, &requester, &uri, Some(&user)).await?,
     ))
+}
+
+/// The answer to a login that has to wait.
+fn too_many(
+    wait: Duration,
+    refuse: impl FnOnce(StatusCode, &str) -> Result<Response>,
+) -> Result<Response> {
+    let seconds = wait.as_secs().max(1);
+    let mut response = refuse(
+        StatusCode::TOO_MANY_REQUESTS,
+        &format!("Too many failed logins. Please wait {seconds} s and try again."),
+    )?;
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, seconds.into());
+    Ok(response)
 }
 
 fn credentials(fields: Vec<(String, String)>, requester: &Requester) -> Credentials {
