@@ -109,6 +109,8 @@ impl Hosts {
     /// hub's own: below the hub's domain.
     pub fn is_below(&self, host: &str) -> bool {
         let host = without_port(host).to_ascii_lowercase();
+        // Browsers keep the root's dot.
+        let host = host.strip_suffix('.').unwrap_or(&host).to_owned();
         let own = [&self.domain, &self.user_domain];
         !own.contains(&&host)
             && own.iter().any(|domain| {
@@ -411,6 +413,8 @@ mod tests {
             ("ada.hub.example:8443", true, true),
             ("ADA.hub.example:8443", true, true),
             ("ada.hub.example", true, false),
+            ("ada.hub.example.:8443", true, false),
+            ("hub.example.:8443", false, false),
             (".hub.example:8443", false, true),
             ("evilhub.example:8443", false, false),
             ("hub.example.evil:8443", false, false),
