@@ -4,6 +4,7 @@ import secrets
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 
 import requests
 
@@ -14,6 +15,9 @@ ADMIN_TOKEN = "the-token-of-the-outage-service-0123456789"
 PASSWORD = "a-password-for-the-outage"
 #: The pause between two requests of one of the crowd: a bounded load.
 PACE = 0.12
+#: So long after the hub was seen to be back, a request that begins may still be refused: others may be a
+#: moment behind.
+GRACE = 0.3
 
 
 def config(db_url: str, small_server: list[str]) -> str:
@@ -42,7 +46,9 @@ class Crowd:
     def __init__(self, origin: str, spawning: list[str]):
         self.origin, self.spawning = origin, spawning
         self.stopping = threading.Event()
-        #: Whether the database is being stopped or started: only then may anything be refused.
+        #: When the hub was back after the last outage; infinity during one. Only what began before may be
+        #: refused.
+        self.back_at = float("-inf")
         self.statuses: Counter = Counter()
         self.wrong: list[str] = []
         self.tokens: dict[str, str] = {}
@@ -64,6 +70,18 @@ class Crowd:
         for thread in self.threads:
             thread.join(60)
 
+    @contextmanager
+    def outage(self):
+        """While the database is stopped and started, until the hub was seen to be back."""
+        self.back_at = float("inf")
+        yield
+        self.back_at = time.monotonic()
+
+    def _may_be_refused(self, answer: requests.Response) -> bool:
+        """Whether the request that was just answered touched an outage."""
+        began = time.monotonic() - answer.elapsed.total_seconds()
+        return began <= self.back_at + GRACE
+
     def _forever(self, work, *arguments) -> None:
         while not self.stopping.is_set():
             try:
@@ -81,6 +99,8 @@ class Crowd:
             return True
         is_api = "/hub/api/" in answer.url
         if answer.status_code == 503:
+            if not self._may_be_refused(answer):
+                self.wrong.append(f"{what}: refused while the database was there: {answer.text[:200]}")
             self.slowest_refusal = max(self.slowest_refusal, answer.elapsed.total_seconds())
             if not answer.headers.get("Retry-After", "").isdigit():
                 self.wrong.append(f"{what}: 503 without Retry-After: {answer.headers}")

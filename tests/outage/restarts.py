@@ -30,10 +30,11 @@ def tell(steps: Steps, servers: Servers, kind: str, rounds: int) -> None:
             with Crowd(hub.origin, ["ada", "bob", "eve"]) as crowd:
                 time.sleep(2)
                 for _ in range(rounds):
-                    servers.stop(kind)
-                    time.sleep(AWAY)
-                    there = servers.start(kind)
-                    slowest = max(slowest, back_after(hub, there))
+                    with crowd.outage():
+                        servers.stop(kind)
+                        time.sleep(AWAY)
+                        there = servers.start(kind)
+                        slowest = max(slowest, back_after(hub, there))
                     time.sleep(THERE)
             crowd.check()
             print(f"      {dict(crowd.statuses)}; {len(crowd.tokens)} tokens, {len(crowd.users)} users, {crowd.logins} logins; back after {slowest:.2f} s at most, refused within {crowd.slowest_refusal:.2f} s", flush=True)

@@ -126,13 +126,17 @@ def terminal(person: Person, users: SystemUsers, name: str) -> None:
 def looks_through(hub: Hub, users: SystemUsers, name: str) -> None:
     hub_sockets = sockets_of(hub.process.pid)
     secret_file = (hub.folder / "jupyterhub_cookie_secret").read_text().strip()
+    # Where the server's own words go; with upstream that is where the hub's go.
+    account = users[name].pw_name
+    own_logs = [hub.log_path] if hub.kind == "upstream" else [*hub.folder.rglob(f"{account}.log"), *hub.folder.rglob(f"{account}+*.log")]
+    own_logs = list(map(str, own_logs))
     for pid in processes_of(users[name].pw_uid):
         environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
         for secret in (PLANTED, CRYPT_KEY, secret_file, PASSWORD, "CONFIGPROXY_AUTH_TOKEN", "PLANTED_SECRET"):
             require(secret not in environment, f"{secret} stands in the environment of {pid}")
         held = descriptors(pid)
         require(not hub_sockets & set(held.values()), f"{pid} holds a socket of the hub")
-        hubs_own = [target for target in held.values() if target.startswith(str(hub.folder)) and not target.endswith((".log",))]
+        hubs_own = [target for target in held.values() if target.startswith(str(hub.folder)) and target not in own_logs]
         same(hubs_own, [], f"the hub's files open in {pid}")
 
 
