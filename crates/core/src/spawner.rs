@@ -235,6 +235,12 @@ pub trait Spawner: Send + Sync + 'static {
     /// spawner's own timeouts hold.
     async fn stop(&self, state: &Value, grace: Option<Duration>) -> Result<(), Failure>;
 
+    /// How long [`Spawner::stop`] without a `grace` may take until force has been used as well. The
+    /// hub waits that long at least before it gives a stop up.
+    fn stop_patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Looks for a server that runs though no state of it was kept: the hub was killed, or stopped
     /// listening, after the server began and before [`Event::State`] was in the database. `mark` is the
     /// value of [`RUN_VARIABLE`] that the server's environment had, `user` the name of its owner: nobody

@@ -297,6 +297,10 @@ impl Spawner for LocalProcess {
         )))
     }
 
+    fn stop_patience(&self) -> Duration {
+        self.settings.stop_patience()
+    }
+
     async fn find(&self, mark: &str, user: &str) -> Result<Option<Value>, Failure> {
         let request = Request::Find(protocol::Find {
             variable: RUN_VARIABLE.to_owned(),

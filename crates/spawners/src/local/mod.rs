@@ -157,6 +157,10 @@ impl Spawner for Simple {
         )))
     }
 
+    fn stop_patience(&self) -> Duration {
+        self.settings.stop_patience()
+    }
+
     async fn find(&self, mark: &str, _user: &str) -> Result<Option<Value>, Failure> {
         let mark = mark.to_owned();
         let found = tokio::task::spawn_blocking(move || Process::find(RUN_VARIABLE, &mark))

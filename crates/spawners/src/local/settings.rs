@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::config::{LocalProcessSpawner, SimpleLocalProcessSpawner};
 
+/// What a stop takes beside waiting for the server: the helper, and the sweep behind it.
+const STOP_SLACK: Duration = Duration::from_secs(10);
+
 /// The options, in the form the spawner needs them.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
@@ -45,6 +48,14 @@ pub enum SettingsError {
 }
 
 impl Settings {
+    /// How long a stop may take that needs every signal.
+    pub(super) fn stop_patience(&self) -> Duration {
+        self.interrupt_timeout
+            .saturating_add(self.term_timeout)
+            .saturating_add(self.kill_timeout)
+            .saturating_add(STOP_SLACK)
+    }
+
     pub(super) fn read(
         local: &LocalProcessSpawner,
         simple: &SimpleLocalProcessSpawner,
