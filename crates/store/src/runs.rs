@@ -338,15 +338,32 @@ pub async fn count_free(connection: &impl ConnectionTrait, now: NaiveDateTime) -
     .await
 }
 
-/// The failed runs of one replica that may have left something running: those with a deadline, which
-/// a run that has ended does not have otherwise.
-pub async fn with_leftovers(connection: &impl ConnectionTrait, owner: &str) -> Result<Vec<Run>> {
-    sql::all(
-        connection,
-        "SELECT * FROM orrery_runs WHERE phase = ? AND deadline IS NOT NULL AND owner = ? ORDER BY id",
-        values![Phase::Failed.as_str(), owner],
-    )
-    .await
+/// The failed runs that may have left something running: those with a deadline, which a run that has
+/// ended does not have otherwise. Those of `owner`, and those that it may take over: all, or those whose
+/// owner holds no lease of a run that lasts.
+pub async fn with_leftovers(
+    connection: &impl ConnectionTrait,
+    which: TakeOver,
+    owner: &str,
+    now: NaiveDateTime,
+) -> Result<Vec<Run>> {
+    let mut values = values![Phase::Failed.as_str()];
+    let whose = match which {
+        TakeOver::All => "",
+        TakeOver::Expired => {
+            values.extend(values![owner, time::truncate(now)]);
+            concat!(
+                " AND (owner = ? OR owner IS NULL OR NOT EXISTS (SELECT 1 FROM orrery_runs AS held \
+                 WHERE held.owner = orrery_runs.owner AND held.lease_until >= ? AND held.",
+                active!(),
+                "))"
+            )
+        }
+    };
+    let sql = format!(
+        "SELECT * FROM orrery_runs WHERE phase = ? AND deadline IS NOT NULL{whose} ORDER BY id"
+    );
+    sql::all(connection, &sql, values).await
 }
 
 /// The active runs whose present phase has taken too long, by id.

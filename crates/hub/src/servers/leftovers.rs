@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use orrery_core::phase::{Cause, Failure, Phase};
-use orrery_store::StoreError;
-use orrery_store::runs::{self, Run};
-use serde_json::Value;
+use orrery_store::runs::{self, TakeOver};
+use orrery_store::{Dialect, StoreError};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::view::is_empty;
@@ -16,41 +16,68 @@ use super::{Course, Engine, RunId};
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 /// How long what a dead server left may take to end politely.
 const REMAINS_GRACE: Duration = Duration::from_secs(1);
+/// The same of what could not be stopped before, so that force comes soon.
+const LEFTOVER_GRACE: Duration = Duration::from_secs(10);
 /// How often the spawner is asked for what a run without a state left.
 const SEARCHES: u32 = 3;
+/// The pause before it is asked again after it could not tell.
+const SEARCH_PAUSE: Duration = Duration::from_millis(200);
 
 /// Something that may still run of a run that has ended.
 pub(super) struct Leftover {
     server: String,
+    /// By which, and as whose, it is found where no state of it is known.
+    mark: String,
+    user: String,
     failure: Failure,
+    /// Empty for whatever has the mark.
     state: Value,
     pause: Duration,
     /// `None` while a try goes on.
     next: Option<Instant>,
 }
 
+/// What is noted of a run of which nobody can tell what it left: all that has its mark.
+pub(super) fn whatever_has_its_mark() -> Value {
+    json!({})
+}
+
 impl Engine {
-    /// What runs of a run of `user`'s whose state was never kept, as far as the spawner can find it.
-    pub(super) async fn search(&self, mark: &str, user: &str) -> Option<Value> {
-        for attempt in 1..=SEARCHES {
+    /// What runs of a run of `user`'s whose state was never kept. An error: nobody can tell, and
+    /// something may.
+    pub(super) async fn search(&self, mark: &str, user: &str) -> Result<Option<Value>, Failure> {
+        let mut attempt = 1;
+        loop {
             let search = self.spawner.find(mark, user);
-            match tokio::time::timeout(self.settings.poll_timeout, search).await {
-                Ok(Ok(found)) => return found.filter(|state| !is_empty(state)),
-                Ok(Err(failure)) => tracing::warn!(
-                    attempt,
-                    "the spawner cannot tell what runs: {}",
-                    failure.message
+            let trouble = match tokio::time::timeout(self.settings.poll_timeout, search).await {
+                Ok(Ok(found)) => return Ok(found.filter(|state| !is_empty(state))),
+                Ok(Err(failure)) => failure,
+                Err(_) => Failure::new(
+                    Cause::Timeout,
+                    "The spawner did not tell in time whether the server runs.",
                 ),
-                Err(_) => tracing::warn!(attempt, "the spawner did not tell in time what runs"),
+            };
+            tracing::warn!(
+                attempt,
+                "the spawner cannot tell what runs: {}",
+                trouble.message
+            );
+            if attempt == SEARCHES {
+                return Err(trouble);
             }
+            attempt += 1;
+            tokio::time::sleep(SEARCH_PAUSE).await;
         }
-        None
     }
 
     /// Stops what `state` names; says what stood in the way.
-    pub(super) async fn end_server(&self, state: &Value) -> Option<Failure> {
+    pub(super) async fn end_server(
+        &self,
+        state: &Value,
+        grace: Option<Duration>,
+    ) -> Option<Failure> {
         let limit = self.settings.stop_timeout;
-        match tokio::time::timeout(limit, self.spawner.stop(state, None)).await {
+        match tokio::time::timeout(limit, self.spawner.stop(state, grace)).await {
             Ok(Ok(())) => None,
             Ok(Err(failure)) => Some(failure),
             Err(_) => Some(Failure::new(
@@ -65,39 +92,51 @@ impl Engine {
 
     /// Ends what a server that is gone left behind, if an earlier life of the hub had started it: its
     /// end had nobody to clean up after it, and its spawner may know of its first process alone.
-    pub(super) async fn end_remains(&self, course: &Course) {
+    ///
+    /// Gives what may still run all the same, for a failure's `left_running`.
+    pub(super) async fn end_remains(&self, course: &Course) -> Option<Value> {
         if !course.is_inherited {
-            return;
+            return None;
         }
         for _ in 0..SEARCHES {
-            let Some(state) = self.search(&course.mark(), course.user.as_str()).await else {
-                return;
+            let trouble = match self.search(&course.mark(), course.user.as_str()).await {
+                Ok(None) => return None,
+                Ok(Some(state)) => {
+                    tracing::info!(server = %course.log_name(), run = %course.run, "ending what a dead server left");
+                    self.end_server(&state, Some(REMAINS_GRACE)).await
+                }
+                Err(trouble) => Some(trouble),
             };
-            tracing::info!(server = %course.log_name(), run = %course.run, "ending what a dead server left");
-            let limit = self.settings.stop_timeout;
-            let stop = self.spawner.stop(&state, Some(REMAINS_GRACE));
-            let trouble = match tokio::time::timeout(limit, stop).await {
-                Ok(Ok(())) => continue,
-                Ok(Err(failure)) => failure.message,
-                Err(_) => "the spawner did not end it in time".to_owned(),
-            };
-            tracing::error!(
-                server = %course.log_name(),
-                run = %course.run,
-                "what a dead server left could not be ended: {trouble}"
-            );
-            return;
+            if let Some(trouble) = trouble {
+                tracing::error!(
+                    server = %course.log_name(),
+                    run = %course.run,
+                    "what a dead server left may still run; trying again later: {}",
+                    trouble.message
+                );
+                break;
+            }
         }
+        // It may also be that there was always more to be found.
+        Some(whatever_has_its_mark())
     }
 
     /// Notes what a failed run left running, if its failure says that it did.
-    pub(super) fn note_leftover(&self, run: RunId, server: String, failure: &Failure) {
+    pub(super) fn note_leftover(
+        &self,
+        run: RunId,
+        server: String,
+        (mark, user): (String, String),
+        failure: &Failure,
+    ) {
         let Some(state) = failure.left_running.clone() else {
             return;
         };
         let pause = self.settings.tick;
         let leftover = Leftover {
             server,
+            mark,
+            user,
             failure: failure.clone(),
             state,
             pause,
@@ -109,12 +148,26 @@ impl Engine {
             .insert(run.0, leftover);
     }
 
-    /// Reads what an earlier life of this hub could not stop.
+    /// Which runs this hub may take over when it starts: on SQLite there is one hub, so that whoever
+    /// owned a run is gone.
+    pub(super) fn may_take_over(&self) -> TakeOver {
+        if self.store.dialect() == Dialect::Sqlite {
+            TakeOver::All
+        } else {
+            TakeOver::Expired
+        }
+    }
+
+    /// Reads what an earlier life of this hub, under whatever name, could not stop.
     pub(super) async fn load_leftovers(&self) -> Result<(), StoreError> {
-        for run in runs::with_leftovers(self.store.read(), &self.replica).await? {
+        let which = self.may_take_over();
+        let now = self.clock.now();
+        for run in runs::with_leftovers(self.store.read(), which, &self.replica, now).await? {
             if let Some(failure) = &run.failure {
                 let server = format!("{}/{}", run.user_name, run.server_name);
-                self.note_leftover(RunId(run.id), server, failure);
+                let mark = Course::mark_of(run.id, run.queued_at);
+                let whose = (mark, run.user_name.clone());
+                self.note_leftover(RunId(run.id), server, whose, failure);
             }
         }
         Ok(())
@@ -157,15 +210,27 @@ impl Engine {
             leftovers.get(&run).map(|leftover| {
                 (
                     leftover.server.clone(),
+                    leftover.mark.clone(),
+                    leftover.user.clone(),
                     leftover.state.clone(),
                     leftover.failure.clone(),
                 )
             })
         };
-        let Some((server, state, mut failure)) = known else {
+        let Some((server, mark, user, state, mut failure)) = known else {
             return;
         };
-        let trouble = match self.end_server(&state).await {
+        let found = if is_empty(&state) {
+            self.search(&mark, &user).await
+        } else {
+            Ok(Some(state))
+        };
+        let trouble = match found {
+            Ok(Some(state)) => self.end_server(&state, Some(LEFTOVER_GRACE)).await,
+            Ok(None) => None,
+            Err(trouble) => Some(trouble),
+        };
+        let trouble = match trouble {
             None => {
                 failure.left_running = None;
                 let failure = &failure;
@@ -204,28 +269,5 @@ impl Engine {
                 "a server still cannot be stopped and may still run: {trouble}"
             );
         }
-    }
-
-    /// Stops what runs of a run whose user or server is gone, without keeping anybody waiting.
-    pub(super) fn stop_unowned(&self, run: &Run) {
-        let mark = Course::mark_of(run.id, run.queued_at);
-        let (engine, run, user) = (self.clone(), run.id, run.user_name.clone());
-        self.tracker.spawn(async move {
-            let work = async {
-                if let Some(state) = engine.search(&mark, &user).await
-                    && let Some(trouble) = engine.end_server(&state).await
-                {
-                    tracing::error!(
-                        run,
-                        "a server without a user could not be stopped: {}",
-                        trouble.message
-                    );
-                }
-            };
-            tokio::select! {
-                () = engine.closing.cancelled() => {}
-                () = work => {}
-            }
-        });
     }
 }

@@ -30,6 +30,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use orrery_core::scopes::Definitions;
 use orrery_core::spawner::Spawner;
@@ -55,6 +56,9 @@ pub use view::{Counts, ServerView};
 
 /// How many spawners are polled at once.
 const POLLS: usize = 16;
+
+/// The longest that a spawner may ask for: later times could not be counted.
+const LONGEST_STOP: Duration = Duration::from_hours(365 * 24);
 
 /// Moves servers through their lives. Cloning gives another handle to the same engine.
 #[derive(Clone)]
@@ -127,12 +131,16 @@ impl Engine {
     /// An engine that does nothing yet: call [`Engine::reconcile`], then spawn [`Engine::run`].
     pub fn new(parts: EngineParts) -> Self {
         let born = parts.clock.now();
+        let mut settings = parts.settings;
+        // Cut off earlier, a stop would never come to its last means.
+        let patience = parts.spawner.stop_patience().min(LONGEST_STOP);
+        settings.stop_timeout = settings.stop_timeout.max(patience);
         Self(Arc::new(Inner {
             born,
             store: parts.store,
             spawner: parts.spawner,
             clock: parts.clock,
-            settings: parts.settings,
+            settings,
             urls: parts.urls,
             definitions: parts.definitions,
             routes: parts.routes,

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use orrery_core::fault;
 use orrery_core::phase::Phase;
-use orrery_store::runs::{self, NewRun, TakeOver};
+use orrery_store::runs::{self, NewRun};
 use orrery_store::spawners::{self, ActiveSpawner, SpawnerChanges};
-use orrery_store::{ConnectionTrait, Dialect, NaiveDateTime, StoreError};
+use orrery_store::{ConnectionTrait, NaiveDateTime, StoreError};
 use serde_json::Value;
 
 use super::run::Entry;
@@ -30,12 +30,7 @@ impl Engine {
     pub async fn reconcile(&self) -> Result<Reconciled, StoreError> {
         let now = self.clock.now();
         let until = now + self.settings.lease;
-        // On SQLite there is one hub: whoever owned a run is gone.
-        let which = if self.store.dialect() == Dialect::Sqlite {
-            TakeOver::All
-        } else {
-            TakeOver::Expired
-        };
+        let which = self.may_take_over();
         self.store
             .write(|transaction| async move {
                 runs::extend_leases(&transaction, &self.replica, until).await?;

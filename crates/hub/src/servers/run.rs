@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::view::is_empty;
-use super::{Course, Engine, environment, events, grant};
+use super::{Course, Engine, environment, events, grant, stop};
 use crate::JUPYTERHUB_VERSION;
 
 /// The variable by which a server knows itself as an OAuth client.
@@ -440,48 +440,43 @@ impl Engine {
         };
         tracing::warn!(server = %course.log_name(), run = %course.run, exit_code = ?code, "the server has ended by itself");
         let crashed = code.is_some_and(|code| code != 0);
-        let failure = if crashed {
+        let mut failure = if crashed {
             Some(self.exited(&spawner.state, code).await)
         } else {
             None
         };
         fault::point("death-noticed");
-        self.end_remains(&course).await;
+        if let Some(left) = self.end_remains(&course).await {
+            let failure = failure.get_or_insert_with(stop::remains_failure);
+            failure.left_running = Some(left);
+        }
+        // Others look too. Who was faster has taken the route away, and it may be the next run's by now.
+        match runs::find(self.store.read(), run.id).await? {
+            Some(now) if now.phase == Phase::Ready => {}
+            _ => return Ok(false),
+        }
         let is_unrouted = self.remove_route(&course).await;
-        let to = if crashed {
+        let to = if failure.is_some() {
             Phase::Failed
         } else {
             Phase::Stopped
         };
-        self.finish(&course, Phase::Ready, to, failure.as_ref())
+        let ended = self
+            .finish(&course, Phase::Ready, to, failure.as_ref())
             .await?;
-        if !is_unrouted {
-            self.routes.wake();
-        }
+        self.see_to_routes(is_unrouted, ended);
         self.nudge(course.run.0);
         Ok(false)
     }
 
     /// Ends a start that failed. The user sees why at once; what may still run is stopped first.
     async fn give_up(&self, course: &Course, mut failure: Failure) {
-        let mut state = spawners::find_by_id(self.store.read(), course.spawner_id)
-            .await
-            .ok()
-            .flatten()
-            .map(|spawner| spawner.state)
-            .unwrap_or_default();
-        // Something may run all the same: whoever started it was cut off before its state was kept.
-        if is_empty(&state)
-            && let Some(found) = self.search(&course.mark(), course.user.as_str()).await
+        let state = self.state_of(course).await;
+        if let Ok(state) = &state
+            && failure.log_tail.is_empty()
+            && !is_empty(state)
         {
-            tracing::warn!(server = %course.log_name(), run = %course.run, "found a server that a start had left");
-            state = found;
-            if let Err(failure) = self.keep_state(course, &state).await {
-                tracing::warn!(server = %course.log_name(), "its state is not kept: {}", failure.message);
-            }
-        }
-        if failure.log_tail.is_empty() && !is_empty(&state) {
-            failure.log_tail = self.log_lines(&state, LOG_TAIL).await;
+            failure.log_tail = self.log_lines(state, LOG_TAIL).await;
         }
         tracing::warn!(
             server = %course.log_name(),
@@ -491,18 +486,22 @@ impl Engine {
             "the server did not start: {}",
             failure.message
         );
-        let nothing_runs = is_empty(&state)
-            || matches!(failure.cause, Cause::Exited | Cause::OutOfMemory)
-            || matches!(self.poll(&state).await, Some(Status::Exited(_)));
+        let nothing_runs = match &state {
+            Ok(state) => {
+                is_empty(state)
+                    || matches!(failure.cause, Cause::Exited | Cause::OutOfMemory)
+                    || matches!(self.poll(state).await, Some(Status::Exited(_)))
+            }
+            // Nobody can tell; its stop asks again, and goes on asking.
+            Err(_) => false,
+        };
         let ended = if nothing_runs {
-            self.end_remains(course).await;
+            failure.left_running = self.end_remains(course).await;
             let is_unrouted = self.remove_route(course).await;
             let ended = self
                 .finish(course, Phase::Starting, Phase::Failed, Some(&failure))
                 .await;
-            if !is_unrouted {
-                self.routes.wake();
-            }
+            self.see_to_routes(is_unrouted, matches!(ended, Ok(true)));
             ended
         } else {
             match self
@@ -517,6 +516,30 @@ impl Engine {
             // The sweeper ends it when its deadline has passed.
             tracing::error!(server = %course.log_name(), %error, "a failed start could not be noted");
         }
+    }
+
+    /// What the spawner knows of a run that did not come about; empty if nothing runs. An error: nobody
+    /// can tell.
+    async fn state_of(&self, course: &Course) -> Result<Value, Failure> {
+        let state = self
+            .trying("read the server's state", || {
+                spawners::find_by_id(self.store.read(), course.spawner_id)
+            })
+            .await?
+            .map(|spawner| spawner.state)
+            .unwrap_or_default();
+        if !is_empty(&state) {
+            return Ok(state);
+        }
+        // Something may run all the same: whoever started it was cut off before its state was kept.
+        let Some(found) = self.search(&course.mark(), course.user.as_str()).await? else {
+            return Ok(state);
+        };
+        tracing::warn!(server = %course.log_name(), run = %course.run, "found a server that a start had left");
+        if let Err(failure) = self.keep_state(course, &found).await {
+            tracing::warn!(server = %course.log_name(), "its state is not kept: {}", failure.message);
+        }
+        Ok(found)
     }
 
     fn count_failure(&self, failure: &Failure) {

@@ -76,7 +76,7 @@ pub struct Settings {
 
     /// How long a start may wait for its turn.
     pub queue_timeout: Duration,
-    /// How long one call of `Spawner::stop` may take.
+    /// How long one call of `Spawner::stop` may take; in an engine at least as long as its spawner says.
     pub stop_timeout: Duration,
     /// How long one call of `Spawner::poll` or `Spawner::logs` may take.
     pub poll_timeout: Duration,

@@ -8,6 +8,7 @@ use orrery_store::runs::{self, Run};
 use orrery_store::users::User;
 use orrery_store::{StoreError, WriteError, spawners};
 
+use super::leftovers::whatever_has_its_mark;
 use super::run::Entry;
 use super::view::{is_empty, log_name};
 use super::{Course, DeleteError, Engine, RunId, StopError, StopOutcome};
@@ -25,6 +26,14 @@ impl WriteError for DeleteError {
             _ => None,
         }
     }
+}
+
+/// Why a run has not ended well whose server is gone.
+pub(super) fn remains_failure() -> Failure {
+    Failure::new(
+        Cause::Spawner,
+        "The server is gone, but not all that it had started could be ended.",
+    )
 }
 
 impl Engine {
@@ -152,19 +161,25 @@ impl Engine {
             }
         };
         // Without a state, or without a row, something may run all the same.
-        let state = if is_empty(&state) {
+        let found = if is_empty(&state) {
             self.search(&course.mark(), course.user.as_str()).await
         } else {
-            Some(state)
+            Ok(Some(state))
         };
-        let mut trouble = match &state {
-            Some(state) => self.end_server(state).await,
-            None => None,
+        let (mut left_running, mut trouble) = match found {
+            Ok(Some(state)) => {
+                let trouble = self.end_server(&state, None).await;
+                (trouble.is_some().then_some(state), trouble)
+            }
+            Ok(None) => (None, None),
+            Err(trouble) => (Some(whatever_has_its_mark()), Some(trouble)),
         };
         fault::point("stop-returned");
         if trouble.is_none() {
-            self.end_remains(course).await;
+            left_running = self.end_remains(course).await;
+            trouble = left_running.is_some().then(remains_failure);
         }
+        let has_stopped = trouble.is_none();
         if let Some(trouble) = &mut trouble {
             tracing::error!(
                 server = %course.log_name(),
@@ -176,7 +191,6 @@ impl Engine {
                 .message
                 .push_str(" It may still run; the hub goes on trying to stop it.");
         }
-        let left_running = state.filter(|_| trouble.is_some());
         let cancelled = failure
             .as_ref()
             .is_some_and(|failure| failure.cause == Cause::Cancelled);
@@ -190,20 +204,22 @@ impl Engine {
             left_running,
             ..failure
         });
-        match self
+        let ended = match self
             .finish(course, Phase::Stopping, to, failure.as_ref())
             .await
         {
-            Ok(_) => {
-                tracing::info!(server = %course.log_name(), run = %course.run, "the server has stopped");
+            Ok(ended) => {
+                if has_stopped {
+                    tracing::info!(server = %course.log_name(), run = %course.run, "the server has stopped");
+                }
+                ended
             }
             Err(error) => {
                 tracing::warn!(server = %course.log_name(), %error, "a server's end could not be noted");
+                false
             }
-        }
-        if !is_unrouted {
-            self.routes.wake();
-        }
+        };
+        self.see_to_routes(is_unrouted, ended);
     }
 
     /// Ends a run and takes back what its server was given, in one transaction. `false`: the run was
@@ -245,7 +261,8 @@ impl Engine {
             .await?;
         fault::point("end-committed");
         if ended && let Some(failure) = failure {
-            self.note_leftover(course.run, course.log_name(), failure);
+            let whose = (course.mark(), course.user.to_string());
+            self.note_leftover(course.run, course.log_name(), whose, failure);
         }
         self.hints.wake(run);
         if matches!(from, Phase::Starting | Phase::Stopping) {
@@ -254,17 +271,30 @@ impl Engine {
         Ok(ended)
     }
 
-    /// Ends a run whose user or server is gone: nothing else of it is left.
+    /// Ends a run whose user or server is gone: nothing else of it is left but what may run, which is
+    /// looked for and stopped without keeping anybody waiting.
     pub(super) async fn end_orphan(&self, run: &Run) -> Result<bool, StoreError> {
         let now = self.clock.now();
-        let failure = &Failure::new(Cause::Internal, "The user or server was removed.");
+        let failure = &Failure {
+            left_running: (run.phase != Phase::Queued).then(whatever_has_its_mark),
+            ..Failure::new(Cause::Internal, "The user or server was removed.")
+        };
         let ended = self
             .store
             .write(|transaction| async move {
-                runs::fail(&transaction, run.id, run.phase, failure, now).await
+                let ended = runs::fail(&transaction, run.id, run.phase, failure, now).await?;
+                if ended && failure.left_running.is_some() {
+                    runs::set_deadline(&transaction, run.id, Phase::Failed, Some(now)).await?;
+                }
+                Ok::<_, StoreError>(ended)
             })
             .await?;
-        self.stop_unowned(run);
+        if ended {
+            let server = format!("{}/{}", run.user_name, run.server_name);
+            let mark = Course::mark_of(run.id, run.queued_at);
+            let whose = (mark, run.user_name.clone());
+            self.note_leftover(RunId(run.id), server, whose, failure);
+        }
         self.routes.wake();
         self.hints.wake(run.id);
         Ok(ended)
@@ -283,6 +313,14 @@ impl Engine {
             return false;
         }
         true
+    }
+
+    /// To be called after [`Engine::remove_route`] and [`Engine::finish`]. A run that somebody else has
+    /// ended may have had a successor since, whose route it was.
+    pub(super) fn see_to_routes(&self, is_unrouted: bool, ended: bool) {
+        if !is_unrouted || !ended {
+            self.routes.wake();
+        }
     }
 
     /// Waits until a run is neither queued, starting nor stopping, at most `until`, and says where it

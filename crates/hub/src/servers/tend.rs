@@ -11,6 +11,7 @@ use orrery_store::{StoreError, spawners};
 use serde_json::Value;
 
 use super::grant::Grant;
+use super::leftovers::whatever_has_its_mark;
 use super::queue::Board;
 use super::run::Entry;
 use super::view::is_empty;
@@ -182,16 +183,15 @@ impl Engine {
         if run.phase == Phase::Stopping {
             let spawner = spawners::find_by_id(self.store.read(), course.spawner_id).await?;
             let state = spawner.map(|spawner| spawner.state);
-            failure.left_running = match state.filter(|state| !is_empty(state)) {
-                Some(state) => Some(state),
-                None => self.search(&course.mark(), course.user.as_str()).await,
-            };
+            // Searched for where nobody waits for it.
+            failure.left_running = state
+                .filter(|state| !is_empty(state))
+                .or_else(|| Some(whatever_has_its_mark()));
         }
-        self.finish(&course, run.phase, Phase::Failed, Some(&failure))
+        let ended = self
+            .finish(&course, run.phase, Phase::Failed, Some(&failure))
             .await?;
-        if !is_unrouted {
-            self.routes.wake();
-        }
+        self.see_to_routes(is_unrouted, ended);
         // A task that still waits for the spawner finds the run ended when it looks.
         self.nudge(run.id);
         Ok(())
@@ -295,6 +295,11 @@ impl Engine {
             *board = Board::new(queue.iter().map(|run| run.id), &took);
         }
         Ok(board.place(run, limit))
+    }
+
+    /// How long [`Engine::shutdown`] may take.
+    pub fn shutdown_limit(&self) -> Duration {
+        self.settings.stop_timeout + self.settings.grace + CLOSING * 2
     }
 
     /// Ends all tasks. With `cleanup_servers` every server is stopped first; without, they run on and

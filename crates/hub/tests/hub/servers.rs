@@ -9,6 +9,8 @@ pub(crate) mod fakes;
 mod clients;
 #[path = "servers/failures.rs"]
 mod failures;
+#[path = "servers/leftovers.rs"]
+mod leftovers;
 #[path = "servers/life.rs"]
 mod life;
 #[path = "servers/memory.rs"]

@@ -155,6 +155,53 @@ async fn a_failure_is_kept_with_its_log() {
 }
 
 #[tokio::test]
+async fn what_a_former_owner_left_is_found() {
+    on_each(|store| async move {
+        let ada = &add_user(&store, "ada").await;
+        let spawner = &add_spawner(&store, ada, "").await;
+        let left = &Failure {
+            left_running: Some(json!({})),
+            ..Failure::new(Cause::Spawner, "It may still run.")
+        };
+        let owned = |owner: &str| NewRun {
+            owner: Some(owner.to_owned()),
+            ..new_run(ada, spawner, 0)
+        };
+        let (ours, living, former) = (&owned("ours"), &owned("living"), &owned("former"));
+        let active = &NewRun {
+            lease_until: Some(at(60)),
+            ..owned("living")
+        };
+        let ids = store
+            .write(|txn| async move {
+                let mut ids = Vec::new();
+                for new in [ours, living, former] {
+                    let id = runs::insert(&txn, new).await?;
+                    runs::fail(&txn, id, Queued, left, at(1)).await?;
+                    runs::set_deadline(&txn, id, Failed, Some(at(1))).await?;
+                    ids.push(id);
+                }
+                runs::insert(&txn, active).await?;
+                Ok::<_, StoreError>(ids)
+            })
+            .await
+            .unwrap();
+        for (which, now, expected) in [
+            (TakeOver::Expired, at(30), vec![ids[0], ids[2]]),
+            (TakeOver::Expired, at(90), ids.clone()),
+            (TakeOver::All, at(30), ids.clone()),
+        ] {
+            let found = runs::with_leftovers(store.read(), which, "ours", now)
+                .await
+                .unwrap();
+            let found: Vec<_> = found.iter().map(|run| run.id).collect();
+            assert_eq!(found, expected, "{which:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_last_events_are_kept() {
     on_each(|store| async move {
         let ada = &add_user(&store, "ada").await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use orrery_core::phase::Phase;
 use orrery_core::scopes::Definitions;
+use orrery_core::spawner::Spawner;
 use orrery_core::{Clock as _, ServerName, SystemClock};
 use orrery_hub::routes::{Keeper, KeeperParts};
 use orrery_hub::servers::{Engine, EngineParts, RunId, ServerView, Settings, StartRequest};
@@ -24,6 +25,8 @@ pub(crate) struct Bench {
     pub(crate) spawner: Arc<FakeSpawner>,
     pub(crate) table: Arc<FakeTable>,
     pub(crate) settings: Settings,
+    /// The hub's name.
+    pub(crate) replica: String,
     _folder: tempfile::TempDir,
 }
 
@@ -65,6 +68,7 @@ impl Bench {
             spawner: FakeSpawner::new(start),
             table: Arc::default(),
             settings,
+            replica: "bench".to_owned(),
             _folder: folder,
         }
     }
@@ -102,23 +106,33 @@ impl Bench {
 
     /// An engine that nobody sees to.
     pub(crate) fn idle_engine(&self) -> Engine {
+        self.idle_engine_on(self.spawner.clone())
+    }
+
+    /// The same on another spawner.
+    pub(crate) fn idle_engine_on(&self, spawner: Arc<dyn Spawner>) -> Engine {
         Engine::new(EngineParts {
             internal: None,
             store: self.store.clone(),
-            spawner: self.spawner.clone(),
+            spawner,
             clock: Arc::new(SystemClock),
             settings: self.settings.clone(),
             urls: Urls::new("/"),
             definitions: Definitions::default(),
             routes: self.keeper(),
-            replica: "bench".to_owned(),
+            replica: self.replica.clone(),
         })
     }
 
     /// A life of the hub. [`Engine::shutdown`] without cleaning up cuts it off at any await, as far as
     /// the rows can tell a `kill -9`.
     pub(crate) async fn life(&self) -> Engine {
-        let engine = self.idle_engine();
+        self.life_on(self.spawner.clone()).await
+    }
+
+    /// The same on another spawner.
+    pub(crate) async fn life_on(&self, spawner: Arc<dyn Spawner>) -> Engine {
+        let engine = self.idle_engine_on(spawner);
         engine.reconcile().await.expect("a database");
         let running = engine.clone();
         tokio::spawn(async move { running.run().await });

@@ -55,6 +55,15 @@ pub(crate) struct FakeSpawner {
     pub(crate) most_at_once: AtomicUsize,
     /// `stop` answers with an error.
     pub(crate) stop_fails: Mutex<bool>,
+    /// How long a server holds out against a `stop`, unless that has a grace.
+    pub(crate) stop_takes: Mutex<Duration>,
+    /// What it says of that.
+    pub(crate) stop_patience: Mutex<Duration>,
+    /// `find` answers with an error.
+    pub(crate) find_fails: Mutex<bool>,
+    /// Where there is one, `find` waits for a permit.
+    pub(crate) find_gate: Mutex<Option<Arc<Semaphore>>>,
+    pub(crate) finding: AtomicUsize,
 }
 
 struct FakeServer {
@@ -85,6 +94,11 @@ impl FakeSpawner {
             starting: AtomicUsize::new(0),
             most_at_once: AtomicUsize::new(0),
             stop_fails: Mutex::new(false),
+            stop_takes: Mutex::default(),
+            stop_patience: Mutex::default(),
+            find_fails: Mutex::new(false),
+            find_gate: Mutex::default(),
+            finding: AtomicUsize::new(0),
         })
     }
 
@@ -107,7 +121,12 @@ impl FakeSpawner {
     /// Everything works from now on.
     pub(crate) fn heal(&self) {
         *self.start.lock().expect("no panic under a lock") = Start::Answers;
-        for hangs in [&self.stop_hangs, &self.poll_hangs, &self.stop_fails] {
+        for hangs in [
+            &self.stop_hangs,
+            &self.poll_hangs,
+            &self.stop_fails,
+            &self.find_fails,
+        ] {
             *hangs.lock().expect("no panic under a lock") = false;
         }
     }
@@ -231,7 +250,23 @@ impl Spawner for FakeSpawner {
         Ok(known.map_or(Status::Exited(None), |server| server.status))
     }
 
+    fn stop_patience(&self) -> Duration {
+        *self.stop_patience.lock().expect("no panic under a lock")
+    }
+
     async fn find(&self, mark: &str, _user: &str) -> Result<Option<Value>, Failure> {
+        if *self.find_fails.lock().expect("no panic under a lock") {
+            return Err(Failure::new(Cause::Spawner, "The helper is away."));
+        }
+        let gate = self
+            .find_gate
+            .lock()
+            .expect("no panic under a lock")
+            .clone();
+        if let Some(gate) = gate {
+            self.finding.fetch_add(1, Ordering::SeqCst);
+            gate.acquire().await.expect("an open gate").forget();
+        }
         let servers = self.servers.lock().expect("no panic under a lock");
         let found = servers.iter().find(|(_, server)| {
             server.status == Status::Running && server.mark.as_deref() == Some(mark)
@@ -239,12 +274,16 @@ impl Spawner for FakeSpawner {
         Ok(found.map(|(id, _)| json!({ "pid": id })))
     }
 
-    async fn stop(&self, state: &Value, _grace: Option<Duration>) -> Result<(), Failure> {
+    async fn stop(&self, state: &Value, grace: Option<Duration>) -> Result<(), Failure> {
         if *self.stop_fails.lock().expect("no panic under a lock") {
             return Err(Failure::new(Cause::Spawner, "The backend is away."));
         }
         if *self.stop_hangs.lock().expect("no panic under a lock") {
             std::future::pending::<()>().await;
+        }
+        let takes = *self.stop_takes.lock().expect("no panic under a lock");
+        if !takes.is_zero() && grace.is_none() {
+            tokio::time::sleep(takes).await;
         }
         if let Some(id) = id_of(state)
             && let Some(server) = self
@@ -280,6 +319,8 @@ pub(crate) struct FakeTable {
     /// How often all routes were asked for, and how often one.
     pub(crate) asked_for_all: AtomicUsize,
     pub(crate) asked_for_one: AtomicUsize,
+    /// Where there is one, telling all routes waits for a permit.
+    pub(crate) gate: Mutex<Option<Arc<Semaphore>>>,
 }
 
 impl FakeTable {
@@ -306,6 +347,10 @@ impl FakeTable {
 impl RouteTable for FakeTable {
     async fn routes(&self) -> Result<BTreeMap<String, Route>, RouteError> {
         self.asked_for_all.fetch_add(1, Ordering::SeqCst);
+        let gate = self.gate.lock().expect("no panic under a lock").clone();
+        if let Some(gate) = gate {
+            gate.acquire().await.expect("an open gate").forget();
+        }
         self.answer()?;
         Ok(self.routes.lock().expect("no panic under a lock").clone())
     }
