@@ -78,6 +78,12 @@ pub struct Changes {
     pub deleted: Vec<String>,
 }
 
+impl Changes {
+    fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.deleted.is_empty()
+    }
+}
+
 /// A check that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum KeeperError {
@@ -231,27 +237,41 @@ impl Keeper {
                     .is_none_or(|there| there.target != route.target)
             })
             .collect();
-        let stale: Vec<&String> = present
+        let mut stale: Vec<&String> = present
             .keys()
-            .filter(|spec| !wanted.routes.contains_key(*spec) && !wanted.in_flux.contains(*spec))
+            .filter(|spec| wanted.is_stale(spec))
             .collect();
+        // The proxy may have taken its time: a server that was routed since must keep its route.
+        if !stale.is_empty() {
+            let now = self.wanted().await?;
+            stale.retain(|spec| now.is_stale(spec));
+        }
         self.apply(&missing, &stale).await?;
         self.choose_sample(wanted.routes.keys());
         let mut changes = Changes {
             added: missing.iter().map(|(spec, _)| (*spec).clone()).collect(),
             deleted: stale.into_iter().cloned().collect(),
         };
-        // A server that stopped while its route was being added must not keep it.
-        if !changes.added.is_empty() {
+        // A server that stopped while its route was being added must not keep it, and one that became
+        // ready while an old route of its was being deleted must get it.
+        if !changes.is_empty() {
             let now = self.wanted().await?;
             let gone: Vec<&String> = changes
                 .added
                 .iter()
                 .filter(|spec| !now.routes.contains_key(*spec))
                 .collect();
-            self.apply(&[], &gone).await?;
+            let back: Vec<(&String, &Route)> = changes
+                .deleted
+                .iter()
+                .filter_map(|spec| now.routes.get_key_value(spec))
+                .collect();
+            self.apply(&back, &gone).await?;
             let gone: BTreeSet<String> = gone.into_iter().cloned().collect();
             changes.added.retain(|spec| !gone.contains(spec));
+            changes
+                .deleted
+                .retain(|spec| !now.routes.contains_key(spec));
         }
         Ok(changes)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -16,7 +16,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use orrery_core::routes::RouteTable as _;
 use orrery_core::{Secret, fault};
+use orrery_store::private_file;
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -274,12 +276,10 @@ impl ProxyHold {
         let path = pid_file.with_extension("lock");
         // For us alone: whoever can open it could lock it, and keep every hub from starting.
         let private = std::fs::Permissions::from_mode(0o600);
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let file = private_file::open(&path, folder.unwrap_or(Path::new(".")))
             .and_then(|file| file.set_permissions(private).map(|()| file))
             .map_err(|error| ProxyError::PidFile(path.clone(), error))?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -304,6 +304,8 @@ struct Inner {
     /// Its process, also while `running` is lent to whoever waits for its end; 0 for none.
     pid: AtomicI32,
     closing: CancellationToken,
+    /// What starts the proxy again.
+    supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// A proxy that runs, or did a moment ago.
@@ -345,6 +347,7 @@ impl ProxyProcess {
             running: Mutex::new(None),
             pid: AtomicI32::new(0),
             closing: CancellationToken::new(),
+            supervisor: Mutex::default(),
         };
         if inner.settings.should_start {
             let running = match inner.find().await {
@@ -366,12 +369,17 @@ impl ProxyProcess {
             return;
         }
         let inner = Arc::clone(&self.0);
-        tokio::spawn(async move {
+        let supervisor = tokio::spawn(async move {
             tokio::select! {
                 () = inner.closing.cancelled() => {}
                 () = inner.supervise(&keeper) => {}
             }
         });
+        *self
+            .0
+            .supervisor
+            .lock()
+            .expect("nothing panics under this lock") = Some(supervisor);
     }
 
     /// The proxy's process id.
@@ -382,6 +390,18 @@ impl ProxyProcess {
     /// Ends the supervision, and the proxy too when `cleanup_proxy` says so.
     pub async fn stop(&self, cleanup_proxy: bool) {
         self.0.closing.cancel();
+        // It may be making a process just now, which is known only when it has.
+        let supervisor = self
+            .0
+            .supervisor
+            .lock()
+            .expect("nothing panics under this lock")
+            .take();
+        if let Some(supervisor) = supervisor
+            && tokio::time::timeout(DOWN, supervisor).await.is_err()
+        {
+            tracing::warn!("the proxy's supervision did not end in time");
+        }
         if !self.0.settings.should_start || !cleanup_proxy {
             return;
         }

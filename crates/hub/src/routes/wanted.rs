@@ -20,6 +20,13 @@ pub(super) struct Wanted {
     pub(super) in_flux: BTreeSet<String>,
 }
 
+impl Wanted {
+    /// Whether a route should not be there.
+    pub(super) fn is_stale(&self, spec: &str) -> bool {
+        !self.routes.contains_key(spec) && !self.in_flux.contains(spec)
+    }
+}
+
 /// A server's route.
 pub(super) fn server_route(user: &UserName, server: &ServerName, target: &str) -> Route {
     Route {

@@ -12,6 +12,7 @@ use orrery_core::phase::Phase;
 use orrery_core::routes::{Route, RouteTable as _};
 use orrery_hub::routes::{HttpRouteTable, ProxyCommand, ProxyError, ProxyProcess, ProxySettings};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::servers::bench::{Bench, SOON, eventually, named, start, until};
 use crate::servers::fakes::Start;
@@ -74,6 +75,29 @@ async fn a_check_makes_every_difference_good() {
     assert!(bench.table.target("/user/bob/").is_some());
     let again = bench.keeper().check().await.expect("a check");
     assert!(again.added.is_empty() && again.deleted.is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_is_routed_during_a_check_keeps_its_route() {
+    let bench = Bench::new(Start::Answers).await;
+    let engine = bench.life().await;
+    let ada = bench.user("ada").await;
+    let gate = Arc::new(Semaphore::new(0));
+    *bench.table.gate.lock().expect("no panic under a lock") = Some(Arc::clone(&gate));
+    let keeper = bench.keeper();
+    let checking = keeper.check();
+    let meanwhile = async {
+        let table = bench.table.clone();
+        let asked = move || table.asked_for_all.load(Ordering::SeqCst) == 1;
+        eventually("the proxy is asked", asked).await;
+        start(&engine, &ada, "").await;
+        until(&engine, &ada, "", Phase::Ready).await;
+        gate.add_permits(1);
+    };
+    let (changes, ()) = tokio::join!(checking, meanwhile);
+    let changes = changes.expect("a check");
+    assert!(changes.deleted.is_empty(), "{:?}", changes.deleted);
+    assert!(bench.table.target("/user/ada/").is_some());
 }
 
 #[tokio::test]
