@@ -1,6 +1,8 @@
 //! What systemd is told, where it started the hub and asked to be (`Type=notify-reload`, `WatchdogSec=`).
 //! Elsewhere nothing happens.
 
+use std::time::Duration;
+
 use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 
@@ -17,9 +19,13 @@ pub(crate) fn reloading() {
     }
 }
 
-/// The hub ends.
-pub(crate) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+/// The hub ends, and may need so long for it, should that be more than the unit allows.
+pub(crate) fn stopping(limit: Duration) {
+    let micros = u32::try_from(limit.as_micros()).unwrap_or(u32::MAX);
+    tell(&[
+        NotifyState::Stopping,
+        NotifyState::ExtendTimeoutUsec(micros),
+    ]);
 }
 
 /// Gives a sign of life as often as systemd wants one, until `closing` is cancelled.
