@@ -471,3 +471,19 @@ impl Drop for PidFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemd_waits_longer_than_the_hub_takes_to_end() {
+        let unit = include_str!("../../../deploy/systemd/orrery.service");
+        let minutes = unit
+            .lines()
+            .find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix("min"))
+            .and_then(|minutes| minutes.parse().ok());
+        let limit = Duration::from_mins(minutes.expect("whole minutes"));
+        assert!(limit > STOP_ALL + END, "{limit:?}");
+    }
+}
