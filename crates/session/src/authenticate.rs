@@ -10,11 +10,14 @@ use orrery_session::protocol::{Answer, Authenticate, Fault};
 
 use crate::pam::{LONGEST_ANSWER, PamError, Subject, Transaction};
 use crate::policy::Policy;
+use crate::start::is_service;
 
 /// Longer names are nobody's.
 const LONGEST_NAME: usize = 256;
 /// What is read of a file of accounts at most.
 const LARGEST_FILE: u64 = 256 * 1024 * 1024;
+/// No account can have this name: a file of accounts has a colon after each.
+const NOBODYS_NAME: &[u8] = b"orrery:refused";
 
 /// What libpam answers when it is not the user's fault: the check could not be made.
 const OPEN_ERROR: c_int = 1;
@@ -36,17 +39,19 @@ pub(crate) fn authenticate(policy: &Policy, request: &Authenticate) -> Answer {
             format!("The encoding {:?} is not known.", request.encoding),
         );
     };
+    if !is_service(&request.service) {
+        return Answer::failed(
+            Fault::Request,
+            format!("{:?} is no name of a PAM service.", request.service),
+        );
+    }
     if let Some(reason) = strange_name(&request.user) {
         return denied(reason);
     }
-    if let Ok(Some(account)) = nix::unistd::User::from_name(&request.user)
-        && let Err(refused) = policy.check(&account)
-    {
-        return match refused {
-            Answer::Failed { message, .. } => denied(&message),
-            other => other,
-        };
-    }
+    let refused = match nix::unistd::User::from_name(&request.user) {
+        Ok(Some(account)) => policy.check(&account).err(),
+        _ => None,
+    };
     let Some(user) = encoding.encode(&request.user) else {
         return denied("the name cannot be written in PAMAuthenticator.encoding");
     };
@@ -62,11 +67,22 @@ pub(crate) fn authenticate(policy: &Policy, request: &Authenticate) -> Answer {
     }
     let subject = Subject {
         service: &request.service,
-        user: &user,
+        // An answer that comes sooner than PAM's would tell strangers which accounts there are.
+        user: if refused.is_some() {
+            NOBODYS_NAME
+        } else {
+            &user
+        },
         secrets,
         remote_host: request.remote_host.as_deref(),
     };
-    match check(subject, request.check_account) {
+    let answer = check(subject, request.check_account);
+    match refused {
+        Some(Answer::Failed { message, .. }) => return denied(&message),
+        Some(other) => return other,
+        None => {}
+    }
+    match answer {
         Ok(name) => Answer::Authenticated {
             user: name.filter(|name| *name != request.user),
         },

@@ -1,8 +1,8 @@
 //! Who asks, and which accounts they may name.
 //!
-//! Root may name any. Whoever reached this program through sudo, or because its file is setuid, may name
-//! ordinary people only, so that a hub that was broken into does not become root by it. The
-//! administrator's file can widen or narrow that.
+//! Root may name any, unless the administrator's file says whom. Whoever reached this program through
+//! sudo, or because its file is setuid, may name ordinary people only, so that a hub that was broken into
+//! does not become root by it. The administrator's file can widen or narrow that.
 
 use std::fs;
 use std::io;
@@ -74,10 +74,12 @@ impl Policy {
                 .and_then(|()| nix::unistd::setresuid(0.into(), 0.into(), 0.into()))
                 .map_err(|error| format!("The session helper cannot become root: {error}."))?;
         }
+        let rules = read_rules(FILE)?;
         if through_sudo || is_setuid {
-            return read_rules(FILE).map(Self::Some);
+            crate::process::forget_callers_limits();
+            return Ok(Self::Some(rules.unwrap_or_default()));
         }
-        Ok(Self::Any)
+        Ok(rules.map_or(Self::Any, Self::Some))
     }
 
     /// The account of that name, if it may be used.
@@ -158,9 +160,10 @@ fn is_member(account: &User, names: &[String]) -> bool {
     )
 }
 
-fn read_rules(path: &str) -> Result<Rules, String> {
+/// What the file says, if there is one.
+fn read_rules(path: &str) -> Result<Option<Rules>, String> {
     let text = match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Rules::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("{path} cannot be read: {error}.")),
         // Whoever may write it decides what the helper does.
         Ok(data) if data.uid() != 0 || data.mode() & 0o022 != 0 => {
@@ -171,7 +174,9 @@ fn read_rules(path: &str) -> Result<Rules, String> {
         Ok(_) => fs::read_to_string(path),
     };
     let text = text.map_err(|error| format!("{path} cannot be read: {error}."))?;
-    toml::from_str(&text).map_err(|error| format!("{path}: {}", error.message()))
+    toml::from_str(&text)
+        .map(Some)
+        .map_err(|error| format!("{path}: {}", error.message()))
 }
 
 #[cfg(test)]
@@ -197,7 +202,7 @@ mod tests {
     #[test]
     fn a_file_that_others_may_write_is_no_rule() {
         let missing = read_rules("/no/such/file");
-        assert_eq!(missing, Ok(Rules::default()));
+        assert_eq!(missing, Ok(None));
         let file = tempfile::NamedTempFile::new().expect("it can be made");
         let set = |mode| {
             use std::os::unix::fs::PermissionsExt as _;
@@ -206,7 +211,9 @@ mod tests {
         };
         assert!(set(0o666).is_err());
         // Only root's file counts.
-        assert_eq!(set(0o600).is_ok(), Uid::effective().is_root());
+        let own = set(0o600);
+        assert_eq!(own.is_ok(), Uid::effective().is_root());
+        assert!(own.is_err() || own == Ok(Some(Rules::default())));
     }
 
     #[test]

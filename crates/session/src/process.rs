@@ -101,6 +101,27 @@ pub(crate) fn link_own_keys() -> nix::Result<()> {
     Errno::result(done).map(drop)
 }
 
+/// Takes back what a caller with less rights set to make root's work fail, or its files everybody's to
+/// write. A umask that is stricter stays.
+pub(crate) fn forget_callers_limits() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+    use nix::sys::stat::{Mode, umask};
+    umask(umask(Mode::empty()) | Mode::S_IWGRP | Mode::S_IWOTH);
+    for resource in [
+        Resource::RLIMIT_FSIZE,
+        Resource::RLIMIT_CPU,
+        Resource::RLIMIT_AS,
+        Resource::RLIMIT_DATA,
+    ] {
+        if setrlimit(resource, RLIM_INFINITY, RLIM_INFINITY).is_err()
+            && let Ok((_, hard)) = getrlimit(resource)
+        {
+            // In a container root may lack the right to raise the hard one.
+            let _ = setrlimit(resource, hard, hard);
+        }
+    }
+}
+
 /// What a fork gives each of the two.
 pub(crate) enum Forked {
     /// The child itself.

@@ -747,7 +747,7 @@ fn without_rights_it_refuses_and_a_setuid_file_is_a_right_for_ordinary_people() 
         command.arg(&copy).env("LISTEN_PID", "1");
         command
     };
-    let start = || shell(&ada, "id -u; id -G; env");
+    let start = || shell(&ada, "id -u; id -G; umask; ulimit -f; env");
     let (fault, message) = failed(Server::start_by(as_hub(), start()).answer);
     assert!(
         fault == Fault::Refused && message.contains("must run as root"),
@@ -755,11 +755,16 @@ fn without_rights_it_refuses_and_a_setuid_file_is_a_right_for_ordinary_people() 
     );
 
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o4755)).unwrap();
-    let mut server = Server::start_by(as_hub(), start());
+    // What the caller sets for itself must not make root's work fail, nor root's files everybody's.
+    let mut limited = Command::new("sh");
+    let line = "umask 0; ulimit -S -f 0; exec \"$@\"";
+    limited.args(["-c", line, "sh"]).arg(as_hub().get_program());
+    limited.args(as_hub().get_args()).env("LISTEN_PID", "1");
+    let mut server = Server::start_by(limited, start());
     assert_eq!(server.ended(), 0);
     let log = server.log();
     assert!(
-        log.starts_with(&format!("{}\n{}\n", ada.uid, ada.gid)),
+        log.starts_with(&format!("{}\n{}\n0022\nunlimited\n", ada.uid, ada.gid)),
         "{log}"
     );
     assert!(!log.contains("LISTEN_PID"), "{log}");

@@ -173,6 +173,56 @@ fn accounts_that_may_not_be_used_are_refused_each_for_its_reason() {
 }
 
 #[test]
+fn an_account_that_the_helper_refuses_takes_as_long_as_one_that_does_not_exist() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (script, seen) = (folder.path().join("module"), folder.path().join("seen"));
+    let text = format!("#!/bin/sh\necho \"$PAM_USER\" >>{}\n", seen.display());
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let lets_all_in = format!(
+        "auth required pam_exec.so quiet {}\naccount required pam_permit.so\n",
+        script.display()
+    );
+    let service = PamService::new(&lets_all_in);
+    let refused = Login {
+        through_sudo: true,
+        ..Login::of(&service, "daemon", "sesame")
+    };
+    let reason = refused.refusal();
+    assert!(reason.contains("does nothing for daemon"), "{reason}");
+    // PAM was asked, and not for the account.
+    assert_eq!(fs::read_to_string(&seen).unwrap(), "orrery:refused\n");
+}
+
+#[test]
+fn a_service_is_no_path() {
+    if !is_root() {
+        return;
+    }
+    let known = PamService::new(UNIX);
+    for service in ["", "../pam.d/login", ".hidden", "a b"] {
+        let answer = Login {
+            service,
+            ..Login::of(&known, "daemon", "sesame")
+        }
+        .answer();
+        assert!(
+            matches!(
+                &answer,
+                Answer::Failed {
+                    fault: Fault::Request,
+                    ..
+                }
+            ),
+            "{answer:?}"
+        );
+    }
+}
+
+#[test]
 fn passwords_of_other_encodings_and_names_of_odd_letters() {
     if !is_root() {
         return;
