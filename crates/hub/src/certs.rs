@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{Datelike as _, NaiveDateTime};
 use orrery_core::spawner::{ServerTls, TlsFiles};
 use orrery_core::{Secret, ServerName, UserName, escape};
+use rustls::ClientConfig;
 use serde_json::Value;
 
 use self::issue::{Authority, Names};
@@ -72,6 +73,8 @@ pub struct InternalCertificates {
     notebooks: Authority,
     /// What servers trust.
     notebooks_trust: PathBuf,
+    /// Who signs the certificate of the proxy's API.
+    proxy_authorities: Vec<PathBuf>,
     /// Names that stand in each server's certificate.
     server_names: Names,
     /// One server's files are written at a time.
@@ -144,6 +147,10 @@ impl InternalCertificates {
         Ok(Self {
             notebooks: open_authority(&record, NOTEBOOKS)?,
             notebooks_trust: trust[NOTEBOOKS].clone(),
+            proxy_authorities: [HUB, "proxy-api-ca"]
+                .into_iter()
+                .filter_map(|name| Some(record.files(name)?.certificate))
+                .collect(),
             proxy: api
                 .zip(client)
                 .map(|(api, client)| ProxyCertificates { api, client }),
@@ -152,6 +159,12 @@ impl InternalCertificates {
             folder,
             writing: Mutex::default(),
         })
+    }
+
+    /// How the hub asks the proxy's API. Servers have certificates for this machine too, but not of these
+    /// authorities.
+    fn proxy_api_client(&self) -> Result<Arc<ClientConfig>, CertificateError> {
+        tls::client_trusting(&self.hub, &self.proxy_authorities)
     }
 
     /// Where the certificates are.
@@ -409,6 +422,8 @@ pub struct Internal {
     pub certificates: Arc<InternalCertificates>,
     /// The hub's side of each connection.
     pub tls: InternalTls,
+    /// The hub's connections to the proxy's API, for which no server can be taken.
+    pub proxy_api: Arc<ClientConfig>,
 }
 
 impl Internal {
@@ -423,9 +438,11 @@ impl Internal {
         }
         let certificates = InternalCertificates::open(config, hostname, now)?;
         let tls = InternalTls::new(&certificates.hub)?;
+        let proxy_api = certificates.proxy_api_client()?;
         Ok(Some(Self {
             certificates: Arc::new(certificates),
             tls,
+            proxy_api,
         }))
     }
 }

@@ -166,7 +166,7 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
     let internal = Internal::from_config(&config, &hostname, clock.now())?;
     let client_tls = internal
         .as_ref()
-        .map(|internal| Arc::clone(&internal.tls.client));
+        .map(|internal| Arc::clone(&internal.proxy_api));
     let concurrency = usize::try_from(config.chp.concurrency).unwrap_or(10).max(1);
     let table = HttpRouteTable::new(
         &config.chp.api_url,

@@ -163,6 +163,13 @@ async fn the_hub_and_a_server_know_each_other_and_strangers_are_refused() {
     .expect("TLS");
     assert!(meets(&hub, &server).await);
     assert!(meets(&server, &hub).await);
+    // Nor can a server be taken for the proxy's API.
+    let mut asking_proxy = hub.clone();
+    asking_proxy.client = made.proxy_api_client().expect("TLS");
+    let proxy = made.proxy.as_ref().expect("our own proxy");
+    let proxy = InternalTls::new(&proxy.api).expect("TLS");
+    assert!(meets(&asking_proxy, &proxy).await);
+    assert!(!meets(&asking_proxy, &server).await);
     // Servers have no business with each other: they do not trust their own authority.
     assert!(!meets(&server, &server).await);
     let elsewhere = tempfile::tempdir().expect("a folder");

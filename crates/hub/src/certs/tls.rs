@@ -1,6 +1,6 @@
 //! The hub's sides of TLS connections.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -17,7 +17,7 @@ use super::{CertificateError, Pair, files};
 pub struct InternalTls {
     /// For those who connect to the hub.
     pub server: Arc<ServerConfig>,
-    /// For the hub's own connections: to the proxy's API and to servers.
+    /// For the hub's own connections, to servers above all.
     pub client: Arc<ClientConfig>,
 }
 
@@ -38,17 +38,34 @@ impl InternalTls {
             .with_single_cert(chain(&hub.certificate)?, key(&hub.key)?)
             .map_err(|error| failed(&error))?;
         server.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let client = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| failed(&error))?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain(&hub.certificate)?, key(&hub.key)?)
-            .map_err(|error| failed(&error))?;
         Ok(Self {
             server: Arc::new(server),
-            client: Arc::new(client),
+            client: client(hub, roots)?,
         })
     }
+}
+
+/// How the hub asks parts that only these authorities speak for.
+pub(super) fn client_trusting(
+    hub: &Pair,
+    authorities: &[PathBuf],
+) -> Result<Arc<ClientConfig>, CertificateError> {
+    let mut all = RootCertStore::empty();
+    for path in authorities {
+        all.extend(roots(path)?.roots);
+    }
+    client(hub, Arc::new(all))
+}
+
+fn client(hub: &Pair, roots: Arc<RootCertStore>) -> Result<Arc<ClientConfig>, CertificateError> {
+    let failed = |error: rustls::Error| CertificateError::new(format!("internal_ssl: {error}"));
+    let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain(&hub.certificate)?, key(&hub.key)?)
+        .map_err(failed)?;
+    Ok(Arc::new(client))
 }
 
 /// How the hub asks https addresses without `internal_ssl`: with the machine's authorities, and
