@@ -192,7 +192,9 @@ pub(crate) fn is_free(path: &Path) -> bool {
 fn lock_beside(path: &Path) -> std::io::Result<Option<Flock<File>>> {
     let mut lock = path.as_os_str().to_owned();
     lock.push(".lock");
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     let file = private_file::open(Path::new(&lock), folder.unwrap_or(Path::new(".")))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),

@@ -382,6 +382,14 @@ fn a_lock_that_root_makes_belongs_to_whom_the_database_belongs() {
     let given = give_away(&path);
     drop(Claim::take(&DbUrl::file(&path)).unwrap());
     assert_eq!(owner("hub.sqlite-lock"), given);
+    // Somebody else's, who could hold it for ever, is not taken.
+    let lock = folder.path().join("foreign.sqlite-lock");
+    fs::write(&lock, "").unwrap();
+    if give_away(&lock) != fs::metadata(folder.path()).unwrap().uid() {
+        let refused = Claim::take(&DbUrl::file(folder.path().join("foreign.sqlite")));
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("another account"), "{refused}");
+    }
     // While there is no database, its folder tells.
     let given = give_away(folder.path());
     drop(Claim::take(&DbUrl::file(folder.path().join("new.sqlite"))).unwrap());
