@@ -1,5 +1,9 @@
 //! `/hub/api/users/{user}/tokens`.
 
+use orrery_core::Secret;
+use orrery_core::config::TokenMap;
+use orrery_hub::config::Config;
+use orrery_store::api_tokens::{self, Owner};
 use serde_json::{Value, json};
 
 use crate::test_hub::{PASSWORD, TestHub};
@@ -229,4 +233,36 @@ async fn a_password_in_the_body_is_as_good_as_a_login() {
             .is_none(),
         "asking for a token makes no user"
     );
+}
+
+/// Tokens that the configuration gives are chosen by people and slow to check, unless it says otherwise.
+#[tokio::test]
+async fn tokens_of_the_configuration_are_slow_to_check_unless_they_are_trusted() {
+    const TOKEN: &str = "a-token-that-somebody-chose";
+    for (trusted, rounds) in [(false, "sha512:16384:"), (true, "sha512:1:")] {
+        let given = |config: &mut Config, name: &str| {
+            let token = (Secret::new(TOKEN), name.to_owned());
+            config.hub.api_tokens = TokenMap(vec![token]);
+            config.hub.trust_user_provided_tokens = trusted;
+        };
+        let hub = TestHub::configured(|config| given(config, "ada")).await;
+        assert_eq!(hub.get("/user", TOKEN).await.ok(200)["name"], "ada");
+        let of = async |name: &str| {
+            let owner = Owner::User(hub.user(name).await.id);
+            let rows = api_tokens::list(hub.state.store.read(), owner).await;
+            rows.expect("tokens")
+        };
+        let rows = of("ada").await;
+        assert_eq!(rows.len(), 1);
+        assert!(rows[0].hashed.starts_with(rounds), "trusted: {trusted}");
+        // It is known when the configuration is read again, and follows it to somebody else.
+        let again = hub.reload(|config| given(config, "ada")).await;
+        again.expect("a reload");
+        let known = of("ada").await;
+        assert_eq!((known.len(), known[0].id), (1, rows[0].id));
+        let elsewhere = hub.reload(|config| given(config, "bob")).await;
+        elsewhere.expect("a reload");
+        assert!(of("ada").await.is_empty());
+        assert_eq!(hub.get("/user", TOKEN).await.ok(200)["name"], "bob");
+    }
 }
