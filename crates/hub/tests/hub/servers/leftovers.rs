@@ -27,7 +27,6 @@ fn simple(folder: &Path, timeout: Option<i64>) -> Arc<Simple> {
     }
     let home = SimpleLocalProcessSpawner {
         home_dir_template: folder.join("{username}").display().to_string(),
-        ..SimpleLocalProcessSpawner::with_defaults()
     };
     Arc::new(Simple::new(&local, &home, folder.join("logs")).expect("settings"))
 }
