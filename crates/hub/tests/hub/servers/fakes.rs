@@ -254,6 +254,12 @@ impl Spawner for FakeSpawner {
         *self.stop_patience.lock().expect("no panic under a lock")
     }
 
+    async fn adopt(&self, state: &Value, user: &str, base_url: &str) -> Value {
+        let mut known = state.clone();
+        known["adopted"] = json!([user, base_url]);
+        known
+    }
+
     async fn find(&self, mark: &str, _user: &str) -> Result<Option<Value>, Failure> {
         if *self.find_fails.lock().expect("no panic under a lock") {
             return Err(Failure::new(Cause::Spawner, "The helper is away."));

@@ -348,6 +348,9 @@ async fn servers_that_jupyterhub_left_running_are_taken_over() {
     until(&engine, &eve, "", Phase::Stopped).await;
     assert!(view(&engine, &ada, "").await.ready());
     assert_eq!(bench.spawner.running(), 1);
+    // What its spawner found out of it is kept.
+    let kept = state_of(&bench, &ada).await;
+    assert_eq!(kept["adopted"], json!(["ada", "/user/ada/"]), "{kept}");
     bench.keeper().check().await.expect("a check");
     assert_eq!(
         bench.table.target("/user/ada/").as_deref(),
