@@ -78,9 +78,10 @@ fn lock_path(database: &Path) -> (PathBuf, PathBuf) {
         Ok(real) => (real.clone(), real),
         Err(_) => match (database.parent(), database.file_name()) {
             (Some(parent), Some(name)) => {
-                let parent = match parent.as_os_str().is_empty() {
-                    true => Path::new("."),
-                    false => parent,
+                let parent = if parent.as_os_str().is_empty() {
+                    Path::new(".")
+                } else {
+                    parent
                 };
                 let folder = parent.canonicalize();
                 let folder = folder.unwrap_or_else(|_| parent.to_owned());
