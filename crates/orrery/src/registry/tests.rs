@@ -288,6 +288,28 @@ fn sections_of_the_chosen_class_are_stronger() {
     assert!(config.authenticator.allow_existing_users);
 }
 
+/// By its old name, in either section, an option lets the same people in.
+#[test]
+fn group_whitelist_is_allowed_groups() {
+    for section in ["LocalAuthenticator", "PAMAuthenticator"] {
+        let mut settings = simple("pam").to_vec();
+        let groups = Value::Set(vec!["root".into()]);
+        settings.push((section, "group_whitelist", groups));
+        let mut tree = tree(&settings);
+        assert_eq!(
+            catalog().move_deprecated(&mut tree),
+            [format!(
+                "{section}.group_whitelist is deprecated, use {section}.allowed_groups"
+            )]
+        );
+        assert!(catalog().check(&tree).problems.is_empty());
+        let chosen = choose(&tree).unwrap_or_else(|problems| panic!("{problems:?}"));
+        assert!(chosen.authenticator.has_allow_rules(), "{section}");
+    }
+    let chosen = choose(&tree(&simple("pam"))).unwrap_or_else(|problems| panic!("{problems:?}"));
+    assert!(!chosen.authenticator.has_allow_rules());
+}
+
 #[test]
 fn what_a_class_says_of_its_options_is_told() {
     let mut settings = simple("shared-password").to_vec();
