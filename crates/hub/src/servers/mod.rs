@@ -101,6 +101,9 @@ pub struct Inner {
     hints: hints::Hints,
     /// The runs that tasks of this process drive, each with the way to tell its task to look at the row.
     tasks: Mutex<HashMap<i64, CancellationToken>>,
+    /// Held for reading from before a row says that a run starts until the run has its task, so that
+    /// nobody takes it for one whose task was lost.
+    launching: tokio::sync::RwLock<()>,
     tracker: TaskTracker,
     closing: CancellationToken,
     polls: Semaphore,
@@ -154,6 +157,7 @@ impl Engine {
             internal: parts.internal,
             hints: hints::Hints::default(),
             tasks: Mutex::default(),
+            launching: tokio::sync::RwLock::default(),
             tracker: TaskTracker::new(),
             closing: CancellationToken::new(),
             polls: Semaphore::new(POLLS),

@@ -98,6 +98,7 @@ impl Engine {
         let grant = Grant::generate()?;
         let (user_name, request, grant) = (&user_name, &request, &grant);
         fault::point("start-asked");
+        let launching = self.launching.read().await;
         let begun = self
             .store
             .write(|transaction| async move {
@@ -127,6 +128,7 @@ impl Engine {
                 },
             );
         } else {
+            drop(launching);
             tracing::info!(server = %log_name(user_name, server), %run, "the start waits for its turn");
             self.may_be_queued.store(true, Ordering::Relaxed);
             self.hints.wake(run.0);

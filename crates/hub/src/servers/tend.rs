@@ -79,14 +79,8 @@ impl Engine {
     pub(super) async fn tend(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
         let until = now + self.settings.lease;
-        // Noted before the rows are read: a run that begins meanwhile is in neither list.
-        let with_task: HashSet<i64> = self
-            .tasks
-            .lock()
-            .expect("nothing panics under this lock")
-            .keys()
-            .copied()
-            .collect();
+        // Noted before the rows are read: a run that begins meanwhile is not lost.
+        let with_task = self.with_task();
         let began = tokio::time::Instant::now();
         let is_due = self
             .renewed
@@ -111,11 +105,16 @@ impl Engine {
             *self.renewed.lock().expect("nothing panics under this lock") = Some(began);
         }
         self.retry_leftovers();
+        let standing = runs::standing_owned(self.store.read(), &self.replica).await?;
+        // Noted again when all that was begun before the rows were read has its task: what has none then
+        // lost it.
+        drop(self.launching.write().await);
+        let with_task_by_now = self.with_task();
         let mut ours = HashSet::new();
-        for run in runs::standing_owned(self.store.read(), &self.replica).await? {
+        for run in standing {
             ours.insert(run.id);
             let is_overdue = run.deadline.is_some_and(|deadline| deadline < now);
-            if is_overdue || !with_task.contains(&run.id) {
+            if is_overdue || !with_task_by_now.contains(&run.id) {
                 // Rare, so the whole row is read only now.
                 match runs::find(self.store.read(), run.id).await? {
                     Some(run) if is_overdue => self.end_overdue(&run).await?,
@@ -131,6 +130,11 @@ impl Engine {
             self.nudge(*lost);
         }
         Ok(())
+    }
+
+    fn with_task(&self) -> HashSet<i64> {
+        let tasks = self.tasks.lock().expect("nothing panics under this lock");
+        tasks.keys().copied().collect()
     }
 
     /// Gives a run that has no task one, at the place where its row says it stands.
@@ -241,6 +245,7 @@ impl Engine {
             let grant = Grant::generate()?;
             let now = self.clock.now();
             let (taken, given) = (&course, &grant);
+            let _launching = self.launching.read().await;
             let turn = self
                 .store
                 .write(|transaction| async move {
