@@ -44,6 +44,8 @@ pub(crate) struct FakeSpawner {
     pub(crate) stop_hangs: Mutex<bool>,
     /// `poll` never returns.
     pub(crate) poll_hangs: Mutex<bool>,
+    /// How often `poll` has answered.
+    pub(crate) polls: AtomicUsize,
     pub(crate) gate: Semaphore,
     /// Whose servers were started, in order: `ada/lab`.
     pub(crate) started: Mutex<Vec<String>>,
@@ -86,6 +88,7 @@ impl FakeSpawner {
             start: Mutex::new(start),
             stop_hangs: Mutex::new(false),
             poll_hangs: Mutex::new(false),
+            polls: AtomicUsize::new(0),
             gate: Semaphore::new(0),
             started: Mutex::default(),
             environments: Mutex::default(),
@@ -247,6 +250,7 @@ impl Spawner for FakeSpawner {
         }
         let servers = self.servers.lock().expect("no panic under a lock");
         let known = id_of(state).and_then(|id| servers.get(&id));
+        self.polls.fetch_add(1, Ordering::SeqCst);
         Ok(known.map_or(Status::Exited(None), |server| server.status))
     }
 

@@ -213,7 +213,16 @@ async fn the_end_of_a_run_does_not_take_the_next_ones_route() {
     let ready = view(&first, &ada, "").await;
 
     // An inherited run, whose end is noticed by two: each looks for what the dead server left.
+    let polls = || {
+        bench
+            .spawner
+            .polls
+            .load(std::sync::atomic::Ordering::SeqCst)
+    };
+    let before = polls();
     let second = bench.life().await;
+    // It looks at the server itself, once; that must be over.
+    eventually("the second life's own look", || polls() > before).await;
     let gate = Arc::new(Semaphore::new(0));
     *bench
         .spawner

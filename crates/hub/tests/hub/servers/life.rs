@@ -105,7 +105,7 @@ async fn a_server_starts_and_its_rows_are_upstreams() {
         StopOutcome::Stopping(run)
     );
     let stopped = until(&engine, &ada, "", Phase::Stopped).await;
-    assert!(stopped.failure.is_none() && stopped.started.is_none());
+    assert_eq!((stopped.failure, stopped.started), (None, None));
     assert_eq!(stopped.user_options, json!({"size": "L"}));
     let row = spawners::find(read, ada.id, "")
         .await
