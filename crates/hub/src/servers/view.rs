@@ -125,6 +125,11 @@ impl Engine {
             return Ok(None);
         };
         let run = runs::latest(self.store.read(), spawner.id).await?;
+        // Read again after its run, which may have become ready between the two: who is told that a
+        // server is ready is told what it has from then on.
+        let Some(spawner) = spawners::find_by_id(self.store.read(), spawner.id).await? else {
+            return Ok(None);
+        };
         self.assemble(user, spawner, run).await
     }
 
