@@ -105,6 +105,7 @@ cmd = {json.dumps([sys.executable, "-I", "-S", str(self.server_program)])}
         """Start the hub, without waiting for it."""
         require(self.hub is None or self.hub.poll() is not None, "the hub runs already")
         with open(self.log, "ab") as log:
+            self.log_before = log.tell()
             self.hub = subprocess.Popen(
                 [*command("orrery"), "-f", "orrery.toml", *arguments], cwd=self.folder, env=environment(ORRERY_FAULT=f"@{self.order}"),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
@@ -112,16 +113,21 @@ cmd = {json.dumps([sys.executable, "-I", "-S", str(self.server_program)])}
         self.lives += 1
 
     def start(self, *arguments: str) -> None:
-        """Start the hub and wait until it and its proxy answer."""
+        """Start the hub and wait until it and its proxy answer, and the hub knows that they do."""
         self.begin(*arguments)
         wait_until(self._answers, f"{self.name}: the hub's life {self.lives}", SOON, pause=0.005)
 
     def _answers(self) -> bool:
         require(self.hub.poll() is None, f"the hub ended by itself with {self.hub.returncode}:\n{self.log_tail()}")
         try:
-            return self.call("GET", "/", port=self.hub_port)[0] == 200 and self.call("GET", "/")[0] == 200
+            if self.call("GET", "/", port=self.hub_port)[0] != 200 or self.call("GET", "/")[0] != 200:
+                return False
         except OSError:
             return False
+        # A proxy may serve before the hub has looked; one that ends in that moment ends the hub's start.
+        with open(self.log, "rb") as log:
+            log.seek(self.log_before)
+            return b"JupyterHub is now running" in log.read()
 
     def kill(self, how: int = signal.SIGKILL) -> None:
         self.hub.send_signal(how)
