@@ -218,7 +218,7 @@ cmd = {json.dumps([sys.executable, "-I", "-S", str(self.server_program)])}
     def rows(self) -> list[Row]:
         found = self.query("""
             SELECT users.name, spawners.id, spawners.state, servers.proto, servers.ip, servers.port, runs.id,
-                   CAST(strftime('%s', runs.queued_at) AS INTEGER) * 1000000
+                   CAST(strftime('%s', substr(runs.queued_at, 1, 19)) AS INTEGER) * 1000000
                        + CAST(substr(substr(runs.queued_at, 21) || '000000', 1, 6) AS INTEGER),
                    (SELECT count(*) FROM api_tokens WHERE user_id = users.id AND note LIKE 'Server at %')
             FROM users LEFT JOIN spawners ON spawners.user_id = users.id
