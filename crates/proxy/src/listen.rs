@@ -157,11 +157,11 @@ impl Accepted {
     /// The connection, for this thread's runtime.
     pub(crate) fn into_socket(self) -> io::Result<Socket> {
         match self {
-            Accepted::Tcp(stream) => Ok(Socket::Tcp(stream)),
-            Accepted::Unix(stream) => Ok(Socket::Unix(stream)),
+            Accepted::Tcp(stream) => Ok(Socket::Left(stream)),
+            Accepted::Unix(stream) => Ok(Socket::Right(stream)),
             Accepted::Moving(moving) => match moving? {
-                MovingStream::Tcp(stream) => TcpStream::from_std(stream).map(Socket::Tcp),
-                MovingStream::Unix(stream) => UnixStream::from_std(stream).map(Socket::Unix),
+                MovingStream::Tcp(stream) => TcpStream::from_std(stream).map(Socket::Left),
+                MovingStream::Unix(stream) => UnixStream::from_std(stream).map(Socket::Right),
             },
         }
     }

@@ -203,13 +203,13 @@ async fn open(address: &Address) -> io::Result<Socket> {
             let mut failure = None;
             for address in tokio::net::lookup_host((&**host, *port)).await? {
                 match open_tcp(address).await {
-                    Ok(stream) => return Ok(Socket::Tcp(stream)),
+                    Ok(stream) => return Ok(Socket::Left(stream)),
                     Err(error) => failure = Some(error),
                 }
             }
             Err(failure.unwrap_or_else(|| io::Error::other("the host has no address")))
         }
-        Address::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
+        Address::Unix(path) => Ok(Socket::Right(UnixStream::connect(path).await?)),
     }
 }
 

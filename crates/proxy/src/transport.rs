@@ -16,6 +16,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 use tokio_rustls::TlsStream;
+use tokio_util::either::Either;
 
 use crate::head_scan::{ConnectionFlags, HeadScan};
 
@@ -25,11 +26,7 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<Socket>>),
 }
 
-#[derive(Debug)]
-pub(crate) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
+pub(crate) type Socket = Either<TcpStream, UnixStream>;
 
 /// A stream as hyper reads and writes it.
 pub(crate) struct Transport {
@@ -301,61 +298,6 @@ impl AsyncWrite for Stream {
     }
 }
 
-impl AsyncRead for Socket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Socket::Unix(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -367,7 +309,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let flags = Arc::<ConnectionFlags>::default();
         let mut transport =
-            Transport::from_client(Stream::Plain(Socket::Unix(ours)), Arc::clone(&flags), None);
+            Transport::from_client(Stream::Plain(Socket::Right(ours)), Arc::clone(&flags), None);
         transport.write_all(b"a little").await.unwrap();
         assert!(!flags.is_write_blocked());
         let much = vec![0; 1_000_000];

@@ -124,24 +124,31 @@ impl Engine {
         else {
             return Ok(None);
         };
-        let run = runs::latest(self.store.read(), spawner.id).await?;
-        // Read again after its run, which may have become ready between the two: who is told that a
-        // server is ready is told what it has from then on.
-        let Some(spawner) = spawners::find_by_id(self.store.read(), spawner.id).await? else {
-            return Ok(None);
-        };
-        self.assemble(user, spawner, run).await
+        self.view_of(user, spawner.id).await
     }
 
     /// All servers of a user that have a row: the default one first, then by name.
     pub async fn views(&self, user: &User) -> Result<Vec<ServerView>, StoreError> {
         let mut views = Vec::new();
         for spawner in spawners::list_of_user(self.store.read(), user.id).await? {
-            let run = runs::latest(self.store.read(), spawner.id).await?;
-            views.extend(self.assemble(user, spawner, run).await?);
+            views.extend(self.view_of(user, spawner.id).await?);
         }
         views.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(views)
+    }
+
+    async fn view_of(
+        &self,
+        user: &User,
+        spawner_id: i32,
+    ) -> Result<Option<ServerView>, StoreError> {
+        // The run first, as for many users: who is told that a server is ready is told what it has from
+        // then on.
+        let run = runs::latest(self.store.read(), spawner_id).await?;
+        let Some(spawner) = spawners::find_by_id(self.store.read(), spawner_id).await? else {
+            return Ok(None);
+        };
+        self.assemble(user, spawner, run).await
     }
 
     /// The servers of many users, by user id; users without servers have no entry. Two queries for
