@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod access_log;
 mod api;
 mod body;
 mod client;
@@ -23,6 +24,7 @@ mod target;
 mod tls;
 mod transport;
 mod trie;
+mod trusted_proxies;
 mod tunnel;
 mod worker;
 

@@ -10,6 +10,8 @@ use std::{
 
 use http::StatusCode;
 
+use crate::routes::RouteClass;
+
 pub(crate) struct Metrics {
     pub(crate) workers: Box<[WorkerCounters]>,
     pub(crate) api_get: AtomicU64,
@@ -27,9 +29,59 @@ pub(crate) struct WorkerCounters {
     pub(crate) websockets: AtomicU64,
     pub(crate) web: AtomicU64,
     pub(crate) ws: AtomicU64,
+    /// Open connections to servers, idle ones too.
+    pub(crate) upstream_connections: AtomicU64,
+    /// Requests that were answered from the cache of the hub's answers.
+    pub(crate) edge_cache_hits: AtomicU64,
+    /// Connections that were closed at once, because there were too many.
+    pub(crate) shed_connections: AtomicU64,
+    latencies: [Histogram; 4],
+    activity: AtomicU64,
     lookups: AtomicU64,
     lookup_nanoseconds: AtomicU64,
     statuses: Statuses,
+}
+
+/// Requests by how long they took.
+#[derive(Default)]
+struct Histogram {
+    /// Not cumulative; the last is for what is above all bounds.
+    buckets: [AtomicU64; BOUNDS.len() + 1],
+    microseconds: AtomicU64,
+}
+
+/// The upper bounds of the latency buckets in microseconds, and as they are shown.
+const BOUNDS: [(u64, &str); 15] = [
+    (500, "0.0005"),
+    (1_000, "0.001"),
+    (2_500, "0.0025"),
+    (5_000, "0.005"),
+    (10_000, "0.01"),
+    (25_000, "0.025"),
+    (50_000, "0.05"),
+    (100_000, "0.1"),
+    (250_000, "0.25"),
+    (500_000, "0.5"),
+    (1_000_000, "1"),
+    (2_500_000, "2.5"),
+    (5_000_000, "5"),
+    (10_000_000, "10"),
+    (60_000_000, "60"),
+];
+
+/// Counts what only one thread counts, which is cheaper than an atomic addition.
+fn add(counter: &AtomicU64, number: u64) {
+    let sum = counter.load(Ordering::Relaxed).wrapping_add(number);
+    counter.store(sum, Ordering::Relaxed);
+}
+
+impl Histogram {
+    fn count(&self, time: Duration) {
+        let microseconds = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS.partition_point(|(bound, _)| *bound < microseconds);
+        add(&self.buckets[bucket], 1);
+        add(&self.microseconds, microseconds);
+    }
 }
 
 /// One counter for each status from 100 to 599.
@@ -51,6 +103,17 @@ impl Statuses {
 }
 
 impl WorkerCounters {
+    /// Counts a request by the time from its head to the end of its answer. Only the worker's own
+    /// thread may call this.
+    pub(crate) fn count_latency(&self, class: RouteClass, time: Duration) {
+        self.latencies[class as usize].count(time);
+    }
+
+    /// Counts that a route's last activity was set. Only the worker's own thread may call this.
+    pub(crate) fn count_activity(&self) {
+        add(&self.activity, 1);
+    }
+
     pub(crate) fn count_status(&self, status: StatusCode) {
         self.statuses.count(status);
     }

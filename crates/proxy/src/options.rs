@@ -5,12 +5,17 @@ use std::{path::PathBuf, time::Duration};
 use http::{HeaderName, HeaderValue};
 
 use crate::{
-    Error, error_page::Source, listen::Place, redirect::Redirect, target::Target, tls::TlsOptions,
+    Error,
+    access_log::{self, AccessLog},
+    error_page::Source,
+    listen::Place,
+    redirect::Redirect,
+    target::Target,
+    tls::TlsOptions,
+    trusted_proxies::TrustedProxies,
 };
 
 /// The options of configurable-http-proxy 5.3.0, with its names and meanings, and ours.
-///
-/// Options that are not implemented yet are refused at start, never ignored.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -199,6 +204,62 @@ pub struct Options {
     )]
     pub drain_timeout: Option<u64>,
 
+    /// Network of a proxy in front of this one, as 10.0.0.0/8; may be repeated. X-Forwarded-*
+    /// headers are taken from these alone, what others send of them is thrown away. Without this
+    /// option all are believed
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_delimiter = ',',
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub trusted_proxy: Vec<String>,
+    /// Milliseconds without data after which a connection's other end is asked whether it is
+    /// still there; 0 for never [default: 20000]
+    #[arg(
+        long,
+        value_name = "MS",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub tcp_keepalive: Option<u64>,
+    /// Milliseconds without a byte in either direction after which a websocket is closed
+    /// [default: never]
+    #[arg(
+        long,
+        value_name = "MS",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub websocket_timeout: Option<u64>,
+    /// Milliseconds that the head of a request may take to come [default: 30000]
+    #[arg(
+        long,
+        value_name = "MS",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub header_timeout: Option<u64>,
+    /// Most connections of users at a time; more are closed at once [default: as many as the
+    /// limit of open files allows]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub max_connections: Option<usize>,
+    /// File to log each request to, - for standard output
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub access_log: Option<PathBuf>,
+    /// Form of the access log: common, combined or json [default: combined]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub access_log_format: Option<String>,
+
     /// The token of the REST API. Not an option, because command lines can be read by all: `run`
     /// takes it from the environment variable `CONFIGPROXY_AUTH_TOKEN`.
     #[arg(skip)]
@@ -245,10 +306,22 @@ pub(crate) struct Settings {
     pub(crate) prepend_path: bool,
     pub(crate) include_prefix: bool,
     pub(crate) host_routing: bool,
+    pub(crate) auto_rewrite: bool,
+    pub(crate) change_origin: bool,
+    pub(crate) protocol_rewrite: Option<Box<str>>,
     pub(crate) custom_headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) timeout: Option<Duration>,
     pub(crate) proxy_timeout: Option<Duration>,
     pub(crate) keep_alive_timeout: Duration,
+    /// The whole head of a request must have come by then.
+    pub(crate) header_timeout: Duration,
+    /// Without a byte in either direction.
+    pub(crate) websocket_timeout: Option<Duration>,
+    /// After this long without data the kernel asks the other end; zero for never.
+    pub(crate) tcp_keepalive: Duration,
+    pub(crate) max_connections: usize,
+    pub(crate) access_log: Option<AccessLog>,
     pub(crate) connect_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) state_file: Option<PathBuf>,
@@ -272,7 +345,7 @@ impl Options {
     }
 
     pub(crate) fn settings(&self) -> Result<Settings, Error> {
-        self.refuse_unsupported()?;
+        self.check_storage_backend()?;
         if self.error_target.is_some() && self.error_path.is_some() {
             return Err(Error::BadOption(
                 "--error-target and --error-path exclude each other; give one of them".to_owned(),
@@ -347,6 +420,11 @@ impl Options {
             prepend_path: !self.no_prepend_path,
             include_prefix: !self.no_include_prefix,
             host_routing: self.host_routing,
+            auto_rewrite: self.auto_rewrite,
+            change_origin: self.change_origin,
+            protocol_rewrite: self.protocol_rewrite()?,
+            trusted_proxies: TrustedProxies::parse(&self.trusted_proxy)
+                .map_err(|error| Error::BadOption(format!("--trusted-proxy: {error}")))?,
             custom_headers: self
                 .custom_header
                 .iter()
@@ -356,6 +434,14 @@ impl Options {
             proxy_timeout: milliseconds(self.proxy_timeout),
             keep_alive_timeout: milliseconds(self.keep_alive_timeout)
                 .unwrap_or(Duration::from_secs(30)),
+            header_timeout: milliseconds(self.header_timeout).unwrap_or(Duration::from_secs(30)),
+            websocket_timeout: milliseconds(self.websocket_timeout),
+            tcp_keepalive: Duration::from_millis(self.tcp_keepalive.unwrap_or(20_000)),
+            max_connections: self
+                .max_connections
+                .filter(|most| *most > 0)
+                .unwrap_or(usize::MAX),
+            access_log: self.open_access_log()?,
             connect_timeout: milliseconds(self.connect_timeout).unwrap_or(Duration::from_secs(10)),
             drain_timeout: Duration::from_millis(self.drain_timeout.unwrap_or(5000)),
             state_file: self.state_file.clone(),
@@ -363,16 +449,50 @@ impl Options {
         })
     }
 
-    fn refuse_unsupported(&self) -> Result<(), Error> {
-        let given = [
-            ("--auto-rewrite", self.auto_rewrite),
-            ("--change-origin", self.change_origin),
-            ("--protocol-rewrite", self.protocol_rewrite.is_some()),
-            ("--storage-backend", self.storage_backend.is_some()),
-        ];
-        match given.into_iter().find(|(_, given)| *given) {
-            Some((name, _)) => Err(Error::NotSupportedYet(name)),
-            None => Ok(()),
+    fn protocol_rewrite(&self) -> Result<Option<Box<str>>, Error> {
+        let Some(protocol) = &self.protocol_rewrite else {
+            return Ok(None);
+        };
+        let protocol = protocol.trim_end_matches(':');
+        match &*protocol.to_ascii_lowercase() {
+            protocol @ ("http" | "https") => Ok(Some(protocol.into())),
+            _ => Err(Error::BadOption(format!(
+                "--protocol-rewrite {protocol}: choose http or https"
+            ))),
+        }
+    }
+
+    fn open_access_log(&self) -> Result<Option<AccessLog>, Error> {
+        let name = self.access_log_format.as_deref();
+        let format = access_log::Format::parse(name.unwrap_or("combined")).ok_or_else(|| {
+            let name = name.unwrap_or_default();
+            Error::BadOption(format!(
+                "--access-log-format {name}: choose common, combined or json"
+            ))
+        })?;
+        match &self.access_log {
+            Some(path) => AccessLog::open(path, format).map(Some),
+            None if name.is_some() => Err(Error::BadOption(
+                "--access-log-format is for --access-log; name the file there".to_owned(),
+            )),
+            None => Ok(None),
+        }
+    }
+
+    /// `--storage-backend` names a module for Node.js in configurable-http-proxy. Of those only its
+    /// own store in memory can be had here, and ours in a file.
+    fn check_storage_backend(&self) -> Result<(), Error> {
+        match self.storage_backend.as_deref() {
+            None | Some("memory" | "MemoryStore") => Ok(()),
+            Some("file") if self.state_file.is_some() => Ok(()),
+            Some("file") => Err(Error::BadOption(
+                "--storage-backend file keeps the routes in --state-file; name the file there"
+                    .to_owned(),
+            )),
+            Some(name) => Err(Error::BadOption(format!(
+                "--storage-backend {name}: modules for Node.js cannot be loaded. Choose memory, or \
+                 file with --state-file FILE, which keeps the routes over a restart"
+            ))),
         }
     }
 }
@@ -463,14 +583,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_implemented_is_refused() {
-        for (arguments, name) in [
-            (&["--auto-rewrite"][..], "--auto-rewrite"),
-            (&["--storage-backend", "x"], "--storage-backend"),
+    fn storage_backends() {
+        for arguments in [
+            &["--storage-backend", "memory"][..],
+            &["--storage-backend=MemoryStore"],
+            &["--storage-backend", "file", "--state-file", "/s"],
         ] {
-            let error = settings(arguments).unwrap_err();
-            assert_eq!(error.to_string(), format!("not supported yet: {name}"));
+            assert!(settings(arguments).is_ok(), "{arguments:?}");
         }
+        let error = settings(&["--storage-backend", "redis-store"]).unwrap_err();
+        assert!(error.to_string().contains("--state-file FILE"), "{error}");
     }
 
     #[test]
@@ -486,6 +608,16 @@ mod tests {
             &["--client-ssl-key", "k"],
             &["--ssl-protocol", "TLSv1"],
             &["--redirect-port", "80"],
+            &["--storage-backend", "file"],
+            &["--protocol-rewrite", "ftp"],
+            &["--trusted-proxy", "10.0.0.1/8"],
+            &["--access-log-format", "json"],
+            &[
+                "--access-log",
+                "/nowhere/at/all",
+                "--access-log-format",
+                "xml",
+            ],
         ] {
             assert!(
                 matches!(settings(arguments), Err(Error::BadOption(_))),

@@ -30,10 +30,20 @@ pub(crate) struct Route {
     /// The target as it was given, for lists and logs.
     pub(crate) target_url: Box<str>,
     pub(crate) target: Target,
+    pub(crate) class: RouteClass,
     /// Everything but `last_activity`, as the text of a JSON object without its closing brace.
     data: Box<str>,
     /// Milliseconds since 1970.
     last_activity: AtomicI64,
+}
+
+/// Whose route it is, to tell latencies apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RouteClass {
+    Hub,
+    User,
+    Service,
+    Other,
 }
 
 /// Why a route is refused.
@@ -93,12 +103,14 @@ impl Route {
             .remove("last_activity")
             .and_then(|value| DateTime::parse_from_rfc3339(value.as_str()?).ok())
             .map_or_else(now, |time| time.timestamp_millis());
+        let class = RouteClass::of(&path, &data);
         let mut data = Value::Object(data).to_string();
         data.pop();
         Ok(Self {
             path: path.into(),
             target_url,
             target,
+            class,
             data: data.into(),
             last_activity: AtomicI64::new(last_activity),
         })
@@ -120,6 +132,45 @@ impl Route {
         json.push_str(",\"last_activity\":\"");
         json.push_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true));
         json.push_str("\"}");
+    }
+}
+
+impl RouteClass {
+    pub(crate) const ALL: [Self; 4] = [Self::Hub, Self::User, Self::Service, Self::Other];
+
+    /// The label in the metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hub => "hub",
+            Self::User => "user",
+            Self::Service => "service",
+            Self::Other => "other",
+        }
+    }
+
+    /// By what `JupyterHub` stores with its routes, else by the path. Base URLs and, with host
+    /// routing, host names may stand before `user` and `services`.
+    fn of(path: &str, data: &Map<String, Value>) -> Self {
+        if data.get("hub") == Some(&Value::Bool(true)) {
+            return Self::Hub;
+        }
+        if data.get("user").is_some_and(Value::is_string) {
+            return Self::User;
+        }
+        if data.get("service").is_some_and(Value::is_string) {
+            return Self::Service;
+        }
+        let mut segments = path.split('/').skip(1).peekable();
+        while let Some(segment) = segments.next() {
+            let last = segments.peek().is_none();
+            match segment {
+                "user" if !last => return Self::User,
+                "services" if !last => return Self::Service,
+                "" | "hub" if last => return Self::Hub,
+                _ => {}
+            }
+        }
+        Self::Other
     }
 }
 
@@ -324,6 +375,40 @@ mod tests {
         assert!(table.remove("/user/a@b").is_some());
         assert!(table.remove("/user/a@b").is_none());
         assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn classes() {
+        let class = |path: &str, data: Value| {
+            let Value::Object(mut data) = data else {
+                unreachable!("an object is given below")
+            };
+            data.insert("target".into(), "http://h:1".into());
+            Route::new(path, data, false).unwrap().class
+        };
+        for (path, expected) in [
+            ("/", RouteClass::Hub),
+            ("/hub", RouteClass::Hub),
+            ("/user/ada", RouteClass::User),
+            ("/user/user/lab", RouteClass::User),
+            ("/base/user/ada", RouteClass::User),
+            ("/services/x", RouteClass::Service),
+            ("/user", RouteClass::Other),
+            ("/x", RouteClass::Other),
+        ] {
+            assert_eq!(class(path, serde_json::json!({})), expected, "{path}");
+        }
+        // As JupyterHub stores them.
+        for (data, expected) in [
+            (serde_json::json!({"hub": true}), RouteClass::Hub),
+            (
+                serde_json::json!({"user": "a", "server_name": ""}),
+                RouteClass::User,
+            ),
+            (serde_json::json!({"service": "s"}), RouteClass::Service),
+        ] {
+            assert_eq!(class("/base", data), expected);
+        }
     }
 
     #[test]
