@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     net::{TcpStream, UnixStream},
     time::{Instant, Sleep},
 };
@@ -24,6 +24,8 @@ use crate::head_scan::{ConnectionFlags, HeadScan};
 pub(crate) enum Stream {
     Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
+    /// The other end is in this process: one exchange of an HTTP/2 connection.
+    Memory(DuplexStream),
 }
 
 pub(crate) type Socket = Either<TcpStream, UnixStream>;
@@ -249,6 +251,7 @@ impl AsyncRead for Stream {
                 }
                 result => result,
             },
+            Stream::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -262,6 +265,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -273,6 +277,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -280,6 +285,7 @@ impl AsyncWrite for Stream {
         match self {
             Stream::Plain(stream) => stream.is_write_vectored(),
             Stream::Tls(stream) => stream.is_write_vectored(),
+            Stream::Memory(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -287,6 +293,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Memory(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -294,6 +301,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
