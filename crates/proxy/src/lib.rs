@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod access_log;
+mod acme;
 mod api;
 mod body;
 mod client;
@@ -29,6 +30,7 @@ mod tunnel;
 mod worker;
 
 pub use self::{
+    acme::AcmeOptions,
     error::Error,
     logging::init_logging,
     options::{Options, Token},

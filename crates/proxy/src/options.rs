@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use http::{HeaderName, HeaderValue};
 
 use crate::{
-    Error,
+    AcmeOptions, Error,
     access_log::{self, AccessLog},
     error_page::Source,
     listen::Place,
@@ -259,6 +259,18 @@ pub struct Options {
         help_heading = "Beyond configurable-http-proxy"
     )]
     pub access_log_format: Option<String>,
+
+    /// Another certificate for TLS and its private key, as CERT:KEY or one file with both, for
+    /// browsers that ask for one of its names; may be repeated
+    #[arg(
+        long,
+        value_name = "FILES",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub ssl_sni: Vec<String>,
+    /// Certificates from an authority that speaks ACME, as Let's Encrypt does.
+    #[command(flatten)]
+    pub acme: AcmeOptions,
 
     /// The token of the REST API. Not an option, because command lines can be read by all: `run`
     /// takes it from the environment variable `CONFIGPROXY_AUTH_TOKEN`.
