@@ -268,6 +268,9 @@ pub struct Options {
         help_heading = "Beyond configurable-http-proxy"
     )]
     pub ssl_sni: Vec<String>,
+    /// Do not speak HTTP/2 with browsers that come over TLS
+    #[arg(long, help_heading = "Beyond configurable-http-proxy")]
+    pub no_http2: bool,
     /// Certificates from an authority that speaks ACME, as Let's Encrypt does.
     #[command(flatten)]
     pub acme: AcmeOptions,

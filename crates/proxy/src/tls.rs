@@ -66,6 +66,10 @@ impl TlsOptions {
             options.ssl_reject_unauthorized,
             &mut remarks,
         )?;
+        let public = match public {
+            Some(files) if !options.no_http2 => Some(files.with_http2()),
+            public => public,
+        };
         let api = server::Files::from_options(
             "--api-ssl",
             "CONFIGPROXY_API_SSL_KEY_PASSPHRASE",

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     Error,
     client::{self, Control},
+    http2,
     listen::{Accepted, Listener},
     metrics::WorkerCounters,
     pool::Pool,
@@ -233,6 +234,7 @@ impl Worker {
         self.tasks.spawn_local(async move {
             let _counted = Counted(Rc::clone(&worker));
             match open(&worker, accepted).await {
+                Ok(stream) if http2::is_chosen(&stream) => http2::serve(worker, stream, peer).await,
                 Ok(stream) => client::serve(worker, stream, peer).await,
                 Err(error) => tracing::debug!("downstream: a connection was lost: {error}"),
             }

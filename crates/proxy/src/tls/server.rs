@@ -26,6 +26,8 @@ pub(super) struct Files {
     certificate: PathBuf,
     /// Set when clients must show a certificate of these authorities.
     authorities: Option<PathBuf>,
+    /// What may be spoken in TLS, dearest first.
+    protocols: &'static [&'static str],
 }
 
 /// The present key and certificate, and where they come from.
@@ -77,7 +79,14 @@ impl Files {
             key,
             certificate,
             authorities: authorities.clone().filter(|_| asks),
+            protocols: &["http/1.1"],
         }))
+    }
+
+    /// Lets clients speak HTTP/2.
+    pub(super) fn with_http2(mut self) -> Self {
+        self.protocols = &["h2", "http/1.1"];
+        self
     }
 
     fn load(&self, limits: &Limits) -> Result<ServerConfig, Error> {
@@ -104,7 +113,8 @@ impl Files {
         };
         let resolver = rustls::sign::SingleCertAndKey::from(pair);
         let mut config = builder.with_cert_resolver(Arc::new(resolver));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let protocols = self.protocols.iter();
+        config.alpn_protocols = protocols.map(|name| name.as_bytes().to_vec()).collect();
         // Who comes again needs no full handshake, and we need no memory of it.
         config.ticketer =
             Ticketer::new().map_err(|error| Error::BadOption(format!("{}: {error}", self.name)))?;
