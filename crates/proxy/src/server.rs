@@ -135,7 +135,7 @@ pub async fn start(options: Options) -> Result<ProxyHandle, Error> {
 
     let routes = RouteTable::new(settings.host_routing);
     if let Some(path) = &settings.state_file {
-        routes.keep_in(StateFile::open(path)?)?;
+        routes.keep_in(StateFile::open(path)?);
     }
     if let Some(url) = &settings.default_target {
         let mut data = Map::new();
