@@ -41,7 +41,7 @@ KINDS = {"orrery": Orrery, "nginx": Nginx, "chp": Chp}
 class Bench:
     def __init__(self, options: argparse.Namespace, load_program: Path):
         self.options = options
-        self.load = Load(load_program, LOAD_CORE, options.nice)
+        self.load = Load(load_program, LOAD_CORE, options.realtime)
         self.server = self.load.server
         self.running: list[Proxy] = []
         self.results: dict = {}
@@ -52,7 +52,7 @@ class Bench:
     def start(self, kind: str, *arguments: str, cores: set[int] = PROXY_CORE) -> Proxy:
         if kind == "orrery" and not arguments:
             arguments = ("--threads", "1")
-        proxy = KINDS[kind](self.server, cores, self.options.nice, arguments)
+        proxy = KINDS[kind](self.server, cores, self.options.realtime, arguments)
         self.running.append(proxy)
         return proxy
 
@@ -331,7 +331,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2, help="how long each time")
     parser.add_argument("--idle", type=int, default=4000, help="how many idle websockets")
     parser.add_argument("--fill-seconds", type=float, default=60, help="how long a proxy may take to be given 100,000 routes")
-    parser.add_argument("--nice", type=int, default=0, help="priority of proxies and load; below 0 needs root")
+    parser.add_argument("--realtime", action="store_true", help="proxies and load go before all other programs (needs root): for a machine that others use too")
     parser.add_argument("--orrery", type=shlex.split, default=os.environ.get("ORRERY_PROXY_COMMAND"), help="the command instead of `orrery proxy`")
     parser.add_argument("--load", default=os.environ.get("ORRERY_BENCH_LOAD"), help="the load generator, instead of building it")
     parser.add_argument("--check", action="store_true", help="exit with 1 when an aim is missed")

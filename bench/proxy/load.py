@@ -8,8 +8,8 @@ from pathlib import Path
 
 
 class Load:
-    def __init__(self, program: Path, cores: set[int], nice: int):
-        self.process = subprocess.Popen([str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=lambda: placed(cores, nice))
+    def __init__(self, program: Path, cores: set[int], realtime: bool):
+        self.process = subprocess.Popen([str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=lambda: placed(cores, realtime))
         self.server = self._line(10)
 
     def ask(self, **command) -> dict:
@@ -43,8 +43,8 @@ class LoadError(Exception):
     pass
 
 
-def placed(cores: set[int], nice: int) -> None:
-    """Called in a new process before its program: its cores, its priority."""
+def placed(cores: set[int], realtime: bool) -> None:
+    """Called in a new process before its program: its cores, and whether it goes before all other programs."""
     os.sched_setaffinity(0, cores)
-    if nice:
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    if realtime:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))

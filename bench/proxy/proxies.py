@@ -23,7 +23,7 @@ class Proxy:
 
     name = ""
 
-    def __init__(self, server: str, cores: set[int], nice: int, arguments: tuple[str, ...] = ()):
+    def __init__(self, server: str, cores: set[int], realtime: bool, arguments: tuple[str, ...] = ()):
         self.server = server
         self.folder = Path(tempfile.mkdtemp(prefix=f"bench-{self.name}-"))
         self.port, self.api_port = free_port(), free_port()
@@ -32,7 +32,7 @@ class Proxy:
         environment = os.environ | {"CONFIGPROXY_AUTH_TOKEN": TOKEN}
         self.process = subprocess.Popen(
             [*self.command(), *arguments], stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, env=environment,
-            preexec_fn=lambda: placed(cores, nice),
+            preexec_fn=lambda: placed(cores, realtime),
         )
         try:
             self._wait(self.port)

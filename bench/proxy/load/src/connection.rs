@@ -50,12 +50,11 @@ impl Connection {
     /// Reads one whole small answer and returns its status.
     pub(crate) async fn small_answer(&mut self) -> io::Result<u16> {
         let head = self.head().await?;
-        let length = match (head.length, head.status) {
-            (Some(length), _) => length,
-            (None, 204) => 0,
-            (None, _) => return Err(bad("an answer without a length")),
+        let end = match (head.length, head.status) {
+            (Some(length), _) => head.size + length,
+            (None, 204) => head.size,
+            (None, _) => self.end_of_chunks(head.size).await?,
         };
-        let end = head.size + length;
         if end > self.buffer.len() {
             return Err(bad("an answer that is too long"));
         }
@@ -64,6 +63,24 @@ impl Connection {
         }
         self.consume(end);
         Ok(head.status)
+    }
+
+    /// Where a body ends that comes in chunks, of which none is looked into.
+    async fn end_of_chunks(&mut self, start: usize) -> io::Result<usize> {
+        const END: &[u8] = b"0\r\n\r\n";
+        let head = self.buffer[..start].to_ascii_lowercase();
+        if memmem::find(&head, b"\r\ntransfer-encoding: chunked\r\n").is_none() {
+            return Err(bad("an answer without a length"));
+        }
+        loop {
+            if let Some(at) = memmem::find(&self.buffer[start..self.filled], END) {
+                return Ok(start + at + END.len());
+            }
+            if self.filled == self.buffer.len() {
+                return Err(bad("an answer that is too long"));
+            }
+            self.fill().await?;
+        }
     }
 
     /// Reads a head and leaves it, with what came behind it, in the buffer.
