@@ -169,9 +169,7 @@ class Bench:
     def transfers(self) -> None:
         contenders = {kind: self.with_users(kind) for kind in self.kinds()}
         for name, upload in (("download", False), ("upload", True)):
-            command = {"do": "transfer", "path": "/files/download", "bytes": GIBIBYTE, "upload": upload}
-            if upload:
-                command["path"] = "/files/upload"
+            command = {"do": "transfer", "path": paths(f"files/{name}")[0], "bytes": GIBIBYTE, "upload": upload}
             for proxy in contenders.values():
                 self.sampled(proxy, command | {"bytes": 64 << 20})
             found: dict[str, list[dict]] = {kind: [] for kind in [*contenders, "no proxy"]}

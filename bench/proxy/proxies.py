@@ -147,7 +147,7 @@ http {{
         listen {self.address} backlog=1024;
         location / {{ proxy_pass http://server; }}
         # Larger buffers than the default make nginx faster here.
-        location /files {{ proxy_pass http://server; proxy_buffers 8 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 128k; client_body_buffer_size 64k; }}
+        location ~ /files/ {{ proxy_pass http://server; proxy_buffers 8 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 128k; client_body_buffer_size 64k; }}
     }}
 }}
 """
