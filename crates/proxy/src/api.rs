@@ -10,7 +10,7 @@ use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE},
+    header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH},
 };
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -21,7 +21,7 @@ use serde::{
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
-use crate::server::Shared;
+use crate::{routes::ReplaceError, server::Shared};
 
 /// Routes are small; a longer body is a mistake or an attack.
 const LONGEST_BODY: usize = 1024 * 1024;
@@ -110,7 +110,7 @@ async fn answer(
         .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "The path is not UTF-8"))?
         .into_owned();
     match *request.method() {
-        Method::PUT => put(shared, request.into_body()).await,
+        Method::PUT => put(shared, request).await,
         Method::POST => post(shared, &path, request.into_body()).await,
         Method::DELETE => delete(shared, &path),
         _ if matches!(&*path, "" | "/") => list(shared, request.uri().query()).await,
@@ -140,13 +140,17 @@ async fn list(shared: &Arc<Shared>, query: Option<&str>) -> Result<Response<Full
         })?),
     };
     shared.metrics.api_get.fetch_add(1, Ordering::Relaxed);
-    let json = if shared.routes.len() <= SHORT_LIST {
+    let (json, tag) = if shared.routes.len() <= SHORT_LIST {
         shared.routes.to_json(since)
     } else {
         let shared = Arc::clone(shared);
         aside(move || shared.routes.to_json(since)).await?
     };
-    Ok(json_response(json))
+    let mut response = json_response(json);
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    Ok(response)
 }
 
 /// Work that would keep other API requests waiting, on a thread for such work.
@@ -155,19 +159,30 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     done.map_err(|_| Refusal::empty(StatusCode::INTERNAL_SERVER_ERROR))
 }
 
-/// Replaces all routes by those of the body, which has the form that `GET` gives.
-async fn put(shared: &Arc<Shared>, body: Incoming) -> Result<Response<Full<Bytes>>, Refusal> {
-    let body = read_body(body, LONGEST_TABLE).await?;
+/// Replaces all routes by those of the body, which has the form that `GET` gives. With `If-Match`
+/// and the `ETag` of a `GET`, only when no route was added or removed since.
+async fn put(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Refusal> {
+    let tag = request.headers().get(IF_MATCH).cloned();
+    let body = read_body(request.into_body(), LONGEST_TABLE).await?;
     let shared = Arc::clone(shared);
     aside(move || {
-        let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
-        let Entries(entries) = serde_json::from_slice(&body)
-            .map_err(|error| bad(format!("Body is not an object of routes: {error}")))?;
+        let Entries(entries) = serde_json::from_slice(&body).map_err(|error| {
+            let message = format!("Body is not an object of routes: {error}");
+            Refusal::new(StatusCode::BAD_REQUEST, message)
+        })?;
         let number = entries.len();
-        let replaced = shared
-            .routes
-            .replace(entries)
-            .map_err(|error| bad(error.to_string()))?;
+        let tag = tag.as_ref().map(HeaderValue::as_bytes);
+        let tag = tag.filter(|tag| *tag != b"*");
+        let replaced = shared.routes.replace(entries, tag).map_err(|error| {
+            let status = match error {
+                ReplaceError::BadEntry { .. } => StatusCode::BAD_REQUEST,
+                ReplaceError::Changed => StatusCode::PRECONDITION_FAILED,
+            };
+            Refusal::new(status, error.to_string())
+        })?;
         tracing::info!(
             "Routes replaced: {number} routes, {} added, {} changed, {} removed",
             replaced.added,

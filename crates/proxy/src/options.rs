@@ -203,6 +203,22 @@ pub struct Options {
         help_heading = "Beyond configurable-http-proxy"
     )]
     pub drain_timeout: Option<u64>,
+    /// Milliseconds that requests and websockets have to end in when another process has taken over
+    /// (SIGUSR2) [default: 3600000, an hour]
+    #[arg(
+        long,
+        value_name = "MS",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub upgrade_drain_timeout: Option<u64>,
+    /// Milliseconds that a process that is to take over (SIGUSR2) has until it serves
+    /// [default: 30000]
+    #[arg(
+        long,
+        value_name = "MS",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub upgrade_timeout: Option<u64>,
 
     /// Network of a proxy in front of this one, as 10.0.0.0/8; may be repeated. X-Forwarded-*
     /// headers are taken from these alone, what others send of them is thrown away. Without this
@@ -339,6 +355,8 @@ pub(crate) struct Settings {
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) connect_timeout: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) upgrade_drain_timeout: Duration,
+    pub(crate) upgrade_timeout: Duration,
     pub(crate) state_file: Option<PathBuf>,
     pub(crate) threads: usize,
 }
@@ -459,6 +477,10 @@ impl Options {
             access_log: self.open_access_log()?,
             connect_timeout: milliseconds(self.connect_timeout).unwrap_or(Duration::from_secs(10)),
             drain_timeout: Duration::from_millis(self.drain_timeout.unwrap_or(5000)),
+            upgrade_drain_timeout: Duration::from_millis(
+                self.upgrade_drain_timeout.unwrap_or(3_600_000),
+            ),
+            upgrade_timeout: milliseconds(self.upgrade_timeout).unwrap_or(Duration::from_secs(30)),
             state_file: self.state_file.clone(),
             threads,
         })

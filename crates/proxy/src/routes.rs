@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashSet,
+    hash::{BuildHasher, RandomState},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, Ordering},
@@ -77,13 +78,22 @@ pub(crate) struct RouteTable {
 
 /// The table's current version and the file that must agree with it.
 struct Versions {
-    current: ArcSwap<Trie<Arc<Route>>>,
+    current: ArcSwap<Version>,
+    /// Tells this process' versions from those of another, or of an earlier one.
+    life: u64,
     /// Held by the one writer; with it the state file, if there is one.
     writer: state_file::Slot,
     /// Held while the state file is written anew.
     rewriting: Mutex<()>,
     /// A thread is on its way to write the state file anew.
     rewrite_is_due: AtomicBool,
+}
+
+/// One version of the table. Its clones share all nodes.
+#[derive(Clone, Default)]
+struct Version {
+    number: u64,
+    routes: Trie<Arc<Route>>,
 }
 
 /// What a replacement of the whole table did.
@@ -97,10 +107,11 @@ pub(crate) struct Replaced {
 
 /// Why a replacement is refused; nothing has changed then.
 #[derive(Debug, thiserror::Error)]
-#[error("The route {path} is not usable: {reason}")]
-pub(crate) struct BadEntry {
-    path: String,
-    reason: String,
+pub(crate) enum ReplaceError {
+    #[error("The route {path} is not usable: {reason}")]
+    BadEntry { path: String, reason: String },
+    #[error("The routes have changed since they were read")]
+    Changed,
 }
 
 impl Route {
@@ -146,6 +157,11 @@ impl Route {
     /// Records that somebody uses the route.
     pub(crate) fn touch(&self) {
         self.last_activity.store(now(), Ordering::Relaxed);
+    }
+
+    /// Records that somebody used the route then, in milliseconds since 1970.
+    pub(crate) fn used_at(&self, at: i64) {
+        self.last_activity.fetch_max(at, Ordering::Relaxed);
     }
 
     pub(crate) fn last_activity(&self) -> i64 {
@@ -206,6 +222,7 @@ impl RouteTable {
         Self {
             versions: Arc::new(Versions {
                 current: ArcSwap::default(),
+                life: RandomState::new().hash_one(now()),
                 writer: Mutex::new(None),
                 rewriting: Mutex::new(()),
                 rewrite_is_due: AtomicBool::new(false),
@@ -217,22 +234,28 @@ impl RouteTable {
     /// Takes over the routes of the state file, and writes every change to it from now on.
     pub(crate) fn keep_in(&self, mut file: StateFile) {
         let mut writer = state_file::lock(&self.versions.writer);
-        let mut next = Trie::clone(&self.versions.current.load());
-        for (path, data) in file.take_loaded() {
+        let mut next = Version::clone(&self.versions.current.load());
+        let loaded = file.take_loaded();
+        let as_loaded = file.lines() == loaded.len();
+        for (path, data) in loaded {
             match Route::new(&path, data, self.host_routing) {
                 Ok(route) => {
                     let route = Arc::new(route);
-                    next.insert(path::segments(route.path.as_bytes()), Arc::clone(&route));
+                    let segments = path::segments(route.path.as_bytes());
+                    next.routes.insert(segments, Arc::clone(&route));
                 }
                 Err(error) => {
                     tracing::warn!("route {path} of the state file is left out: {error}");
                 }
             }
         }
+        let is_exact = as_loaded && file.lines() == next.routes.len();
         self.versions.current.store(Arc::new(next));
         *writer = Some(file);
         drop(writer);
-        self.versions.rewrite_in_background();
+        if !is_exact {
+            self.versions.rewrite_in_background();
+        }
     }
 
     /// Writes the state file anew, with the latest activity.
@@ -266,32 +289,46 @@ impl RouteTable {
     /// Replaces the whole table in one step; readers see the old one or the new one. A route whose
     /// data stay the same stays the same route, with its last activity and its connections. Takes
     /// its time with many routes, the state file's too, and so belongs on a thread that may wait.
+    /// With `tag`, only the version that has it is replaced.
     pub(crate) fn replace(
         &self,
         entries: Vec<(String, Map<String, Value>)>,
-    ) -> Result<Replaced, BadEntry> {
+        tag: Option<&[u8]>,
+    ) -> Result<Replaced, ReplaceError> {
         let mut routes = Vec::with_capacity(entries.len());
         let mut seen = HashSet::with_capacity(entries.len());
         for (path, data) in entries {
-            let route = Route::new(&path, data, self.host_routing).map_err(|error| BadEntry {
-                path: path.clone(),
-                reason: error.to_string(),
+            let route = Route::new(&path, data, self.host_routing).map_err(|error| {
+                ReplaceError::BadEntry {
+                    path: path.clone(),
+                    reason: error.to_string(),
+                }
             })?;
             if !seen.insert(route.path.clone()) {
                 let reason = "the same path stands there twice".to_owned();
-                return Err(BadEntry { path, reason });
+                return Err(ReplaceError::BadEntry { path, reason });
             }
             routes.push(Arc::new(route));
         }
-        let turn = self.versions.rewriting.lock();
+        let turn = self
+            .versions
+            .rewriting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut replaced = Replaced::default();
         let old = {
             let _writer = state_file::lock(&self.versions.writer);
             let current = self.versions.current.load_full();
-            let mut next = Trie::default();
+            if tag.is_some_and(|tag| tag != self.versions.tag(&current).as_bytes()) {
+                return Err(ReplaceError::Changed);
+            }
+            let mut next = Version {
+                number: current.number + 1,
+                routes: Trie::default(),
+            };
             for route in routes {
                 let segments = || path::segments(route.path.as_bytes());
-                let route = match current.get(segments()) {
+                let route = match current.routes.get(segments()) {
                     Some(kept) if kept.data == route.data => {
                         replaced.unchanged += 1;
                         Arc::clone(kept)
@@ -305,14 +342,14 @@ impl RouteTable {
                         Arc::clone(&route)
                     }
                 };
-                next.insert(path::segments(route.path.as_bytes()), Arc::clone(&route));
+                let segments = path::segments(route.path.as_bytes());
+                next.routes.insert(segments, Arc::clone(&route));
             }
-            replaced.removed = current.len() - replaced.unchanged - replaced.changed;
+            replaced.removed = current.routes.len() - replaced.unchanged - replaced.changed;
             self.versions.current.store(Arc::new(next));
             current
         };
-        let written =
-            state_file::rewrite(&self.versions.writer, || self.versions.current.load_full());
+        let written = state_file::rewrite(&self.versions.writer, || self.versions.current_routes());
         drop(turn);
         if let Err(error) = written {
             tracing::error!("{error}");
@@ -325,7 +362,7 @@ impl RouteTable {
     pub(crate) fn remove(&self, path: &str) -> Option<Arc<Route>> {
         let path = self.canonical(path);
         let segments = || path::segments(path.as_bytes());
-        self.versions.current.load().get(segments())?;
+        self.versions.current.load().routes.get(segments())?;
         self.change(|next, file| {
             let removed = next.remove(segments());
             if let (Some(file), Some(removed)) = (file, &removed) {
@@ -341,6 +378,7 @@ impl RouteTable {
         self.versions
             .current
             .load()
+            .routes
             .get(path::segments(path.as_bytes()))
             .cloned()
     }
@@ -351,7 +389,9 @@ impl RouteTable {
         let lookup = path::lookup_form(raw_path);
         let host_segment = host.iter().map(String::as_bytes);
         let table = self.versions.current.load();
-        let found = table.find(host_segment.chain(path::segments(&lookup)));
+        let found = table
+            .routes
+            .find(host_segment.chain(path::segments(&lookup)));
         found.map(|found| Match {
             route: Arc::clone(found.value),
             depth: found.depth.saturating_sub(usize::from(host.is_some())),
@@ -359,15 +399,25 @@ impl RouteTable {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.versions.current.load().len()
+        self.versions.current.load().routes.len()
+    }
+
+    /// All routes as they are now.
+    pub(crate) fn all(&self) -> Trie<Arc<Route>> {
+        self.versions.current_routes()
+    }
+
+    /// Another one after each change.
+    pub(crate) fn version(&self) -> u64 {
+        self.versions.current.load().number
     }
 
     /// All routes that were last used before `inactive_since` (in milliseconds since 1970), as the
-    /// JSON object that the API gives.
-    pub(crate) fn to_json(&self, inactive_since: Option<i64>) -> String {
-        let table = self.versions.current.load();
-        let mut routes = Vec::with_capacity(table.len());
-        table.for_each(|route| {
+    /// JSON object that the API gives, with the tag of the table's version.
+    pub(crate) fn to_json(&self, inactive_since: Option<i64>) -> (String, String) {
+        let table = self.versions.current.load_full();
+        let mut routes = Vec::with_capacity(table.routes.len());
+        table.routes.for_each(|route| {
             if inactive_since.is_none_or(|since| route.last_activity() < since) {
                 routes.push(route);
             }
@@ -384,7 +434,7 @@ impl RouteTable {
             route.write_json(&mut json);
         }
         json.push('}');
-        json
+        (json, self.versions.tag(&table))
     }
 
     fn canonical(&self, path: &str) -> String {
@@ -401,9 +451,12 @@ impl RouteTable {
         change: impl FnOnce(&mut Trie<Arc<Route>>, Option<&mut StateFile>) -> R,
     ) -> R {
         let mut writer = state_file::lock(&self.versions.writer);
-        let mut next = Trie::clone(&self.versions.current.load());
-        let result = change(&mut next, writer.as_mut());
-        let worn = writer.as_ref().is_some_and(|file| file.is_worn(next.len()));
+        let mut next = Version::clone(&self.versions.current.load());
+        next.number += 1;
+        let result = change(&mut next.routes, writer.as_mut());
+        let worn = writer
+            .as_ref()
+            .is_some_and(|file| file.is_worn(next.routes.len()));
         self.versions.current.store(Arc::new(next));
         drop(writer);
         if worn {
@@ -414,12 +467,21 @@ impl RouteTable {
 }
 
 impl Versions {
+    /// An entity tag for HTTP.
+    fn tag(&self, version: &Version) -> String {
+        format!("\"{:x}-{:x}\"", self.life, version.number)
+    }
+
+    fn current_routes(&self) -> Trie<Arc<Route>> {
+        self.current.load().routes.clone()
+    }
+
     fn rewrite(&self) -> Result<(), crate::Error> {
         let _turn = self
             .rewriting
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        state_file::rewrite(&self.writer, || self.current.load_full())
+        state_file::rewrite(&self.writer, || self.current_routes())
     }
 
     /// Changes do not wait for this.
@@ -446,7 +508,7 @@ impl Versions {
 
 /// Frees an old table on this thread. A worker that is just looking at it would otherwise be the
 /// one that frees it, and its requests would wait for that.
-fn drop_here(old: Arc<Trie<Arc<Route>>>) {
+fn drop_here(old: Arc<Version>) {
     for _ in 0..100 {
         if Arc::strong_count(&old) == 1 {
             break;
@@ -459,7 +521,7 @@ fn drop_here(old: Arc<Trie<Arc<Route>>>) {
     clippy::disallowed_methods,
     reason = "the proxy stands alone and stamps routes itself, as CHP does"
 )]
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| {
@@ -498,7 +560,7 @@ mod tests {
             target(&table, None, "/user/a%40bc").unwrap(),
             "http://hub:1"
         );
-        let listed: Value = serde_json::from_str(&table.to_json(None)).unwrap();
+        let listed: Value = serde_json::from_str(&table.to_json(None).0).unwrap();
         assert_eq!(listed["/user/a@b"]["n"], 1.5);
         assert!(
             listed["/user/a@b"]["last_activity"]
@@ -506,7 +568,7 @@ mod tests {
                 .unwrap()
                 .ends_with('Z')
         );
-        assert_eq!(table.to_json(Some(0)), "{}");
+        assert_eq!(table.to_json(Some(0)).0, "{}");
         assert!(table.remove("/user/a@b").is_some());
         assert!(table.remove("/user/a@b").is_none());
         assert_eq!(table.len(), 1);

@@ -104,6 +104,11 @@ impl StateFile {
         self.append(&format!("{{\"path\":{}}}\n", Value::from(&*route.path)));
     }
 
+    /// How many lines the file has.
+    pub(crate) fn lines(&self) -> usize {
+        self.lines
+    }
+
     /// Whether the file should be written anew: it cannot be appended to, or it holds far more
     /// lines than there are routes.
     pub(crate) fn is_worn(&self, routes: usize) -> bool {
@@ -138,7 +143,7 @@ pub(crate) fn lock(slot: &Slot) -> MutexGuard<'_, Option<StateFile>> {
 /// without a file.
 pub(crate) fn rewrite(
     slot: &Slot,
-    snapshot: impl FnOnce() -> Arc<Trie<Arc<Route>>>,
+    snapshot: impl FnOnce() -> Trie<Arc<Route>>,
 ) -> Result<(), Error> {
     let (path, routes) = {
         let mut slot = lock(slot);
