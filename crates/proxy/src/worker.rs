@@ -13,15 +13,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     Error,
     client::{self, Control},
     http2,
-    listen::{Accepted, Listener},
+    listen::{Accepted, BACKLOG, Listener},
     metrics::WorkerCounters,
+    overload::{self, Overload},
     pool::Pool,
     server::Shared,
     transport::Stream,
@@ -36,11 +37,19 @@ const SCRATCH: usize = 32 * 1024;
 /// How often idle connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// How long a client that was accepted just before the end has to send its request.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// With too many connections, those end that have waited for a request for this long.
+const BRIEFLY_IDLE: Duration = Duration::from_secs(1);
+
 pub(crate) struct Worker {
     index: usize,
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) scratch: RefCell<Box<[u8]>>,
+    /// Another process accepts; each connection gets one more answer, which says that it closes.
+    pub(crate) retiring: Cell<bool>,
     /// No new requests; what runs may end.
     pub(crate) stopping: Cell<bool>,
     /// Everything ends now.
@@ -96,6 +105,7 @@ async fn run(start: Start) {
         index: start.index,
         pool: Pool::new(Arc::clone(&start.shared)),
         scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+        retiring: Cell::new(false),
         stopping: Cell::new(false),
         killed: Cell::new(false),
         controls: RefCell::default(),
@@ -103,19 +113,47 @@ async fn run(start: Start) {
         tasks: TaskTracker::new(),
         shared: start.shared,
     });
-    let mut background = tokio::task::JoinSet::new();
+    let mut listening = JoinSet::new();
     for listener in start.listeners {
-        background.spawn_local(accept(Rc::clone(&worker), listener, start.others.clone()));
+        listening.spawn_local(accept(Rc::clone(&worker), listener, start.others.clone()));
     }
-    background.spawn_local(take_over(Rc::clone(&worker), start.inbox));
-    background.spawn_local(sweep(Rc::clone(&worker)));
+    drop(start.others);
+    let mut taking_over = JoinSet::new();
+    taking_over.spawn_local(take_over(Rc::clone(&worker), start.inbox));
+    let mut sweeping = JoinSet::new();
+    sweeping.spawn_local(sweep(Rc::clone(&worker)));
 
-    worker.shared.stop.cancelled().await;
-    // This drops the listeners.
-    background.shutdown().await;
+    tokio::select! {
+        () = worker.shared.closed() => {}
+        // None of them ends while the proxy runs; without it the worker would be half a one.
+        _ = listening.join_next() => return,
+        _ = taking_over.join_next() => return,
+        _ = sweeping.join_next() => return,
+    }
+    // They end by themselves, with what was accepted. Then nobody hands anything over any more.
+    let accepted = async {
+        while listening.join_next().await.is_some() {}
+        taking_over.join_next().await;
+    };
+    let _ = tokio::time::timeout(SETTLE, accepted).await;
+    listening.shutdown().await;
+    worker.tasks.close();
+    if !worker.shared.stop.is_cancelled() {
+        worker.retiring.set(true);
+        tokio::select! {
+            () = worker.tasks.wait() => return,
+            () = worker.shared.stop.cancelled() => {}
+        }
+    }
+    sweeping.shutdown().await;
+    // What was accepted last has its first request on the way.
+    tokio::select! {
+        () = worker.tasks.wait() => return,
+        () = tokio::time::sleep(SETTLE) => {}
+        () = worker.shared.kill.cancelled() => {}
+    }
     worker.stopping.set(true);
     worker.wake_all();
-    worker.tasks.close();
     tokio::select! {
         () = worker.tasks.wait() => return,
         () = worker.shared.kill.cancelled() => {}
@@ -134,16 +172,37 @@ async fn accept(worker: Rc<Worker>, listener: Listener, others: Vec<Handover>) {
             return;
         }
     };
+    let mut overload = Overload::new();
     loop {
-        match listener.accept().await {
-            Ok((accepted, peer)) => worker.place(accepted, peer, &others),
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                // Out of file descriptors or memory: what is open goes on, and as it ends there is
-                // room again.
-                tracing::error!("internal: cannot accept connections for now: {error}");
-                tokio::time::sleep(Duration::from_millis(250)).await;
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = worker.shared.closed() => break,
+        };
+        match accepted {
+            Ok((accepted, peer)) => {
+                overload.is_over();
+                worker.admit(accepted, peer, &others);
             }
+            Err(error) if is_of_one_connection(&error) => {}
+            // Out of file descriptors or memory: what is open goes on, and as it ends there is room
+            // again.
+            Err(error) => {
+                worker.make_room();
+                overload.shed(&listener, &error).await;
+                tokio::time::sleep(overload::PAUSE).await;
+            }
+        }
+    }
+    if worker.shared.retire.is_cancelled() && !worker.shared.stop.is_cancelled() {
+        // The successor accepts what waits.
+        return;
+    }
+    // The kernel has accepted these, and would reset them.
+    for _ in 0..BACKLOG {
+        match listener.accept_waiting().await {
+            Some(Ok((accepted, peer))) => worker.admit(accepted, peer, &others),
+            Some(Err(error)) if is_of_one_connection(&error) => {}
+            Some(Err(_)) | None => break,
         }
     }
 }
@@ -202,6 +261,31 @@ impl Worker {
         }
     }
 
+    /// Serves a new connection unless there are too many.
+    fn admit(self: &Rc<Self>, accepted: Accepted, peer: Option<IpAddr>, others: &[Handover]) {
+        let load = |worker: &WorkerCounters| {
+            let websockets = worker.websockets.load(Ordering::Relaxed);
+            let connections = worker.connections.load(Ordering::Relaxed);
+            connections.saturating_add(usize::try_from(websockets).unwrap_or(usize::MAX))
+        };
+        let open: usize = self.shared.metrics.workers.iter().map(load).sum();
+        if open < self.shared.settings.max_connections {
+            self.place(accepted, peer, others);
+        } else {
+            self.make_room();
+            overload::refuse(accepted, self.shared.tls.public.is_none());
+        }
+    }
+
+    /// Ends the connections that wait for a request, which their clients can make anew.
+    fn make_room(&self) {
+        for control in self.controls.borrow().values() {
+            if control.is_idle_for(BRIEFLY_IDLE) {
+                control.end();
+            }
+        }
+    }
+
     /// Serves a new connection here, or gives it to the worker that has the fewest.
     fn place(self: &Rc<Self>, accepted: Accepted, peer: Option<IpAddr>, others: &[Handover]) {
         let loads = &self.shared.metrics.workers;
@@ -256,7 +340,10 @@ async fn open(worker: &Worker, accepted: Accepted) -> io::Result<Stream> {
     };
     tokio::select! {
         stream = tls.accept(socket) => stream,
-        () = worker.shared.stop.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
+        () = tokio::time::sleep(worker.shared.settings.header_timeout) => {
+            Err(io::ErrorKind::TimedOut.into())
+        }
+        () = worker.shared.kill.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
     }
 }
 
