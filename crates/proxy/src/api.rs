@@ -330,7 +330,7 @@ pub(crate) fn metrics(shared: &Shared, request: &Request<Incoming>) -> Response<
             .into_response()
             .0;
     }
-    let page = shared.metrics.render(shared.routes.len());
+    let page = shared.metrics.render(shared.routes.len()) + &shared.tls.metrics();
     let mut response = Response::new(Full::from(page));
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, text);
