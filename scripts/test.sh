@@ -78,6 +78,7 @@ wanted database-story && counted "database story" 420 "$python" tests/databases_
 wanted outage && counted "outage" 420 "$python" tests/outage/run.py
 wanted chaos && counted "chaos" 900 "$python" tests/chaos/run.py
 wanted chaos && counted "chaos with system users" 400 "$python" tests/chaos/run.py faults random --spawner local --rounds 3 --random-rounds 60
+wanted proxy-leaks && counted "proxy leaks" 300 "$python" tests/proxy_leaks/run.py
 # On a clean Debian of its own, see scripts/container.sh.
 wanted install && counted "install" 900 "$python" tests/install/run.py
 
