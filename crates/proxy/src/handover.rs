@@ -140,8 +140,13 @@ pub(crate) async fn hand_over(
         ready = ready => match ready {
             Ok(true) => {}
             Ok(false) => return Err(HandoverError::Ended(status(child).await)),
-            // An end that is found while writing.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            // It ended before it had read everything.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
                 return Err(HandoverError::Ended(status(child).await));
             }
             Err(error) => return Err(HandoverError::Tell(error)),
@@ -377,7 +382,7 @@ mod tests {
         let bound = passed.take(Role::Api).unwrap().unwrap();
         assert_eq!(bound.name, socket.display().to_string());
         UnixStream::connect(&socket).expect("it is listened on still");
-        drop(bound.into_socket_file());
+        drop(bound);
         assert!(!socket.exists());
     }
 }

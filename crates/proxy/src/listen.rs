@@ -205,11 +205,6 @@ impl Bound {
                 source,
             })
     }
-
-    /// What must live as long as the place is listened on, without the sockets.
-    pub(crate) fn into_socket_file(self) -> Option<SocketFile> {
-        self.socket
-    }
 }
 
 impl Listener {

@@ -66,16 +66,18 @@ impl Overload {
         if self.reserve.is_none() {
             self.reserve = open_reserve();
         }
-        if self.reported.is_none_or(|at| at >= since) {
+        if self.reported.is_some_and(|at| at >= since) {
             tracing::warn!(
                 "Connections are accepted again; {} were refused",
                 self.refused
             );
+            self.refused = 0;
         }
     }
 
-    /// Refuses what waits, as there is nothing to accept it with.
-    pub(crate) async fn shed(&mut self, listener: &TokioListener, error: &io::Error) {
+    /// Refuses what waits, as there is nothing to accept it with. Returns how many that were.
+    pub(crate) async fn shed(&mut self, listener: &TokioListener, error: &io::Error) -> u64 {
+        let before = self.refused;
         let now = Instant::now();
         self.since.get_or_insert(now);
         if self.reported.is_none_or(|at| now - at > REPORT) {
@@ -88,7 +90,7 @@ impl Overload {
                 self.reserve = open_reserve();
             }
             if self.reserve.take().is_none() {
-                return;
+                break;
             }
             match listener.accept_waiting().await {
                 Some(Ok((accepted, _))) => {
@@ -101,6 +103,7 @@ impl Overload {
             }
         }
         self.reserve = open_reserve();
+        self.refused - before
     }
 }
 

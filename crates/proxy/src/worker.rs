@@ -188,7 +188,9 @@ async fn accept(worker: Rc<Worker>, listener: Listener, others: Vec<Handover>) {
             // again.
             Err(error) => {
                 worker.make_room();
-                overload.shed(&listener, &error).await;
+                let shed = overload.shed(&listener, &error).await;
+                let counter = &worker.counters().shed_connections;
+                counter.fetch_add(shed, Ordering::Relaxed);
                 tokio::time::sleep(overload::PAUSE).await;
             }
         }
@@ -198,10 +200,16 @@ async fn accept(worker: Rc<Worker>, listener: Listener, others: Vec<Handover>) {
         return;
     }
     // The kernel has accepted these, and would reset them.
+    let mut looks = 0;
     for _ in 0..BACKLOG {
         match listener.accept_waiting().await {
             Some(Ok((accepted, peer))) => worker.admit(accepted, peer, &others),
             Some(Err(error)) if is_of_one_connection(&error) => {}
+            // The runtime may only be about to learn of them.
+            None if looks < 2 => {
+                looks += 1;
+                tokio::task::yield_now().await;
+            }
             Some(Err(_)) | None => break,
         }
     }
@@ -273,6 +281,8 @@ impl Worker {
             self.place(accepted, peer, others);
         } else {
             self.make_room();
+            let shed = &self.counters().shed_connections;
+            shed.fetch_add(1, Ordering::Relaxed);
             overload::refuse(accepted, self.shared.tls.public.is_none());
         }
     }
