@@ -447,13 +447,6 @@ because(
 )
 because(
     "The program",
-    "Means to refuse `--api-socket` with `--api-port`, and `--metrics-socket` with `--metrics-port`, but does not",
-    "Refused",
-    BETTER,
-    {"programs: refused: --api-socket with --api-port": "runs on", "programs: refused: --metrics-socket with --metrics-port": "runs on"},
-)
-because(
-    "The program",
     "Host names of `--host-routing` have case",
     "They have none (RFC 9110, 4.2.3)",
     BETTER,
@@ -477,13 +470,6 @@ because(
 )
 because(
     "Log and metrics",
-    "`Adding route …` before each `Route added …`",
-    "`Route added …` alone",
-    CHOICE,
-    {"logs: one line for an added route": ["info: Adding route /x -> http://127.0.0.1:1", "info: Route added /x -> http://127.0.0.1:1"]},
-)
-because(
-    "Log and metrics",
     "Colours in files, too",
     "No colours",
     CHOICE,
@@ -498,11 +484,10 @@ because(
 )
 because(
     "Log and metrics",
-    "Summaries have quantiles, since the start of the process; metrics of Node.js itself",
-    "Sum and count; no `nodejs_*`",
+    "Metrics of Node.js itself",
+    "No `nodejs_*`",
     CHOICE,
     {
-        "metrics: quantiles of summaries": ["0.01", "0.05", "0.5", "0.9", "0.95", "0.99", "0.999"],
         "metrics: what the process itself needs": {"process_cpu_seconds_total": True, "process_resident_memory_bytes": True, "process_open_fds": True, "process_start_time_seconds": True, "nodejs_version_info": True},
     },
 )

@@ -19,13 +19,13 @@ def lines(proxy, words: str = "") -> list[str]:
 
 @own("logs: the begin: where it listens", ["info: Proxying http://127.0.0.1:PORT to (no default)", "info: Proxy API at http://127.0.0.1:API/api/routes"])
 def _(site):
-    return lines(site.start())
+    return lines(site.start(), "Prox")
 
 
 @own("logs: the begin: words without the addresses", ["Proxying http:// to (no default)", "Proxy API at http:///api/routes"])
 def _(site):
     proxy = site.start()
-    return [re.sub(r"//[^ /]*", "//", line).removeprefix("info: ") for line in lines(proxy)]
+    return [re.sub(r"//[^ /]*", "//", line).removeprefix("info: ") for line in lines(proxy, "Prox")]
 
 
 @own("logs: the begin: the default target", ["info: Route added / -> TARGET", "to TARGET"])
@@ -69,10 +69,10 @@ def _(site):
     proxy.api("GET", "/api/routes?x=secret")
     proxy.api("GET", "/api/routes", headers={})
     proxy.waits_to_say("403 GET")
-    return [line for line in lines(proxy)[2:] if "Adding route" not in line]
+    return [line for line in lines(proxy) if re.match(r"\w+: (\d+ |Route |Removing )", line)]
 
 
-@own("logs: one line for an added route", ["info: Route added /x -> http://127.0.0.1:1"])
+@own("logs: an added route", ["info: Adding route /x -> http://127.0.0.1:1", "info: Route added /x -> http://127.0.0.1:1"])
 def _(site):
     proxy = site.start()
     proxy.route("/x", "http://127.0.0.1:1")
@@ -134,7 +134,7 @@ def _(site):
 
 @own("logs: the form of a line", True)
 def _(site):
-    line = site.start().log().splitlines()[0]
+    line = next(line for line in site.start().log().splitlines() if "Proxying" in line)
     return bool(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z \[ConfigProxy\] (\x1b\[\d+m)?info(\x1b\[39m)?: Proxying .*", line))
 
 

@@ -97,7 +97,7 @@ def _(site):
     return read(busy(site).metrics_port)[0].get("content-type")
 
 
-@own("metrics: quantiles of summaries", [])
+@own("metrics: quantiles of summaries", ["0.01", "0.05", "0.5", "0.9", "0.95", "0.99", "0.999"])
 def _(site):
     _, samples, _, _ = read(busy(site).metrics_port)
     return sorted(re.findall(r'quantile="([^"]*)"', " ".join(name for name in samples if name.startswith("find_target_for_req"))))

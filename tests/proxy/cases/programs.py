@@ -11,7 +11,7 @@ from harness.steps import wait_until
 from proxies import CHP, OURS, command, listens
 from servers import Server
 from suite import OneOf, own
-from wire import get
+from wire import connect, get
 
 
 def output(site, *arguments: str, program: list[str] | None = None) -> subprocess.CompletedProcess:
@@ -64,8 +64,6 @@ refused("an error target and an error path", "--error-target", "http://127.0.0.1
 refused("a redirect without certificates", "--redirect-port", "8080")
 refused("--socket with --port", "--socket", "s", "--port", "8000")
 refused("--socket with --ip", "--socket", "s", "--ip", "127.0.0.1")
-refused("--api-socket with --api-port", "--api-socket", "s", "--api-port", "8001")
-refused("--metrics-socket with --metrics-port", "--metrics-socket", "s", "--metrics-port", "8002")
 refused("a storage backend that is not there", "--storage-backend", "no-such-storage")
 refused("a key that is not there", "--ssl-key", "none", "--ssl-cert", "none")
 refused("a key that is none", "--ssl-key", "k", "--ssl-cert", "k", files={"k": "nonsense"})
@@ -173,6 +171,22 @@ def _(site):
             "routes": proxy.ask_api(get("/api/routes", proxy.token_header())).status,
             "log": "Proxying http://s to http" in proxy.log() and "Proxy API at http://a/api/routes" in proxy.log(),
         }
+
+
+@own("programs: --api-socket and --metrics-socket are stronger than ports", {"api": 200, "metrics": 200, "ports": [False, False]})
+def _(site):
+    port, api, metrics = free_port(), free_port(), free_port()
+    proxy = site.start(
+        *["--ip", "127.0.0.1", "--port", port, "--api-ip", "127.0.0.1", "--api-port", api, "--api-socket", "a"],
+        *["--metrics-port", metrics, "--metrics-socket", "m"],
+        listen=False,
+        ready=False,
+    )
+    proxy.place, proxy.api_place = port, site.folder / "a"
+    proxy.wait_ready()
+    with connect(site.folder / "m") as client:
+        status = client.send(get("/metrics")).answer().status
+    return {"api": proxy.ask_api(get("/api/routes", proxy.token_header())).status, "metrics": status, "ports": [listens(api), listens(metrics)]}
 
 
 @own("programs: --socket alone has its API at 8001, or says why not", True)
