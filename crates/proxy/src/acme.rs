@@ -26,7 +26,7 @@ use chrono::DateTime;
 use instant_acme::CertificateIdentifier;
 use rustls::{crypto::CryptoProvider, pki_types::CertificateDer};
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::{Semaphore, watch},
     task::JoinSet,
 };
 
@@ -60,13 +60,13 @@ const LOOKS: (i64, i64) = (3600, 86_400);
 pub(crate) struct Acme {
     plan: AcmePlan,
     provider: Arc<CryptoProvider>,
-    store: Store,
+    store: Arc<Store>,
     challenges: Arc<Challenges>,
     domains: Vec<Domain>,
     account_lock: tokio::sync::Mutex<()>,
     orders: Semaphore,
-    /// Ends the pause after a failure.
-    retry: Notify,
+    /// Ends the pauses after failures; counts how often it was asked to.
+    retry: watch::Sender<u64>,
     /// Whether the second method worked last.
     second_first: AtomicBool,
 }
@@ -98,11 +98,11 @@ impl Acme {
         Ok(Self {
             domains: domains.collect(),
             provider: Arc::clone(&limits.provider),
-            store,
+            store: Arc::new(store),
             challenges: Arc::default(),
             account_lock: tokio::sync::Mutex::new(()),
             orders: Semaphore::new(ORDERS),
-            retry: Notify::new(),
+            retry: watch::Sender::new(0),
             second_first: AtomicBool::new(false),
             plan,
         })
@@ -143,7 +143,8 @@ impl Acme {
 
     /// Those that wait after a failure try at once.
     pub(crate) fn try_now(&self) {
-        self.retry.notify_waiters();
+        self.retry
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// For the metrics' page.
@@ -160,10 +161,13 @@ impl Acme {
     async fn keep_one(self: Arc<Self>, index: usize, keys: Arc<Keys>) {
         let domain = &self.domains[index];
         let mut failures: u32 = 0;
+        let mut retry = self.retry.subscribe();
         loop {
             if let Some(pair) = domain.pair() {
                 self.wait_until_due(domain, &pair).await;
             }
+            // A wish that comes during the attempt is for the next.
+            retry.mark_unchanged();
             let Err(failure) = self.renew(domain, &keys).await else {
                 failures = 0;
                 continue;
@@ -179,7 +183,8 @@ impl Acme {
             );
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.retry.notified() => {}
+                // Its sender is here, so this is no end.
+                _ = retry.changed() => {}
             }
         }
     }
@@ -240,7 +245,7 @@ impl Acme {
         if let Some(pair) = self.stored(domain)
             && !is_due(&pair)
         {
-            self.take_up(domain, pair, keys);
+            take_up(domain, pair, keys);
             return Ok(());
         }
         let order = async {
@@ -252,28 +257,23 @@ impl Acme {
             let minutes = ORDER.as_secs() / 60;
             Failure::Unreachable(format!("it was not there within {minutes} minutes"))
         })??;
-        if let Err(error) = self.store.set_certificate(&domain.name, &signed.pem) {
+        let (store, name, pem) = (Arc::clone(&self.store), domain.name.clone(), signed.pem);
+        if let Err(error) = blocking(move || store.set_certificate(&name, &pem)).await {
             tracing::error!(
                 "ACME: the new certificate for {} is used, but will be gone after a restart: {error}",
                 domain.name
             );
         }
-        self.take_up(domain, signed.pair, keys);
-        Ok(())
-    }
-
-    fn take_up(&self, domain: &Domain, pair: Pair, keys: &Keys) {
-        if let Some(dates) = pair.dates {
-            let due = timing::renewal(dates, timing::chance_of(pair.leaf()));
-            tracing::info!(
-                "ACME: {} has a certificate until {}, to be renewed on {}",
-                domain.name,
-                date(dates.not_after),
-                date(due)
-            );
+        let again = is_due(&signed.pair);
+        take_up(domain, signed.pair, keys);
+        if again {
+            // Ordering one after the other would help nobody.
+            return Err(Failure::Refused(
+                "the new certificate is to be renewed already; is the clock of this machine right?"
+                    .to_owned(),
+            ));
         }
-        domain.hold(pair.clone());
-        keys.set_ordered(&domain.name, pair, false);
+        Ok(())
     }
 
     /// The certificate in the folder, if there is one that can be used.
@@ -338,6 +338,30 @@ impl Domain {
     }
 }
 
+fn take_up(domain: &Domain, pair: Pair, keys: &Keys) {
+    if let Some(dates) = pair.dates {
+        let due = timing::renewal(dates, timing::chance_of(pair.leaf()));
+        tracing::info!(
+            "ACME: {} has a certificate until {}, to be renewed on {}",
+            domain.name,
+            date(dates.not_after),
+            date(due)
+        );
+    }
+    domain.hold(pair.clone());
+    keys.set_ordered(&domain.name, pair, false);
+}
+
+/// Does what writes files where it holds nobody up.
+async fn blocking(
+    write: impl FnOnce() -> Result<(), Error> + Send + 'static,
+) -> Result<(), String> {
+    match tokio::task::spawn_blocking(write).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn is_due(pair: &Pair) -> bool {
     let due = |dates| timing::renewal(dates, timing::chance_of(pair.leaf()));
     pair.dates.is_none_or(|dates| due(dates) <= now())
@@ -357,4 +381,101 @@ fn date(seconds: i64) -> String {
 )]
 fn now() -> i64 {
     chrono::Utc::now().timestamp()
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rustls::crypto::aws_lc_rs::default_provider;
+    use tempfile::{TempDir, tempdir};
+
+    use super::{web::tests::Server, *};
+    use crate::Options;
+
+    /// What is open towards `server`, for the name `hub.example.org`.
+    fn open(folder: &TempDir, server: &Server) -> Acme {
+        let acme = AcmeOptions {
+            acme_domain: vec!["hub.example.org".into()],
+            acme_directory: Some(server.url("/dir")),
+            acme_ca: Some(server.authority(folder.path())),
+            acme_dir: Some(folder.path().join("acme")),
+            ..AcmeOptions::default()
+        };
+        let options = Options {
+            acme,
+            ..Options::default()
+        };
+        let plan = AcmePlan::from_options(&options).unwrap().unwrap();
+        let limits = Limits {
+            provider: Arc::new(default_provider()),
+            versions: rustls::ALL_VERSIONS,
+        };
+        Acme::open(plan, &limits).unwrap()
+    }
+
+    /// A certificate that an authority has signed.
+    fn signed() -> String {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let mut params = CertificateParams::new(vec!["hub.example.org".to_owned()]).unwrap();
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate().unwrap();
+        key.serialize_pem() + &params.signed_by(&key, &issuer).unwrap().pem()
+    }
+
+    const DIRECTORY: &str = r#"{"newNonce": "https://h/a", "newAccount": "https://h/b",
+        "newOrder": "https://h/c", "renewalInfo": "{here}/renewal"}"#;
+
+    const WINDOW: &str = r#"{"suggestedWindow":
+        {"start": "2030-01-02T03:04:05Z", "end": "2030-01-03T03:04:05Z"}}"#;
+
+    /// As this program has stored it; the key is of no account anywhere.
+    const ACCOUNT: &str = r#"{"id": "https://h/account", "directory": "{here}/dir", "key_pkcs8":
+        "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgJVWC_QzOTCS5vtsJp2IG-UDc8cdDfeoKtxSZxaznM-mhRANCAAQenCPoGgPFTdPJ7VLLKt56RxPlYT1wNXnHc54PEyBg3LxKaH0-sJkX0mL8LyPEdsfL_Oz4TxHkWLJGrXVtNhfH"}"#;
+
+    #[tokio::test]
+    async fn the_authority_may_say_when_to_renew() {
+        let server = Server::start(|path, here| match path {
+            "/dir" => DIRECTORY.replace("{here}", here),
+            path if path.starts_with("/renewal/") => WINDOW.to_owned(),
+            path => panic!("{path}"),
+        })
+        .await;
+        let folder = tempdir().unwrap();
+        let acme = open(&folder, &server);
+        let account = ACCOUNT.replace("{here}", &server.url(""));
+        acme.store.set_account(account.as_bytes()).unwrap();
+        let pem = signed();
+        acme.store.set_certificate("hub.example.org", &pem).unwrap();
+        let domain = &acme.domains[0];
+        let pair = acme.stored(domain).unwrap();
+
+        let (window, again) = acme.suggestion(domain, &pair).await;
+        assert_eq!(window, Some((1_893_553_445, 1_893_639_845)));
+        // A second may have passed.
+        assert!((21_590..=21_600).contains(&again), "{again}");
+        let asked = server.paths();
+        assert_eq!(asked.len(), 2, "{asked:?}");
+        // Key identifier and serial number, each in base64.
+        assert_eq!(asked[1].matches('.').count(), 1, "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn without_such_words_there_is_no_suggestion() {
+        let server =
+            Server::start(|_, _| DIRECTORY.replace(r#", "renewalInfo": "{here}/renewal""#, ""))
+                .await;
+        let folder = tempdir().unwrap();
+        let acme = open(&folder, &server);
+        let account = ACCOUNT.replace("{here}", &server.url(""));
+        acme.store.set_account(account.as_bytes()).unwrap();
+        acme.store
+            .set_certificate("hub.example.org", &signed())
+            .unwrap();
+        let domain = &acme.domains[0];
+        let pair = acme.stored(domain).unwrap();
+        assert_eq!(acme.suggestion(domain, &pair).await, (None, i64::MAX));
+        assert_eq!(server.paths(), ["/dir"]);
+    }
 }

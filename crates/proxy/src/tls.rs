@@ -35,7 +35,7 @@ const WITHOUT_HTTP2: &[&[u8]] = &[b"http/1.1"];
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     pub(crate) provider: Arc<CryptoProvider>,
-    versions: &'static [&'static rustls::SupportedProtocolVersion],
+    pub(crate) versions: &'static [&'static rustls::SupportedProtocolVersion],
 }
 
 /// What the options say about TLS, before any file has been read.
@@ -75,7 +75,7 @@ impl TlsOptions {
         }
         let acme = AcmePlan::from_options(options)?;
         let public = server::Files::from_options(
-            server::Given {
+            &server::Given {
                 name: "--ssl",
                 passphrase_variable: "CONFIGPROXY_SSL_KEY_PASSPHRASE",
                 key: &options.ssl_key,
@@ -94,7 +94,7 @@ impl TlsOptions {
             &mut remarks,
         )?;
         let api = server::Files::from_options(
-            server::Given {
+            &server::Given {
                 name: "--api-ssl",
                 passphrase_variable: "CONFIGPROXY_API_SSL_KEY_PASSPHRASE",
                 key: &options.api_ssl_key,
@@ -166,7 +166,9 @@ impl Tls {
     /// Reads all files again, now.
     pub(crate) fn reload(&self) {
         for server in [&self.public, &self.api].into_iter().flatten() {
-            report(server.name(), server.reload());
+            if server.has_files() {
+                report(server.name(), server.reload());
+            }
         }
         if self.client.has_files() {
             report("--client-ssl", self.client.reload());
@@ -215,6 +217,7 @@ impl Tls {
         let parts: Vec<(&str, Vec<PathBuf>)> = [&self.public, &self.api]
             .into_iter()
             .flatten()
+            .filter(|server| server.has_files())
             .map(|server| (server.name(), server.paths()))
             .chain(
                 self.client

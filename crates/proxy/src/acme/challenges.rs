@@ -206,7 +206,7 @@ mod tests {
                 start.into_stream(config).await.unwrap();
             }
         };
-        let (_, stream) = tokio::join!(serve, connector.connect(name, client));
+        let ((), stream) = tokio::join!(serve, connector.connect(name, client));
         if let Ok(stream) = &stream {
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(PROTOCOL));
         }

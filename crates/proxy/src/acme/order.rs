@@ -1,6 +1,6 @@
 //! One order: from the account over the challenge to the certificate.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeType, Error as AcmeError,
@@ -103,11 +103,11 @@ impl Acme {
         let builder = || Ok::<_, Failure>(Account::builder_with_http(Box::new(self.web()?)));
         let stored = self.store.account().map_err(local)?;
         if let Some(stored) = stored.filter(|_| !anew) {
-            match serde_json::from_slice::<AccountCredentials>(&stored) {
-                Ok(credentials) => return Ok(builder()?.from_credentials(credentials).await?),
-                // The parser's words may hold a part of the key.
-                Err(_) => tracing::error!("ACME: the stored account is damaged; making another"),
+            if let Ok(credentials) = serde_json::from_slice::<AccountCredentials>(&stored) {
+                return Ok(builder()?.from_credentials(credentials).await?);
             }
+            // The parser's words may hold a part of the key.
+            tracing::error!("ACME: the stored account is damaged; making another");
         }
         let contact = self
             .plan
@@ -124,7 +124,9 @@ impl Acme {
         let (account, credentials) = created.await?;
         let text = serde_json::to_vec(&credentials)
             .map_err(|_| Failure::Unreachable("the account cannot be stored".to_owned()))?;
-        self.store.set_account(&text).map_err(local)?;
+        let store = Arc::clone(&self.store);
+        let stored = super::blocking(move || store.set_account(&text)).await;
+        stored.map_err(Failure::Unreachable)?;
         Ok(account)
     }
 

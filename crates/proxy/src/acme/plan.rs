@@ -163,19 +163,23 @@ fn is_address(text: &str) -> bool {
 }
 
 fn methods(given: Option<&str>, has_redirect: bool) -> Result<Vec<Method>, Error> {
+    let mut methods = vec![Method::TlsAlpn];
     match given {
-        None if has_redirect => Ok(vec![Method::TlsAlpn, Method::Http]),
-        None => Ok(vec![Method::TlsAlpn]),
-        Some("tls-alpn-01") if has_redirect => Ok(vec![Method::TlsAlpn, Method::Http]),
-        Some("tls-alpn-01") => Ok(vec![Method::TlsAlpn]),
-        Some("http-01") if has_redirect => Ok(vec![Method::Http, Method::TlsAlpn]),
-        Some("http-01") => Err(bad(
-            "--acme-challenge http-01 needs --redirect-port, where the authority asks",
-        )),
-        Some(other) => Err(bad(&format!(
-            "--acme-challenge {other}: choose tls-alpn-01 or http-01"
-        ))),
+        None | Some("tls-alpn-01") if has_redirect => methods.push(Method::Http),
+        None | Some("tls-alpn-01") => {}
+        Some("http-01") if has_redirect => methods.insert(0, Method::Http),
+        Some("http-01") => {
+            return Err(bad(
+                "--acme-challenge http-01 needs --redirect-port, where the authority asks",
+            ));
+        }
+        Some(other) => {
+            return Err(bad(&format!(
+                "--acme-challenge {other}: choose tls-alpn-01 or http-01"
+            )));
+        }
     }
+    Ok(methods)
 }
 
 fn bad(text: &str) -> Error {

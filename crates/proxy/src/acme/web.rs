@@ -117,3 +117,157 @@ pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
     }
     text
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::{
+        net::SocketAddr,
+        path::{Path, PathBuf},
+        sync::Mutex,
+    };
+
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::{ServerConfig, crypto::aws_lc_rs::default_provider, pki_types::PrivateKeyDer};
+    use tempfile::tempdir;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    /// An authority's server that gives texts as JSON, the same for ever; it ends with the test.
+    pub(in crate::acme) struct Server {
+        address: SocketAddr,
+        certificate: String,
+        paths: Arc<Mutex<Vec<String>>>,
+        _task: JoinSet<()>,
+    }
+
+    impl Server {
+        /// `text` is asked with the path and with the URL of the server.
+        pub(in crate::acme) async fn start(
+            text: impl Fn(&str, &str) -> String + Send + 'static,
+        ) -> Self {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            let certificate = params.self_signed(&key).unwrap();
+            let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(
+                    vec![certificate.der().clone()],
+                    PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+                )
+                .unwrap();
+            let acceptor = TlsAcceptor::from(Arc::new(config));
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let here = url_of(address, "");
+            let paths = Arc::new(Mutex::new(Vec::new()));
+            let seen = Arc::clone(&paths);
+            let mut task = JoinSet::new();
+            task.spawn(async move {
+                loop {
+                    let (socket, _) = listener.accept().await.unwrap();
+                    let Ok(mut stream) = acceptor.accept(socket).await else {
+                        continue;
+                    };
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        head.push(stream.read_u8().await.unwrap());
+                    }
+                    let head = String::from_utf8(head).unwrap();
+                    let path = head.split(' ').nth(1).unwrap();
+                    seen.lock().unwrap().push(path.to_owned());
+                    let text = text(path, &here);
+                    let status = if path == "/page" {
+                        "404 Not Found"
+                    } else {
+                        "200 OK"
+                    };
+                    let kind = if path == "/page" {
+                        "text/html"
+                    } else {
+                        "application/json"
+                    };
+                    let answer = format!(
+                        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nRetry-After: 21600\r\n\
+                         Content-Length: {}\r\n\r\n{text}",
+                        text.len()
+                    );
+                    // Who has had enough closes.
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                    let _ = stream.shutdown().await;
+                }
+            });
+            Self {
+                address,
+                certificate: certificate.pem(),
+                paths,
+                _task: task,
+            }
+        }
+
+        pub(in crate::acme) fn url(&self, path: &str) -> String {
+            url_of(self.address, path)
+        }
+
+        /// A file with the one to trust.
+        pub(in crate::acme) fn authority(&self, folder: &Path) -> PathBuf {
+            let path = folder.join("authority.crt");
+            std::fs::write(&path, &self.certificate).unwrap();
+            path
+        }
+
+        /// What was asked for, in order.
+        pub(in crate::acme) fn paths(&self) -> Vec<String> {
+            self.paths.lock().unwrap().clone()
+        }
+
+        async fn get(&self, url: &str, trusted: bool) -> Result<Bytes, String> {
+            let folder = tempdir().unwrap();
+            let provider = Arc::new(default_provider());
+            let file = if trusted {
+                self.authority(folder.path())
+            } else {
+                // Somebody else's.
+                let other = Box::pin(Server::start(|_, _| String::new())).await;
+                other.authority(folder.path())
+            };
+            let verifier = Verifier::of_file(&file, &provider).unwrap();
+            let web = Web::new(verifier, &provider).unwrap();
+            let request = Request::builder().uri(url).body(BodyWrapper::default());
+            let answer = web.request(request.unwrap()).await;
+            let mut answer = answer.map_err(|error| error.to_string())?;
+            Ok(answer.body.into_bytes().await.unwrap())
+        }
+    }
+
+    fn url_of(address: SocketAddr, path: &str) -> String {
+        format!("https://localhost:{}{path}", address.port())
+    }
+
+    #[tokio::test]
+    async fn an_authority_s_server_is_checked_and_its_answers_are_bounded() {
+        let server = Server::start(|path, _| match path {
+            "/large" => "x".repeat(LARGEST_ANSWER + 1),
+            path => format!("{path}!"),
+        })
+        .await;
+        let get = async |path| server.get(&server.url(path), true).await;
+        assert_eq!(get("/small?a=b").await.unwrap(), "/small?a=b!");
+        let large = get("/large").await.unwrap_err();
+        assert!(large.contains("length limit exceeded"), "{large}");
+        let page = get("/page").await.unwrap_err();
+        assert!(page.contains("404 Not Found"), "{page}");
+
+        let stranger = server.get(&server.url("/"), false).await.unwrap_err();
+        assert!(stranger.contains("certificate"), "{stranger}");
+        let plain = server.url("/").replace("https", "http");
+        let plain = server.get(&plain, true).await.unwrap_err();
+        assert!(plain.contains("is not a URL of https"), "{plain}");
+    }
+}

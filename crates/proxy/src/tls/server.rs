@@ -73,10 +73,10 @@ impl Files {
     /// As Node has it, `--ssl-request-cert` alone already refuses who shows no valid certificate,
     /// and `--ssl-reject-unauthorized` alone asks nobody for one.
     pub(super) fn from_options(
-        given: Given<'_>,
+        given: &Given<'_>,
         remarks: &mut Vec<String>,
     ) -> Result<Option<Self>, Error> {
-        let Given { name, asks, .. } = given;
+        let &Given { name, asks, .. } = given;
         let mut pairs = match (given.key, given.certificate) {
             (Some(key), Some(certificate)) => vec![PairFiles {
                 key: key.clone(),
@@ -213,6 +213,11 @@ impl ServerTls {
 
     pub(super) fn name(&self) -> &'static str {
         self.files.name
+    }
+
+    /// There is none when all certificates come by ACME.
+    pub(super) fn has_files(&self) -> bool {
+        !self.files.pairs.is_empty() || self.files.authorities.is_some()
     }
 
     pub(super) fn paths(&self) -> Vec<PathBuf> {
