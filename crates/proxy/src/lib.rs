@@ -1,22 +1,26 @@
 #![doc = include_str!("../README.md")]
 
 mod access_log;
+mod answer;
 mod api;
-mod body;
 mod client;
 mod error;
 mod error_page;
 mod forward;
-mod head_scan;
-mod headers;
+mod forwarded;
+mod http1;
+mod keepalive;
 mod listen;
 mod logging;
 mod metrics;
 mod options;
+mod outbox;
 mod path;
 mod persistent_map;
 mod pool;
 mod redirect;
+mod redirects;
+mod relay;
 mod routes;
 mod server;
 mod state_file;
