@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs from Debian what the tests start: Chromium, PostgreSQL, MariaDB, wrk, sudo. Says what is missing when it may not.
+# Installs from Debian what the tests start: Chromium, PostgreSQL, MariaDB, wrk, iproute2, sudo. Says what is missing when it may not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,6 +12,7 @@ present chromium || missing+=(chromium)
 present initdb || missing+=(postgresql)
 present mariadbd || missing+=(mariadb-server)
 present wrk || missing+=(wrk)
+{ present ip && present ss; } || missing+=(iproute2)
 present sudo || missing+=(sudo)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 [ ${#missing[@]} = 0 ] && exit 0

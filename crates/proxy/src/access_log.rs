@@ -342,7 +342,10 @@ fn plain(record: &Record<'_>, time: Duration) -> String {
 fn json(record: &Record<'_>, time: Duration) -> String {
     let text = |bytes: &[u8]| {
         let bytes = &bytes[..bytes.len().min(LONGEST_PART)];
-        serde_json::Value::from(String::from_utf8_lossy(bytes).into_owned()).to_string()
+        let text = serde_json::Value::from(String::from_utf8_lossy(bytes).into_owned());
+        // JSON leaves some control characters as they are; terminals obey them.
+        let is_control = |c: char| c.is_control();
+        text.to_string().replace(is_control, "\u{fffd}")
     };
     let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     let time = DateTime::from_timestamp(seconds, time.subsec_nanos()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The REST API: configurable-http-proxy's, on listeners of its own.
+//! The REST API: configurable-http-proxy's, on listeners of its own, and `PUT` for the whole table.
 
 use std::{
     convert::Infallible,
@@ -10,17 +10,27 @@ use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use http::{
     HeaderValue, Method, Request, Response, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE},
+    header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH},
 };
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess},
+};
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
-use crate::server::Shared;
+use crate::{routes::ReplaceError, server::Shared};
 
 /// Routes are small; a longer body is a mistake or an attack.
 const LONGEST_BODY: usize = 1024 * 1024;
+
+/// A table of 100,000 routes is about 30 MB long.
+const LONGEST_TABLE: usize = 256 * 1024 * 1024;
+
+/// Lists of more routes than this are made on a thread that may take its time.
+const SHORT_LIST: usize = 500;
 
 /// How long a client may take to send its body.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
@@ -71,7 +81,7 @@ impl Refusal {
 }
 
 async fn answer(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Refusal> {
     let raw = request
@@ -80,13 +90,19 @@ async fn answer(
         .strip_prefix("/api/routes")
         .filter(|path| path.is_empty() || path.starts_with('/'))
         .ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "Not Found"))?;
-    if ![Method::GET, Method::POST, Method::DELETE].contains(request.method()) {
+    let known = match *request.method() {
+        Method::GET | Method::POST | Method::DELETE => true,
+        Method::PUT => matches!(raw, "" | "/"),
+        _ => false,
+    };
+    if !known {
         return Err(Refusal::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "Method not supported",
         ));
     }
     if !is_authorized(shared, &request) {
+        tracing::debug!("Rejecting API request without the right token");
         return Err(Refusal::empty(StatusCode::FORBIDDEN));
     }
     let path = percent_encoding::percent_decode_str(raw)
@@ -94,9 +110,10 @@ async fn answer(
         .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "The path is not UTF-8"))?
         .into_owned();
     match *request.method() {
+        Method::PUT => put(shared, request).await,
         Method::POST => post(shared, &path, request.into_body()).await,
         Method::DELETE => delete(shared, &path),
-        _ if matches!(&*path, "" | "/") => list(shared, request.uri().query()),
+        _ if matches!(&*path, "" | "/") => list(shared, request.uri().query()).await,
         _ => get(shared, &path),
     }
 }
@@ -109,7 +126,7 @@ fn get(shared: &Shared, path: &str) -> Result<Response<Full<Bytes>>, Refusal> {
     Ok(json_response(json))
 }
 
-fn list(shared: &Shared, query: Option<&str>) -> Result<Response<Full<Bytes>>, Refusal> {
+async fn list(shared: &Arc<Shared>, query: Option<&str>) -> Result<Response<Full<Bytes>>, Refusal> {
     let parameter = |name: &str| {
         form_urlencoded::parse(query.unwrap_or_default().as_bytes())
             .find(|(key, value)| key == name && !value.is_empty())
@@ -123,7 +140,88 @@ fn list(shared: &Shared, query: Option<&str>) -> Result<Response<Full<Bytes>>, R
         })?),
     };
     shared.metrics.api_get.fetch_add(1, Ordering::Relaxed);
-    Ok(json_response(shared.routes.to_json(since)))
+    let (json, tag) = if shared.routes.len() <= SHORT_LIST {
+        shared.routes.to_json(since)
+    } else {
+        let shared = Arc::clone(shared);
+        aside(move || shared.routes.to_json(since)).await?
+    };
+    let mut response = json_response(json);
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    Ok(response)
+}
+
+/// Work that would keep other API requests waiting, on a thread for such work.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Refusal::empty(StatusCode::INTERNAL_SERVER_ERROR))
+}
+
+/// Replaces all routes by those of the body, which has the form that `GET` gives. With `If-Match`
+/// and the `ETag` of a `GET`, only when no route was added or removed since.
+async fn put(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Refusal> {
+    let tag = request.headers().get(IF_MATCH).cloned();
+    let body = read_body(request.into_body(), LONGEST_TABLE).await?;
+    let shared = Arc::clone(shared);
+    aside(move || {
+        let Entries(entries) = serde_json::from_slice(&body).map_err(|error| {
+            let message = format!("Body is not an object of routes: {error}");
+            Refusal::new(StatusCode::BAD_REQUEST, message)
+        })?;
+        let number = entries.len();
+        let tag = tag.as_ref().map(HeaderValue::as_bytes);
+        let tag = tag.filter(|tag| *tag != b"*");
+        let replaced = shared.routes.replace(entries, tag).map_err(|error| {
+            let status = match error {
+                ReplaceError::BadEntry { .. } => StatusCode::BAD_REQUEST,
+                ReplaceError::Changed => StatusCode::PRECONDITION_FAILED,
+            };
+            Refusal::new(status, error.to_string())
+        })?;
+        tracing::info!(
+            "Routes replaced: {number} routes, {} added, {} changed, {} removed",
+            replaced.added,
+            replaced.changed,
+            replaced.removed
+        );
+        Ok(empty(StatusCode::NO_CONTENT))
+    })
+    .await?
+}
+
+/// Routes by path, in the order of the body. An object type would lose paths that stand twice.
+struct Entries(Vec<(String, Map<String, Value>)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Entries;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object of routes by path")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                while let Some((path, value)) = map.next_entry::<String, Value>()? {
+                    // What is no object has no target, which the table says of its path.
+                    let data = match value {
+                        Value::Object(data) => data,
+                        _ => Map::new(),
+                    };
+                    entries.push((path, data));
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
 }
 
 async fn post(
@@ -131,11 +229,13 @@ async fn post(
     path: &str,
     body: Incoming,
 ) -> Result<Response<Full<Bytes>>, Refusal> {
-    let data = read_object(body).await?;
-    let route = shared
-        .routes
-        .add(path, data)
-        .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let mut data = read_object(body).await?;
+    // The time of the request counts, as in configurable-http-proxy.
+    data.remove("last_activity");
+    let route = shared.routes.add(path, data).map_err(|error| {
+        tracing::warn!("Bad POST data: {error}");
+        Refusal::new(StatusCode::BAD_REQUEST, error.to_string())
+    })?;
     tracing::info!("Route added {} -> {}", route.path, route.target_url);
     shared.metrics.api_add.fetch_add(1, Ordering::Relaxed);
     Ok(empty(StatusCode::CREATED))
@@ -154,8 +254,18 @@ fn delete(shared: &Shared, path: &str) -> Result<Response<Full<Bytes>>, Refusal>
 
 /// The body as a JSON object. Other JSON has no target, and is answered like an empty object.
 async fn read_object(body: Incoming) -> Result<Map<String, Value>, Refusal> {
-    let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
-    let body = Limited::new(body, LONGEST_BODY).collect();
+    match serde_json::from_slice(&read_body(body, LONGEST_BODY).await?) {
+        Ok(Value::Object(data)) => Ok(data),
+        Ok(_) => Ok(Map::new()),
+        Err(error) => Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            format!("Body not valid JSON: {error}"),
+        )),
+    }
+}
+
+async fn read_body(body: Incoming, longest: usize) -> Result<Bytes, Refusal> {
+    let body = Limited::new(body, longest).collect();
     let body = tokio::time::timeout(BODY_DEADLINE, body)
         .await
         .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "The body did not come in time"))?
@@ -163,15 +273,11 @@ async fn read_object(body: Incoming) -> Result<Map<String, Value>, Refusal> {
             if error.is::<LengthLimitError>() {
                 Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "The body is too long")
             } else {
-                bad(format!("The body broke off: {error}"))
+                let message = format!("The body broke off: {error}");
+                Refusal::new(StatusCode::BAD_REQUEST, message)
             }
-        })?
-        .to_bytes();
-    match serde_json::from_slice(&body) {
-        Ok(Value::Object(data)) => Ok(data),
-        Ok(_) => Ok(Map::new()),
-        Err(error) => Err(bad(format!("Body not valid JSON: {error}"))),
-    }
+        })?;
+    Ok(body.to_bytes())
 }
 
 /// Whether the request has our token as `Authorization: token …`.
@@ -224,7 +330,7 @@ pub(crate) fn metrics(shared: &Shared, request: &Request<Incoming>) -> Response<
             .into_response()
             .0;
     }
-    let page = shared.metrics.render(shared.routes.len());
+    let page = shared.metrics.render(shared.routes.len()) + &shared.tls.metrics();
     let mut response = Response::new(Full::from(page));
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, text);

@@ -90,6 +90,8 @@ pub(crate) enum Phase {
     /// The rest of a body that nobody wants, or of a connection.
     Drain,
     Tunnel,
+    /// Whatever its streams do; it has limits of its own.
+    Http2,
 }
 
 /// Why a task must end.
@@ -143,7 +145,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Option<IpAdd
             }
         };
         match next {
-            Next::Request if !worker.stopping.get() && !connection.has_ended => {}
+            Next::Request if !worker.is_leaving() && !connection.has_ended => {}
             Next::Request | Next::Close => {
                 connection.close(&client).await;
                 break;
@@ -387,6 +389,11 @@ impl Control {
         self.client_heard.set(now);
         self.upstream_heard.set(now);
         self.client_is_slow.set(false);
+    }
+
+    /// Whether the connection has waited this long for a request.
+    pub(crate) fn is_idle_for(&self, limit: Duration) -> bool {
+        self.phase.get() == Phase::Request && self.since.get().elapsed() >= limit
     }
 
     /// The verdict has been acted on, and the task goes on.

@@ -46,6 +46,11 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+
+    /// A thread that serves users has ended by a mistake of ours. The proxy ends rather than serve
+    /// a part of its users; whoever looks after it starts it again.
+    #[error("a worker died; start the proxy again, and please report what the log says")]
+    WorkerDied,
 }
 
 fn reason(error: &io::Error) -> String {

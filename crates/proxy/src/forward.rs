@@ -302,7 +302,7 @@ impl<'a> Exchange<'a> {
             }
         };
         let is_downstream = matches!(fault, Fault::Downstream(_));
-        let keeps_alive = !is_downstream && self.keeps_alive();
+        let keeps_alive = !is_downstream && self.keeps_alive() && !self.client.worker.is_leaving();
         let headers: Vec<(&[u8], &[u8])> = page
             .headers
             .iter()

@@ -1,20 +1,27 @@
 #![doc = include_str!("../README.md")]
 
 mod access_log;
+mod acme;
 mod answer;
 mod api;
 mod client;
+mod edge_cache;
 mod error;
 mod error_page;
 mod forward;
 mod forwarded;
+mod handover;
 mod http1;
+mod http2;
 mod keepalive;
+mod line;
 mod listen;
 mod logging;
 mod metrics;
 mod options;
 mod outbox;
+mod overload;
+mod passed;
 mod path;
 mod persistent_map;
 mod pool;
@@ -33,6 +40,7 @@ mod tunnel;
 mod worker;
 
 pub use self::{
+    acme::AcmeOptions,
     error::Error,
     logging::init_logging,
     options::{Options, Token},

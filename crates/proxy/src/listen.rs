@@ -1,12 +1,19 @@
 //! Listening addresses: opened before anything else happens, shared by the workers.
 
 use std::{
+    future::poll_fn,
     io,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
-    os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream},
+    },
     path::{Path, PathBuf},
+    task::Poll,
+    time::Duration,
 };
 
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::{Error, transport::Socket};
@@ -35,7 +42,7 @@ pub(crate) struct Bound {
 
 /// Removes a unix socket's file at the end.
 #[derive(Debug)]
-pub(crate) struct SocketFile(PathBuf);
+pub(crate) struct SocketFile(Option<PathBuf>);
 
 #[derive(Debug)]
 pub(crate) enum Listener {
@@ -63,7 +70,13 @@ pub(crate) enum MovingStream {
 }
 
 /// How many connections may wait to be accepted.
-const BACKLOG: u32 = 1024;
+pub(crate) const BACKLOG: u32 = 1024;
+
+/// So often the kernel asks a quiet peer before it takes it for gone.
+const KEEPALIVE_QUESTIONS: u32 = 3;
+
+/// The longest time that the kernel takes for a quiet connection.
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
 impl Place {
     /// Starts to listen. `purpose` is for the error.
@@ -98,6 +111,86 @@ fn host_name(host: &str) -> String {
 }
 
 impl Bound {
+    /// Sockets that somebody else opened and listens on. `file` is the unix socket's, if it is ours
+    /// to remove.
+    pub(crate) fn passed(listeners: Vec<Listener>, file: Option<PathBuf>) -> io::Result<Self> {
+        let mut bound = Self {
+            listeners,
+            address: None,
+            name: String::new(),
+            socket: file.map(|path| SocketFile(Some(path))),
+        };
+        for listener in &bound.listeners {
+            match listener {
+                Listener::Tcp(listener) => {
+                    listener.set_nonblocking(true)?;
+                    let address = listener.local_addr()?;
+                    if bound.address.is_none() {
+                        bound.address = Some(address);
+                        bound.name = if address.ip().is_unspecified() {
+                            format!("*:{}", address.port())
+                        } else {
+                            address.to_string()
+                        };
+                    }
+                }
+                Listener::Unix(listener) => {
+                    listener.set_nonblocking(true)?;
+                    if bound.name.is_empty() {
+                        let address = listener.local_addr()?;
+                        let path = address.as_pathname().map(|path| path.display().to_string());
+                        bound.name = path.unwrap_or_else(|| "a unix socket".to_owned());
+                    }
+                }
+            }
+        }
+        Ok(bound)
+    }
+
+    /// Has the kernel ask clients that were quiet for this long whether they are still there.
+    /// Accepted connections inherit it. Zero for never.
+    pub(crate) fn keep_alive(&self, quiet: Duration) {
+        for listener in &self.listeners {
+            let Listener::Tcp(listener) = listener else {
+                continue;
+            };
+            let set = || -> rustix::io::Result<()> {
+                sockopt::set_socket_keepalive(listener, !quiet.is_zero())?;
+                if !quiet.is_zero() {
+                    let quiet = quiet.clamp(Duration::from_secs(1), LONGEST_KEEPALIVE);
+                    sockopt::set_tcp_keepidle(listener, quiet)?;
+                    let pause = quiet.clamp(Duration::from_secs(1), Duration::from_secs(10));
+                    sockopt::set_tcp_keepintvl(listener, pause)?;
+                    sockopt::set_tcp_keepcnt(listener, KEEPALIVE_QUESTIONS)?;
+                }
+                Ok(())
+            };
+            if let Err(error) = set() {
+                tracing::warn!("internal: TCP keep-alive is not as wished: {error}");
+            }
+        }
+    }
+
+    /// The sockets, to be passed on to another process.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.listeners.iter().map(|listener| match listener {
+            Listener::Tcp(listener) => listener.as_fd(),
+            Listener::Unix(listener) => listener.as_fd(),
+        })
+    }
+
+    /// The unix socket's file, if it is ours to remove.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.socket.as_ref()?.0.as_deref()
+    }
+
+    /// Another process has the sockets now.
+    pub(crate) fn leave_file(&mut self) {
+        if let Some(socket) = &mut self.socket {
+            socket.leave();
+        }
+    }
+
     /// The same listening sockets once more, for another worker.
     pub(crate) fn listeners(&self) -> Result<Vec<Listener>, Error> {
         self.listeners
@@ -111,11 +204,6 @@ impl Bound {
                 action: "share a listening socket",
                 source,
             })
-    }
-
-    /// What must live as long as the place is listened on, without the sockets.
-    pub(crate) fn into_socket_file(self) -> Option<SocketFile> {
-        self.socket
     }
 }
 
@@ -133,8 +221,7 @@ impl TokioListener {
         match self {
             TokioListener::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok((Accepted::Tcp(stream), Some(peer.ip())))
+                Ok(accepted_tcp(stream, peer))
             }
             TokioListener::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -142,6 +229,31 @@ impl TokioListener {
             }
         }
     }
+
+    /// A connection that waits already; `None` when none does.
+    pub(crate) async fn accept_waiting(&self) -> Option<io::Result<(Accepted, Option<IpAddr>)>> {
+        poll_fn(|cx| {
+            let accepted = match self {
+                TokioListener::Tcp(listener) => listener
+                    .poll_accept(cx)
+                    .map_ok(|(stream, peer)| accepted_tcp(stream, peer)),
+                TokioListener::Unix(listener) => listener
+                    .poll_accept(cx)
+                    .map_ok(|(stream, _)| (Accepted::Unix(stream), None)),
+            };
+            Poll::Ready(match accepted {
+                Poll::Ready(accepted) => Some(accepted),
+                Poll::Pending => None,
+            })
+        })
+        .await
+    }
+}
+
+fn accepted_tcp(stream: TcpStream, peer: SocketAddr) -> (Accepted, Option<IpAddr>) {
+    // Only a connection that has ended already refuses this, as its reader will find.
+    let _ = stream.set_nodelay(true);
+    (Accepted::Tcp(stream), Some(peer.ip()))
 }
 
 impl Accepted {
@@ -220,8 +332,6 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         TcpSocket::new_v6()?
     };
     socket.set_reuseaddr(true)?;
-    // Accepted connections inherit this; a peer that vanished is noticed in the end.
-    socket.set_keepalive(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
 }
@@ -243,14 +353,23 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
         listeners: vec![Listener::Unix(listener)],
         address: None,
         name: path.display().to_string(),
-        socket: Some(SocketFile(path.to_owned())),
+        socket: Some(SocketFile(Some(path.to_owned()))),
     })
+}
+
+impl SocketFile {
+    /// Another process listens on it now, and removes it at its own end.
+    fn leave(&mut self) {
+        self.0 = None;
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::debug!("internal: cannot remove {}: {error}", self.0.display());
+        if let Some(path) = &self.0
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::debug!("internal: cannot remove {}: {error}", path.display());
         }
     }
 }

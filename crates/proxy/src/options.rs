@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use http::{HeaderName, HeaderValue};
 
 use crate::{
-    Error,
+    AcmeOptions, Error,
     access_log::{self, AccessLog},
     error_page::Source,
     listen::Place,
@@ -17,6 +17,8 @@ use crate::{
 
 /// The options of configurable-http-proxy 5.3.0, with its names and meanings, and ours.
 #[derive(Debug, Clone, Default, clap::Args)]
+// The last one counts, as there.
+#[command(args_override_self = true)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a flag of the command line"
@@ -67,7 +69,7 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub api_port: Option<u16>,
     /// Unix socket of the REST API, instead of an address and a port
-    #[arg(long, value_name = "PATH", conflicts_with = "api_port")]
+    #[arg(long, value_name = "PATH")]
     pub api_socket: Option<PathBuf>,
     /// Private key for TLS on the REST API
     #[arg(long, value_name = "FILE")]
@@ -154,8 +156,8 @@ pub struct Options {
     /// Port of the metrics server; there is none without it
     #[arg(long, value_name = "N")]
     pub metrics_port: Option<u16>,
-    /// Unix socket of the metrics server
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["metrics_ip", "metrics_port"])]
+    /// Unix socket of the metrics server, instead of an address and a port
+    #[arg(long, value_name = "PATH")]
     pub metrics_socket: Option<PathBuf>,
     /// How much to log: debug, info, warn or error
     #[arg(long, value_name = "LEVEL", default_value = "info")]
@@ -203,6 +205,22 @@ pub struct Options {
         help_heading = "Beyond configurable-http-proxy"
     )]
     pub drain_timeout: Option<u64>,
+    /// Milliseconds that requests and websockets have to end in when another process has taken over
+    /// (SIGUSR2) [default: 3600000, an hour]
+    #[arg(
+        long,
+        value_name = "MS",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub upgrade_drain_timeout: Option<u64>,
+    /// Milliseconds that a process that is to take over (SIGUSR2) has until it serves
+    /// [default: 30000]
+    #[arg(
+        long,
+        value_name = "MS",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub upgrade_timeout: Option<u64>,
 
     /// Network of a proxy in front of this one, as 10.0.0.0/8; may be repeated. X-Forwarded-*
     /// headers are taken from these alone, what others send of them is thrown away. Without this
@@ -259,6 +277,30 @@ pub struct Options {
         help_heading = "Beyond configurable-http-proxy"
     )]
     pub access_log_format: Option<String>,
+
+    /// Seconds that the hub's answer for a server that does not run is repeated to programs that
+    /// go on asking; 0 asks the hub each time [default: 30]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub edge_cache: Option<u64>,
+
+    /// Another certificate for TLS and its private key, as CERT:KEY or one file with both, for
+    /// browsers that ask for one of its names; may be repeated
+    #[arg(
+        long,
+        value_name = "FILES",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub ssl_sni: Vec<String>,
+    /// Do not speak HTTP/2 with browsers that come over TLS
+    #[arg(long, help_heading = "Beyond configurable-http-proxy")]
+    pub no_http2: bool,
+    /// Certificates from an authority that speaks ACME, as Let's Encrypt does.
+    #[command(flatten)]
+    pub acme: AcmeOptions,
 
     /// The token of the REST API. Not an option, because command lines can be read by all: `run`
     /// takes it from the environment variable `CONFIGPROXY_AUTH_TOKEN`.
@@ -322,8 +364,11 @@ pub(crate) struct Settings {
     pub(crate) tcp_keepalive: Duration,
     pub(crate) max_connections: usize,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) edge_cache: Duration,
     pub(crate) connect_timeout: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) upgrade_drain_timeout: Duration,
+    pub(crate) upgrade_timeout: Duration,
     pub(crate) state_file: Option<PathBuf>,
     pub(crate) threads: usize,
 }
@@ -407,6 +452,7 @@ impl Options {
                 "--threads must be from 1 to 64".to_owned(),
             ));
         }
+        self.announce();
         Ok(Settings {
             public,
             tls,
@@ -425,11 +471,7 @@ impl Options {
             protocol_rewrite: self.protocol_rewrite()?,
             trusted_proxies: TrustedProxies::parse(&self.trusted_proxy)
                 .map_err(|error| Error::BadOption(format!("--trusted-proxy: {error}")))?,
-            custom_headers: self
-                .custom_header
-                .iter()
-                .map(|header| parse_header(header))
-                .collect::<Result<_, _>>()?,
+            custom_headers: self.custom_headers()?,
             timeout: milliseconds(self.timeout),
             proxy_timeout: milliseconds(self.proxy_timeout),
             keep_alive_timeout: milliseconds(self.keep_alive_timeout)
@@ -442,11 +484,40 @@ impl Options {
                 .filter(|most| *most > 0)
                 .unwrap_or(usize::MAX),
             access_log: self.open_access_log()?,
+            edge_cache: Duration::from_secs(self.edge_cache.unwrap_or(30).min(3600)),
             connect_timeout: milliseconds(self.connect_timeout).unwrap_or(Duration::from_secs(10)),
             drain_timeout: Duration::from_millis(self.drain_timeout.unwrap_or(5000)),
+            upgrade_drain_timeout: Duration::from_millis(
+                self.upgrade_drain_timeout.unwrap_or(3_600_000),
+            ),
+            upgrade_timeout: milliseconds(self.upgrade_timeout).unwrap_or(Duration::from_secs(30)),
             state_file: self.state_file.clone(),
             threads,
         })
+    }
+
+    /// The last value of each name counts.
+    fn custom_headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
+        let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
+        for header in &self.custom_header {
+            let (name, value) = parse_header(header)?;
+            headers.retain(|(other, _)| *other != name);
+            headers.push((name, value));
+        }
+        Ok(headers)
+    }
+
+    /// Says of some options that they are on, as configurable-http-proxy does.
+    fn announce(&self) {
+        if self.auto_rewrite {
+            tracing::info!("AutoRewrite of Location headers enabled.");
+        }
+        if self.change_origin {
+            tracing::info!("Change Origin of host headers enabled.");
+        }
+        if let Some(protocol) = &self.protocol_rewrite {
+            tracing::info!("ProtocolRewrite enabled. Rewriting to {protocol}");
+        }
     }
 
     fn protocol_rewrite(&self) -> Result<Option<Box<str>>, Error> {
@@ -624,7 +695,88 @@ mod tests {
                 "{arguments:?}"
             );
         }
-        assert!(Command::try_parse_from(["proxy", "--socket", "/s", "--port", "1"]).is_err());
+        for arguments in [
+            &["--socket", "/s", "--port", "1"][..],
+            &["--x-forward"],
+            &["--insecure=true"],
+            &["--por", "1"],
+            &["--timeout"],
+            &["word"],
+        ] {
+            let arguments = std::iter::once(&"proxy").chain(arguments);
+            assert!(Command::try_parse_from(arguments).is_err());
+        }
+    }
+
+    /// As configurable-http-proxy's parser takes them.
+    #[test]
+    fn spellings() {
+        let settings = settings(&[
+            "--port=1",
+            "--custom-header=a:1",
+            "--no-x-forward",
+            "--no-x-forward",
+            "--port",
+            "9000",
+            "--custom-header",
+            "b:2",
+            "--custom-header",
+            "A: 3",
+            "--api-socket",
+            "/api",
+            "--api-port",
+            "3",
+            "--api-ip=",
+            "--metrics-port",
+            "4",
+            "--metrics-socket",
+            "/metrics",
+            "--protocol-rewrite",
+            "HTTPS",
+            "--no-prepend-path",
+            "--no-include-prefix",
+        ])
+        .unwrap();
+        assert_eq!(settings.public.to_string(), "*:9000");
+        assert_eq!(settings.api.to_string(), "/api");
+        assert_eq!(settings.metrics.unwrap().to_string(), "/metrics");
+        assert_eq!(settings.protocol_rewrite.as_deref(), Some("https"));
+        assert!(!settings.x_forward && !settings.prepend_path && !settings.include_prefix);
+        let headers: Vec<(&str, &[u8])> = settings
+            .custom_headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        assert_eq!(headers, [("b", &b"2"[..]), ("a", b"3")]);
+    }
+
+    #[test]
+    fn limits_have_defaults_and_can_be_set() {
+        let settings = |arguments: &[&str]| settings(arguments).unwrap();
+        let default = settings(&[]);
+        assert_eq!(default.header_timeout, Duration::from_secs(30));
+        assert_eq!(default.websocket_timeout, None);
+        assert_eq!(default.tcp_keepalive, Duration::from_secs(20));
+        assert_eq!(default.max_connections, usize::MAX);
+        assert!(default.trusted_proxies.is_empty() && default.access_log.is_none());
+        let set = settings(&[
+            "--header-timeout=1000",
+            "--websocket-timeout=2000",
+            "--tcp-keepalive=0",
+            "--max-connections=7",
+            "--trusted-proxy=10.0.0.0/8,::1",
+            "--trusted-proxy=192.0.2.1",
+        ]);
+        assert_eq!(set.header_timeout, Duration::from_secs(1));
+        assert_eq!(set.websocket_timeout, Some(Duration::from_secs(2)));
+        assert_eq!(set.tcp_keepalive, Duration::ZERO);
+        assert_eq!(set.max_connections, 7);
+        for peer in ["10.9.9.9", "::1", "192.0.2.1"] {
+            assert!(
+                set.trusted_proxies.contains(peer.parse().unwrap()),
+                "{peer}"
+            );
+        }
     }
 
     #[test]

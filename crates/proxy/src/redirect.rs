@@ -1,4 +1,4 @@
-//! `--redirect-port`: plain HTTP that leads to HTTPS.
+//! `--redirect-port`: plain HTTP that leads to HTTPS, and where an ACME server finds its answers.
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -15,6 +15,14 @@ pub(crate) struct Redirect {
 }
 
 pub(crate) fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let acme = shared.tls.acme.as_ref();
+    let challenge = acme.and_then(|acme| acme.challenges().answer_http(request.uri().path()));
+    if let Some(text) = challenge {
+        let mut response = Response::new(Full::from(text.into_string()));
+        let bytes = HeaderValue::from_static("application/octet-stream");
+        response.headers_mut().insert(header::CONTENT_TYPE, bytes);
+        return response;
+    }
     let to = shared
         .settings
         .redirect

@@ -474,7 +474,7 @@ impl<'a> Relay<'a> {
             && !is_awaited
             // What follows may be another protocol.
             && !self.rules.wants_websocket()
-            && !self.client.worker.stopping.get()
+            && !self.client.worker.is_leaving()
     }
 
     /// Passes on what has come of the answer's body.

@@ -1,14 +1,16 @@
 //! The route table: what the REST API writes and every request reads.
 //!
 //! Readers take the current version without a lock. Writers take turns, make the next version,
-//! write it to the state file and publish it.
+//! append the change to the state file and publish it.
 
 use std::{
+    collections::HashSet,
+    hash::{BuildHasher, RandomState},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
@@ -17,7 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     path,
-    state_file::StateFile,
+    state_file::{self, StateFile},
     target::{Target, TargetError},
     trie::Trie,
 };
@@ -70,10 +72,46 @@ pub(crate) struct Match {
 }
 
 pub(crate) struct RouteTable {
-    current: ArcSwap<Trie<Arc<Route>>>,
-    /// Held by the one writer; with it the file that must agree with the table.
-    writer: Mutex<Option<StateFile>>,
+    versions: Arc<Versions>,
     host_routing: bool,
+}
+
+/// The table's current version and the file that must agree with it.
+struct Versions {
+    current: ArcSwap<Version>,
+    /// Tells this process' versions from those of another, or of an earlier one.
+    life: u64,
+    /// Held by the one writer; with it the state file, if there is one.
+    writer: state_file::Slot,
+    /// Held while the state file is written anew.
+    rewriting: Mutex<()>,
+    /// A thread is on its way to write the state file anew.
+    rewrite_is_due: AtomicBool,
+}
+
+/// One version of the table. Its clones share all nodes.
+#[derive(Clone, Default)]
+struct Version {
+    number: u64,
+    routes: Trie<Arc<Route>>,
+}
+
+/// What a replacement of the whole table did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Replaced {
+    pub(crate) unchanged: usize,
+    pub(crate) changed: usize,
+    pub(crate) added: usize,
+    pub(crate) removed: usize,
+}
+
+/// Why a replacement is refused; nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplaceError {
+    #[error("The route {path} is not usable: {reason}")]
+    BadEntry { path: String, reason: String },
+    #[error("The routes have changed since they were read")]
+    Changed,
 }
 
 impl Route {
@@ -119,6 +157,11 @@ impl Route {
     /// Records that somebody uses the route.
     pub(crate) fn touch(&self) {
         self.last_activity.store(now(), Ordering::Relaxed);
+    }
+
+    /// Records that somebody used the route then, in milliseconds since 1970.
+    pub(crate) fn used_at(&self, at: i64) {
+        self.last_activity.fetch_max(at, Ordering::Relaxed);
     }
 
     pub(crate) fn last_activity(&self) -> i64 {
@@ -177,40 +220,54 @@ impl RouteClass {
 impl RouteTable {
     pub(crate) fn new(host_routing: bool) -> Self {
         Self {
-            current: ArcSwap::default(),
-            writer: Mutex::new(None),
+            versions: Arc::new(Versions {
+                current: ArcSwap::default(),
+                life: RandomState::new().hash_one(now()),
+                writer: Mutex::new(None),
+                rewriting: Mutex::new(()),
+                rewrite_is_due: AtomicBool::new(false),
+            }),
             host_routing,
         }
     }
 
     /// Takes over the routes of the state file, and writes every change to it from now on.
-    pub(crate) fn keep_in(&self, mut file: StateFile) -> Result<(), crate::Error> {
-        let mut writer = self.lock();
-        let mut next = Trie::clone(&self.current.load());
-        for (path, data) in file.take_loaded() {
+    pub(crate) fn keep_in(&self, mut file: StateFile) {
+        let mut writer = state_file::lock(&self.versions.writer);
+        let mut next = Version::clone(&self.versions.current.load());
+        let loaded = file.take_loaded();
+        let as_loaded = file.lines() == loaded.len();
+        for (path, data) in loaded {
             match Route::new(&path, data, self.host_routing) {
                 Ok(route) => {
                     let route = Arc::new(route);
-                    next.insert(path::segments(route.path.as_bytes()), Arc::clone(&route));
+                    let segments = path::segments(route.path.as_bytes());
+                    next.routes.insert(segments, Arc::clone(&route));
                 }
                 Err(error) => {
                     tracing::warn!("route {path} of the state file is left out: {error}");
                 }
             }
         }
-        file.rewrite(&next)?;
-        self.current.store(Arc::new(next));
+        let is_exact = as_loaded && file.lines() == next.routes.len();
+        self.versions.current.store(Arc::new(next));
         *writer = Some(file);
-        Ok(())
+        drop(writer);
+        if !is_exact {
+            self.versions.rewrite_in_background();
+        }
     }
 
     /// Writes the state file anew, with the latest activity.
     pub(crate) fn save(&self) {
-        if let Some(file) = &mut *self.lock()
-            && let Err(error) = file.rewrite(&self.current.load())
-        {
+        if let Err(error) = self.versions.rewrite() {
             tracing::error!("{error}");
         }
+    }
+
+    /// Leaves the state file to another process, which has read it. Nothing is written any more.
+    pub(crate) fn give_up_file(&self) {
+        *state_file::lock(&self.versions.writer) = None;
     }
 
     /// Adds or replaces a route. Returns it, for the log.
@@ -223,21 +280,93 @@ impl RouteTable {
         self.change(|next, file| {
             next.insert(path::segments(route.path.as_bytes()), Arc::clone(&route));
             if let Some(file) = file {
-                file.added(&route, next);
+                file.added(&route);
             }
         });
         Ok(route)
+    }
+
+    /// Replaces the whole table in one step; readers see the old one or the new one. A route whose
+    /// data stay the same stays the same route, with its last activity and its connections. Takes
+    /// its time with many routes, the state file's too, and so belongs on a thread that may wait.
+    /// With `tag`, only the version that has it is replaced.
+    pub(crate) fn replace(
+        &self,
+        entries: Vec<(String, Map<String, Value>)>,
+        tag: Option<&[u8]>,
+    ) -> Result<Replaced, ReplaceError> {
+        let mut routes = Vec::with_capacity(entries.len());
+        let mut seen = HashSet::with_capacity(entries.len());
+        for (path, data) in entries {
+            let route = Route::new(&path, data, self.host_routing).map_err(|error| {
+                ReplaceError::BadEntry {
+                    path: path.clone(),
+                    reason: error.to_string(),
+                }
+            })?;
+            if !seen.insert(route.path.clone()) {
+                let reason = "the same path stands there twice".to_owned();
+                return Err(ReplaceError::BadEntry { path, reason });
+            }
+            routes.push(Arc::new(route));
+        }
+        let turn = self
+            .versions
+            .rewriting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut replaced = Replaced::default();
+        let old = {
+            let _writer = state_file::lock(&self.versions.writer);
+            let current = self.versions.current.load_full();
+            if tag.is_some_and(|tag| tag != self.versions.tag(&current).as_bytes()) {
+                return Err(ReplaceError::Changed);
+            }
+            let mut next = Version {
+                number: current.number + 1,
+                routes: Trie::default(),
+            };
+            for route in routes {
+                let segments = || path::segments(route.path.as_bytes());
+                let route = match current.routes.get(segments()) {
+                    Some(kept) if kept.data == route.data => {
+                        replaced.unchanged += 1;
+                        Arc::clone(kept)
+                    }
+                    Some(_) => {
+                        replaced.changed += 1;
+                        Arc::clone(&route)
+                    }
+                    None => {
+                        replaced.added += 1;
+                        Arc::clone(&route)
+                    }
+                };
+                let segments = path::segments(route.path.as_bytes());
+                next.routes.insert(segments, Arc::clone(&route));
+            }
+            replaced.removed = current.routes.len() - replaced.unchanged - replaced.changed;
+            self.versions.current.store(Arc::new(next));
+            current
+        };
+        let written = state_file::rewrite(&self.versions.writer, || self.versions.current_routes());
+        drop(turn);
+        if let Err(error) = written {
+            tracing::error!("{error}");
+        }
+        drop_here(old);
+        Ok(replaced)
     }
 
     /// Removes a route; `None` when there was none.
     pub(crate) fn remove(&self, path: &str) -> Option<Arc<Route>> {
         let path = self.canonical(path);
         let segments = || path::segments(path.as_bytes());
-        self.current.load().get(segments())?;
+        self.versions.current.load().routes.get(segments())?;
         self.change(|next, file| {
             let removed = next.remove(segments());
             if let (Some(file), Some(removed)) = (file, &removed) {
-                file.removed(removed, next);
+                file.removed(removed);
             }
             removed
         })
@@ -246,8 +375,10 @@ impl RouteTable {
     /// The route at exactly this path.
     pub(crate) fn get(&self, path: &str) -> Option<Arc<Route>> {
         let path = self.canonical(path);
-        self.current
+        self.versions
+            .current
             .load()
+            .routes
             .get(path::segments(path.as_bytes()))
             .cloned()
     }
@@ -257,8 +388,10 @@ impl RouteTable {
         let host = host.map(str::to_ascii_lowercase);
         let lookup = path::lookup_form(raw_path);
         let host_segment = host.iter().map(String::as_bytes);
-        let table = self.current.load();
-        let found = table.find(host_segment.chain(path::segments(&lookup)));
+        let table = self.versions.current.load();
+        let found = table
+            .routes
+            .find(host_segment.chain(path::segments(&lookup)));
         found.map(|found| Match {
             route: Arc::clone(found.value),
             depth: found.depth.saturating_sub(usize::from(host.is_some())),
@@ -266,15 +399,25 @@ impl RouteTable {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.current.load().len()
+        self.versions.current.load().routes.len()
+    }
+
+    /// All routes as they are now.
+    pub(crate) fn all(&self) -> Trie<Arc<Route>> {
+        self.versions.current_routes()
+    }
+
+    /// Another one after each change.
+    pub(crate) fn version(&self) -> u64 {
+        self.versions.current.load().number
     }
 
     /// All routes that were last used before `inactive_since` (in milliseconds since 1970), as the
-    /// JSON object that the API gives.
-    pub(crate) fn to_json(&self, inactive_since: Option<i64>) -> String {
-        let table = self.current.load();
-        let mut routes = Vec::with_capacity(table.len());
-        table.for_each(|route| {
+    /// JSON object that the API gives, with the tag of the table's version.
+    pub(crate) fn to_json(&self, inactive_since: Option<i64>) -> (String, String) {
+        let table = self.versions.current.load_full();
+        let mut routes = Vec::with_capacity(table.routes.len());
+        table.routes.for_each(|route| {
             if inactive_since.is_none_or(|since| route.last_activity() < since) {
                 routes.push(route);
             }
@@ -291,7 +434,7 @@ impl RouteTable {
             route.write_json(&mut json);
         }
         json.push('}');
-        json
+        (json, self.versions.tag(&table))
     }
 
     fn canonical(&self, path: &str) -> String {
@@ -307,16 +450,70 @@ impl RouteTable {
         &self,
         change: impl FnOnce(&mut Trie<Arc<Route>>, Option<&mut StateFile>) -> R,
     ) -> R {
-        let mut writer = self.lock();
-        let mut next = Trie::clone(&self.current.load());
-        let result = change(&mut next, writer.as_mut());
-        self.current.store(Arc::new(next));
+        let mut writer = state_file::lock(&self.versions.writer);
+        let mut next = Version::clone(&self.versions.current.load());
+        next.number += 1;
+        let result = change(&mut next.routes, writer.as_mut());
+        let worn = writer
+            .as_ref()
+            .is_some_and(|file| file.is_worn(next.routes.len()));
+        self.versions.current.store(Arc::new(next));
+        drop(writer);
+        if worn {
+            self.versions.rewrite_in_background();
+        }
         result
     }
+}
 
-    /// A writer that panicked has published nothing, so the table is whole and may be used on.
-    fn lock(&self) -> MutexGuard<'_, Option<StateFile>> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+impl Versions {
+    /// An entity tag for HTTP.
+    fn tag(&self, version: &Version) -> String {
+        format!("\"{:x}-{:x}\"", self.life, version.number)
+    }
+
+    fn current_routes(&self) -> Trie<Arc<Route>> {
+        self.current.load().routes.clone()
+    }
+
+    fn rewrite(&self) -> Result<(), crate::Error> {
+        let _turn = self
+            .rewriting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        state_file::rewrite(&self.writer, || self.current_routes())
+    }
+
+    /// Changes do not wait for this.
+    fn rewrite_in_background(self: &Arc<Self>) {
+        if self.rewrite_is_due.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let versions = Arc::clone(self);
+        let thread = std::thread::Builder::new()
+            .name("state-file".to_owned())
+            .spawn(move || {
+                let result = versions.rewrite();
+                versions.rewrite_is_due.store(false, Ordering::Release);
+                if let Err(error) = result {
+                    tracing::error!("{error}");
+                }
+            });
+        if let Err(error) = thread {
+            self.rewrite_is_due.store(false, Ordering::Release);
+            tracing::error!("internal: cannot start a thread for the state file: {error}");
+        }
+    }
+}
+
+/// Frees an old table on this thread. A worker that is just looking at it would otherwise be the
+/// one that frees it, and its requests would wait for that.
+fn drop_here(old: Arc<Version>) {
+    for _ in 0..100 {
+        if Arc::strong_count(&old) == 1 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -324,7 +521,7 @@ impl RouteTable {
     clippy::disallowed_methods,
     reason = "the proxy stands alone and stamps routes itself, as CHP does"
 )]
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| {
@@ -363,7 +560,7 @@ mod tests {
             target(&table, None, "/user/a%40bc").unwrap(),
             "http://hub:1"
         );
-        let listed: Value = serde_json::from_str(&table.to_json(None)).unwrap();
+        let listed: Value = serde_json::from_str(&table.to_json(None).0).unwrap();
         assert_eq!(listed["/user/a@b"]["n"], 1.5);
         assert!(
             listed["/user/a@b"]["last_activity"]
@@ -371,7 +568,7 @@ mod tests {
                 .unwrap()
                 .ends_with('Z')
         );
-        assert_eq!(table.to_json(Some(0)), "{}");
+        assert_eq!(table.to_json(Some(0)).0, "{}");
         assert!(table.remove("/user/a@b").is_some());
         assert!(table.remove("/user/a@b").is_none());
         assert_eq!(table.len(), 1);

@@ -11,18 +11,22 @@ use std::{
 
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sd_notify::NotifyState;
 use serde_json::{Map, Value};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Error, Options, Token, api,
-    listen::{Bound, Listener, SocketFile},
+    handover::{self, Predecessor, Successor},
+    line::{End, Message},
+    listen::{Bound, Listener},
     metrics::Metrics,
     options::Settings,
+    passed::{self, PassedSockets, Role},
     redirect,
     routes::RouteTable,
     state_file::StateFile,
@@ -37,10 +41,28 @@ pub(crate) struct Shared {
     pub(crate) tls: Tls,
     pub(crate) routes: RouteTable,
     pub(crate) metrics: Metrics,
+    /// Another process listens now; accept nothing new, and serve what there is.
+    pub(crate) retire: CancellationToken,
     /// Accept nothing new; end what can end.
     pub(crate) stop: CancellationToken,
     /// End everything.
     pub(crate) kill: CancellationToken,
+    /// What speaks with the processes before and after this one.
+    pub(crate) lines: TaskTracker,
+    /// Ends them.
+    lines_done: CancellationToken,
+    /// A worker's thread has ended and nobody told it to.
+    broken: CancellationToken,
+}
+
+impl Shared {
+    /// Returns when nothing new may be accepted any more.
+    pub(crate) async fn closed(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.retire.cancelled() => {}
+        }
+    }
 }
 
 /// A proxy that runs inside this process, on threads of its own.
@@ -53,64 +75,143 @@ pub struct ProxyHandle {
     api: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
     redirect: Option<SocketAddr>,
-    workers: Vec<oneshot::Receiver<()>>,
+    workers: TaskTracker,
     control: TaskTracker,
-    /// Kept for the files to be removed at the end.
-    socket_files: Vec<SocketFile>,
+    /// Kept to be passed on to a successor, and for the files to be removed at the end.
+    sockets: Vec<(Role, Bound)>,
 }
 
 /// How often the state file gets the latest activity.
 const SAVE: Duration = Duration::from_mins(5);
 
+/// Descriptors for listening, for the API, for files.
+const OTHER_FILES: usize = 64;
+
+/// So many connections are tried even where nearly no files may be open.
+const FEWEST_CONNECTIONS: usize = 16;
+
 /// How long an API client may take to send its request's head.
 const API_HEAD_DEADLINE: Duration = Duration::from_mins(1);
+
+/// How long what speaks with another process may take to end.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Runs the proxy until SIGTERM or SIGINT, for `orrery proxy`.
 ///
 /// It starts logging at `--log-level` unless the program already logs, reads the token from
-/// `CONFIGPROXY_AUTH_TOKEN` unless the options hold one, and writes the pid file. After the signal
-/// it accepts nothing new and waits for requests and websockets until `--drain-timeout`; a second
-/// signal ends it at once. SIGHUP has it read keys and certificates again.
+/// `CONFIGPROXY_AUTH_TOKEN` unless the options hold one, and writes the pid file. Sockets that
+/// systemd passes are used instead of new ones. After the signal it accepts nothing new and waits
+/// for requests and websockets until `--drain-timeout`; a second signal ends it at once. SIGHUP has
+/// it read keys and certificates again. At SIGUSR2 a new process of the program on disk takes over,
+/// and this one ends when it has served what it has, or at `--upgrade-drain-timeout`.
 pub async fn run(mut options: Options) -> Result<(), Error> {
     crate::init_logging(&options)?;
     if options.auth_token.is_none() {
         let token = std::env::var("CONFIGPROXY_AUTH_TOKEN").unwrap_or_default();
         options.auth_token = Token::new(&token);
     }
-    let signals = |kind| {
-        signal(kind).map_err(|source| Error::System {
-            action: "listen to signals",
-            source,
-        })
+    let mut signals = EndSignals::new()?;
+    let mut hangup = listen_to(SignalKind::hangup())?;
+    let mut upgrade = listen_to(SignalKind::user_defined2())?;
+    match passed::raise_file_limit() {
+        Ok(Some(limit)) => tracing::info!("{limit} files may be open"),
+        Ok(None) => tracing::info!("Any number of files may be open"),
+        Err(error) => tracing::warn!("internal: the limit of open files stays: {error}"),
+    }
+    let (sockets, mut predecessor) = match handover::receive()? {
+        Some((sockets, predecessor)) => (sockets, Some(predecessor)),
+        None => (PassedSockets::from_systemd()?, None),
     };
-    let mut terminate = signals(SignalKind::terminate())?;
-    let mut interrupt = signals(SignalKind::interrupt())?;
-    let mut hangup = signals(SignalKind::hangup())?;
     let pid_path = options.pid_file.clone();
-    let handle = start(options).await?;
-    let _pid_file = pid_path.map(|path| PidFile::write(&path)).transpose()?;
+    let mut handle = start_with(options, sockets, predecessor.as_mut()).await?;
+    if let Some(predecessor) = predecessor {
+        handle.relieve(predecessor).await;
+    }
+    let mut pid_file = pid_path.map(|path| PidFile::write(&path)).transpose()?;
+    notify(&[NotifyState::Ready]);
+    let mut is_broken = false;
     loop {
         tokio::select! {
-            _ = terminate.recv() => tracing::warn!("Terminated"),
-            _ = interrupt.recv() => tracing::warn!("Interrupted"),
-            _ = hangup.recv() => {
-                handle.reload_tls();
-                continue;
+            () = signals.end() => break,
+            _ = hangup.recv() => handle.reload_tls(),
+            () = handle.shared.broken.cancelled() => {
+                is_broken = true;
+                break;
+            }
+            _ = upgrade.recv() => {
+                let successor = tokio::select! {
+                    successor = handle.hand_over() => successor,
+                    () = signals.end() => break,
+                };
+                if let Some(successor) = successor {
+                    // The files under these names are the successor's.
+                    if let Some(pid_file) = pid_file.take() {
+                        pid_file.leave();
+                    }
+                    handle.retire(successor).await;
+                    tokio::select! {
+                        () = handle.retired() => {}
+                        () = signals.end() => {}
+                    }
+                    break;
+                }
             }
         }
-        break;
+    }
+    if !handle.shared.retire.is_cancelled() {
+        notify(&[NotifyState::Stopping]);
     }
     let kill = handle.shared.kill.clone();
     let shutdown = handle.shutdown();
     tokio::pin!(shutdown);
     tokio::select! {
-        () = &mut shutdown => return Ok(()),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = &mut shutdown => {}
+        () = signals.end() => {
+            kill.cancel();
+            shutdown.await;
+        }
     }
-    kill.cancel();
-    shutdown.await;
+    if is_broken {
+        return Err(Error::WorkerDied);
+    }
     Ok(())
+}
+
+/// The signals that end a proxy.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+fn listen_to(kind: SignalKind) -> Result<Signal, Error> {
+    signal(kind).map_err(|source| Error::System {
+        action: "listen to signals",
+        source,
+    })
+}
+
+impl EndSignals {
+    fn new() -> Result<Self, Error> {
+        Ok(Self {
+            terminate: listen_to(SignalKind::terminate())?,
+            interrupt: listen_to(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Returns when the proxy shall end.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => tracing::warn!("Terminated"),
+            _ = self.interrupt.recv() => tracing::warn!("Interrupted"),
+        }
+    }
+}
+
+/// Tells systemd, if it has started us and asks.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!("internal: systemd could not be told how the proxy is: {error}");
+    }
 }
 
 /// Starts a proxy in this process and returns when it listens. The options' token is used as it
@@ -118,32 +219,45 @@ pub async fn run(mut options: Options) -> Result<(), Error> {
 ///
 /// Must be called in a tokio runtime, which serves the REST API and the metrics.
 pub async fn start(options: Options) -> Result<ProxyHandle, Error> {
-    let settings = options.settings()?;
+    start_with(options, PassedSockets::default(), None).await
+}
+
+/// Starts with sockets that are open already, and with the routes of the proxy whose place this one
+/// takes.
+async fn start_with(
+    options: Options,
+    mut passed: PassedSockets,
+    predecessor: Option<&mut Predecessor>,
+) -> Result<ProxyHandle, Error> {
+    let mut settings = options.settings()?;
     let tls = settings.tls.open()?;
     // First of all: a port that is taken must not leave anything half done.
-    let public = settings.public.bind("the proxy")?;
-    let api = settings.api.bind("its API")?;
+    let public = passed.open(Role::Proxy, &settings.public)?;
+    let api = passed.open(Role::Api, &settings.api)?;
     let metrics = match &settings.metrics {
-        Some(place) => Some(place.bind("metrics")?),
-        None => None,
+        Some(place) => Some(passed.open(Role::Metrics, place)?),
+        // A socket unit that has one wishes for them.
+        None => passed.take(Role::Metrics)?,
     };
-
     let redirect = match &settings.redirect {
-        Some(redirect) => Some(redirect.place.bind("redirects")?),
+        Some(redirect) => Some(passed.open(Role::Redirect, &redirect.place)?),
         None => None,
     };
+    passed.finish()?;
+    public.keep_alive(settings.tcp_keepalive);
+    settings.max_connections = settings.max_connections.min(most_connections());
 
     let routes = RouteTable::new(settings.host_routing);
-    if let Some(path) = &settings.state_file {
-        routes.keep_in(StateFile::open(path)?)?;
-    }
-    if let Some(url) = &settings.default_target {
-        let mut data = Map::new();
-        data.insert("target".to_owned(), Value::from(&**url));
-        let added = routes.add("/", data);
-        let route =
-            added.map_err(|error| Error::BadOption(format!("--default-target: {error}")))?;
-        tracing::info!("Route added {} -> {}", route.path, route.target_url);
+    if let Some(predecessor) = predecessor {
+        // The default target is among them, unless the API has taken it away. The state file is
+        // the predecessor's until it retires.
+        predecessor.take_routes(&routes).await?;
+        tracing::info!("Took over {} routes", routes.len());
+    } else {
+        if let Some(path) = &settings.state_file {
+            routes.keep_in(StateFile::open(path)?);
+        }
+        add_default_target(&settings, &routes)?;
     }
     if settings.auth_token.is_none() {
         tracing::warn!("REST API is not authenticated.");
@@ -154,17 +268,21 @@ pub async fn start(options: Options) -> Result<ProxyHandle, Error> {
         tls,
         routes,
         metrics: Metrics::new(threads),
+        retire: CancellationToken::new(),
         stop: CancellationToken::new(),
         kill: CancellationToken::new(),
+        lines: TaskTracker::new(),
+        lines_done: CancellationToken::new(),
+        broken: CancellationToken::new(),
     });
     let mut handle = ProxyHandle {
         public: public.address,
         api: api.address,
         metrics: metrics.as_ref().and_then(|bound| bound.address),
         redirect: redirect.as_ref().and_then(|bound| bound.address),
-        workers: Vec::new(),
+        workers: TaskTracker::new(),
         control: TaskTracker::new(),
-        socket_files: Vec::new(),
+        sockets: Vec::new(),
         shared,
     };
     handle.start_workers(threads, &public)?;
@@ -197,11 +315,38 @@ pub async fn start(options: Options) -> Result<ProxyHandle, Error> {
             redirect.to
         );
     }
-    let bound = [Some(public), Some(api), metrics, redirect]
-        .into_iter()
-        .flatten();
-    handle.socket_files = bound.filter_map(Bound::into_socket_file).collect();
+    handle.sockets = [
+        (Role::Proxy, Some(public)),
+        (Role::Api, Some(api)),
+        (Role::Metrics, metrics),
+        (Role::Redirect, redirect),
+    ]
+    .into_iter()
+    .filter_map(|(role, bound)| Some((role, bound?)))
+    .collect();
     Ok(handle)
+}
+
+fn add_default_target(settings: &Settings, routes: &RouteTable) -> Result<(), Error> {
+    let Some(url) = &settings.default_target else {
+        return Ok(());
+    };
+    let mut data = Map::new();
+    data.insert("target".to_owned(), Value::from(&**url));
+    let added = routes.add("/", data);
+    let route = added.map_err(|error| Error::BadOption(format!("--default-target: {error}")))?;
+    tracing::info!("Route added {} -> {}", route.path, route.target_url);
+    Ok(())
+}
+
+/// So many connections have a descriptor for themselves and one for their server, with some left
+/// for everything else.
+fn most_connections() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let files = files.map_or(usize::MAX, |files| {
+        usize::try_from(files).unwrap_or(usize::MAX)
+    });
+    (files.saturating_sub(OTHER_FILES) / 2).max(FEWEST_CONNECTIONS)
 }
 
 #[derive(Clone, Copy)]
@@ -241,39 +386,120 @@ impl ProxyHandle {
     /// Stops the proxy: accepts nothing new, waits for requests and websockets until
     /// `--drain-timeout`, then cuts what is left.
     pub async fn shutdown(mut self) {
-        self.shared.stop.cancel();
-        self.control.close();
-        let workers = std::mem::take(&mut self.workers);
-        let ended = async {
-            for worker in workers {
-                // The sender is only ever dropped; that is the signal.
-                let _ = worker.await;
-            }
-            self.control.wait().await;
-        };
-        tokio::pin!(ended);
-        if tokio::time::timeout(self.shared.settings.drain_timeout, &mut ended)
+        let shared = Arc::clone(&self.shared);
+        if shared.retire.is_cancelled() {
+            // That this one ends is no reason for others to stop.
+            self.end_lines().await;
+        }
+        shared.stop.cancel();
+        self.sockets.clear();
+        self.close();
+        if tokio::time::timeout(shared.settings.drain_timeout, self.ended())
             .await
             .is_err()
         {
-            self.shared.kill.cancel();
-            let _ = tokio::time::timeout(Duration::from_secs(5), ended).await;
+            shared.kill.cancel();
+            let _ = tokio::time::timeout(Duration::from_secs(5), self.ended()).await;
         }
-        self.shared.routes.save();
-        self.socket_files.clear();
+        shared.routes.save();
+        self.end_lines().await;
+    }
+
+    /// Starts a successor. `None` if that fails, which the log explains, and this one goes on.
+    async fn hand_over(&self) -> Option<Successor> {
+        let limit = self.shared.settings.upgrade_timeout;
+        let result = handover::hand_over(&self.sockets, &self.shared.routes, limit).await;
+        match result {
+            Ok(successor) => Some(successor),
+            Err(error) => {
+                tracing::error!("internal: not upgraded, this process goes on: {error}");
+                None
+            }
+        }
+    }
+
+    /// Accepts nothing new, leaves all files to the successor, and serves what there is.
+    async fn retire(&mut self, successor: Successor) {
+        let Successor { mut line, pid } = successor;
+        tracing::warn!("Process {pid} has taken over; what is open here is served to its end");
+        // Before the successor says anything: systemd heeds the main process, which is this one.
+        notify(&[NotifyState::MainPid(pid)]);
+        self.shared.routes.give_up_file();
+        self.shared.retire.cancel();
+        for (_, mut bound) in self.sockets.drain(..) {
+            bound.leave_file();
+        }
+        self.close();
+        if let Err(error) = line.send(&Message::Released).await {
+            tracing::error!("internal: the new process does not listen: {error}");
+        }
+        line.keep(&self.shared, End::Old, self.shared.lines_done.child_token());
+    }
+
+    /// Returns when nothing is left to serve, or it has taken too long, or the successor stops.
+    async fn retired(&self) {
+        let limit = self.shared.settings.upgrade_drain_timeout;
+        tokio::select! {
+            () = self.ended() => {}
+            () = self.shared.stop.cancelled() => {}
+            () = tokio::time::sleep(limit) => {
+                tracing::warn!("The time for what is open is over (--upgrade-drain-timeout)");
+            }
+        }
+    }
+
+    /// Tells the predecessor that this one serves, and takes what it has in files.
+    async fn relieve(&mut self, predecessor: Predecessor) {
+        let routes = &self.shared.routes;
+        let line = predecessor.relieve(routes).await;
+        if let Some(path) = &self.shared.settings.state_file {
+            match StateFile::open(path) {
+                Ok(mut file) => {
+                    // What it says is known, and newer.
+                    drop(file.take_loaded());
+                    routes.keep_in(file);
+                }
+                Err(error) => tracing::error!("internal: routes are not kept: {error}"),
+            }
+        }
+        if let Some(line) = line {
+            line.keep(&self.shared, End::New, self.shared.lines_done.child_token());
+        }
+    }
+
+    /// No more tasks will come than those of the connections there are.
+    fn close(&self) {
+        self.workers.close();
+        self.control.close();
+    }
+
+    async fn ended(&self) {
+        self.workers.wait().await;
+        self.control.wait().await;
+    }
+
+    async fn end_lines(&self) {
+        self.shared.lines.close();
+        if self.shared.retire.is_cancelled() {
+            self.shared.lines_done.cancel();
+        }
+        let _ = tokio::time::timeout(FAREWELL, self.shared.lines.wait()).await;
+        self.shared.lines_done.cancel();
     }
 
     fn start_workers(&mut self, threads: usize, public: &Bound) -> Result<(), Error> {
         let (senders, inboxes): (Vec<_>, Vec<_>) =
             (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
         for (index, inbox) in inboxes.into_iter().enumerate() {
-            self.workers.push(worker::spawn(worker::Start {
+            let thread = worker::spawn(worker::Start {
                 index,
                 shared: Arc::clone(&self.shared),
                 listeners: public.listeners()?,
                 inbox,
                 others: senders.clone(),
-            })?);
+            })?;
+            self.workers
+                .spawn(watch_worker(Arc::clone(&self.shared), thread));
         }
         Ok(())
     }
@@ -296,6 +522,17 @@ impl Drop for ProxyHandle {
     }
 }
 
+/// A worker that ends without having been told to takes its connections with it, and those that
+/// others would give it.
+async fn watch_worker(shared: Arc<Shared>, thread: oneshot::Receiver<()>) {
+    // The sender is only ever dropped; that is the signal.
+    let _ = thread.await;
+    if !shared.stop.is_cancelled() && !shared.retire.is_cancelled() {
+        tracing::error!("internal: a worker has died; the proxy ends, to be started again");
+        shared.broken.cancel();
+    }
+}
+
 /// Accepts connections for the API or the metrics.
 async fn accept_control(
     shared: Arc<Shared>,
@@ -313,7 +550,7 @@ async fn accept_control(
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = shared.stop.cancelled() => return,
+            () = shared.closed() => return,
         };
         let socket = match accepted.and_then(|(accepted, _)| accepted.into_socket()) {
             Ok(socket) => socket,
@@ -325,17 +562,23 @@ async fn accept_control(
         };
         let shared = Arc::clone(&shared);
         tasks.spawn(async move {
-            let stop = shared.stop.clone();
+            let closing = Arc::clone(&shared);
             let tls = shared.tls.api.as_ref();
             let stream = match tls.filter(|_| matches!(listening, Listening::Api)) {
                 None => Stream::Plain(socket),
-                Some(tls) => match tls.accept(socket).await {
-                    Ok(stream) => stream,
-                    Err(error) => {
-                        tracing::debug!("downstream: no TLS with an API client: {error}");
-                        return;
+                Some(tls) => {
+                    match tokio::time::timeout(API_HEAD_DEADLINE, tls.accept(socket)).await {
+                        Ok(Ok(stream)) => stream,
+                        Ok(Err(error)) => {
+                            tracing::debug!("downstream: no TLS with an API client: {error}");
+                            return;
+                        }
+                        Err(_) => {
+                            tracing::debug!("downstream: no TLS with an API client in time");
+                            return;
+                        }
                     }
-                },
+                }
             };
             let service = service_fn(move |request: Request<Incoming>| {
                 let shared = Arc::clone(&shared);
@@ -354,7 +597,7 @@ async fn accept_control(
             tokio::pin!(connection);
             let result = tokio::select! {
                 result = &mut connection => result,
-                () = stop.cancelled() => {
+                () = closing.closed() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -370,7 +613,7 @@ async fn accept_control(
 async fn watch_tls(shared: Arc<Shared>) {
     tokio::select! {
         () = shared.tls.watch() => {}
-        () = shared.stop.cancelled() => {}
+        () = shared.closed() => {}
     }
 }
 
@@ -381,7 +624,7 @@ async fn save_now_and_then(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(SAVE) => {}
-            () = shared.stop.cancelled() => return,
+            () = shared.closed() => return,
         }
         let shared = Arc::clone(&shared);
         let saved = tokio::task::spawn_blocking(move || shared.routes.save());
@@ -390,7 +633,7 @@ async fn save_now_and_then(shared: Arc<Shared>) {
 }
 
 /// Removed when the proxy ends in good order.
-struct PidFile(PathBuf);
+struct PidFile(Option<PathBuf>);
 
 impl PidFile {
     fn write(path: &Path) -> Result<Self, Error> {
@@ -401,12 +644,21 @@ impl PidFile {
             path: path.to_owned(),
             source,
         })?;
-        Ok(Self(path.to_owned()))
+        Ok(Self(Some(path.to_owned())))
+    }
+
+    /// Another process writes it now.
+    fn leave(mut self) {
+        self.0 = None;
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+        let Some(path) = &self.0 else { return };
+        let ours = std::process::id().to_string();
+        if fs::read_to_string(path).is_ok_and(|pid| pid == ours) {
+            let _ = fs::remove_file(path);
+        }
     }
 }

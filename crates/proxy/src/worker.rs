@@ -13,16 +13,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     Error,
-    client::{self, Control},
+    client::{self, Control, Verdict},
     http1::head::{RequestHead, ResponseHead},
-    listen::{Accepted, Listener},
+    http2,
+    listen::{Accepted, BACKLOG, Listener},
     metrics::WorkerCounters,
     outbox::Outbox,
+    overload::{self, Overload},
     pool::Pool,
     server::Shared,
     transport::Stream,
@@ -36,6 +38,12 @@ const SCRATCH: usize = 64 * 1024;
 const SWEEP: Duration = Duration::from_secs(1);
 const SHORTEST_SWEEP: Duration = Duration::from_millis(20);
 
+/// How long a client that was accepted just before the end has to send its request.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// With too many connections, those end that have waited for a request for this long.
+const BRIEFLY_IDLE: Duration = Duration::from_secs(1);
+
 pub(crate) struct Worker {
     index: usize,
     pub(crate) shared: Arc<Shared>,
@@ -47,6 +55,8 @@ pub(crate) struct Worker {
     pub(crate) outboxes: Spares<Outbox>,
     /// The time of the last sweep, near enough for limits.
     pub(crate) now: Cell<Instant>,
+    /// Another process accepts; each connection gets one more answer, which says that it closes.
+    pub(crate) retiring: Cell<bool>,
     /// No new requests; what runs may end.
     pub(crate) stopping: Cell<bool>,
     /// Everything ends now.
@@ -106,6 +116,7 @@ async fn run(start: Start) {
         answers: Spares::default(),
         outboxes: Spares::default(),
         now: Cell::new(Instant::now()),
+        retiring: Cell::new(false),
         stopping: Cell::new(false),
         killed: Cell::new(false),
         controls: RefCell::default(),
@@ -113,19 +124,47 @@ async fn run(start: Start) {
         tasks: TaskTracker::new(),
         shared: start.shared,
     });
-    let mut background = tokio::task::JoinSet::new();
+    let mut listening = JoinSet::new();
     for listener in start.listeners {
-        background.spawn_local(accept(Rc::clone(&worker), listener, start.others.clone()));
+        listening.spawn_local(accept(Rc::clone(&worker), listener, start.others.clone()));
     }
-    background.spawn_local(take_over(Rc::clone(&worker), start.inbox));
-    background.spawn_local(sweep(Rc::clone(&worker)));
+    drop(start.others);
+    let mut taking_over = JoinSet::new();
+    taking_over.spawn_local(take_over(Rc::clone(&worker), start.inbox));
+    let mut sweeping = JoinSet::new();
+    sweeping.spawn_local(sweep(Rc::clone(&worker)));
 
-    worker.shared.stop.cancelled().await;
-    // This drops the listeners.
-    background.shutdown().await;
+    tokio::select! {
+        () = worker.shared.closed() => {}
+        // None of them ends while the proxy runs; without it the worker would be half a one.
+        _ = listening.join_next() => return,
+        _ = taking_over.join_next() => return,
+        _ = sweeping.join_next() => return,
+    }
+    // They end by themselves, with what was accepted. Then nobody hands anything over any more.
+    let accepted = async {
+        while listening.join_next().await.is_some() {}
+        taking_over.join_next().await;
+    };
+    let _ = tokio::time::timeout(SETTLE, accepted).await;
+    listening.shutdown().await;
+    worker.tasks.close();
+    if !worker.shared.stop.is_cancelled() {
+        worker.retiring.set(true);
+        tokio::select! {
+            () = worker.tasks.wait() => return,
+            () = worker.shared.stop.cancelled() => {}
+        }
+    }
+    sweeping.shutdown().await;
+    // What was accepted last has its first request on the way.
+    tokio::select! {
+        () = worker.tasks.wait() => return,
+        () = tokio::time::sleep(SETTLE) => {}
+        () = worker.shared.kill.cancelled() => {}
+    }
     worker.stopping.set(true);
     worker.wake_all();
-    worker.tasks.close();
     tokio::select! {
         () = worker.tasks.wait() => return,
         () = worker.shared.kill.cancelled() => {}
@@ -144,16 +183,45 @@ async fn accept(worker: Rc<Worker>, listener: Listener, others: Vec<Handover>) {
             return;
         }
     };
+    let mut overload = Overload::new();
     loop {
-        match listener.accept().await {
-            Ok((accepted, peer)) => worker.place(accepted, peer, &others),
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                // Out of file descriptors or memory: what is open goes on, and as it ends there is
-                // room again.
-                tracing::error!("internal: cannot accept connections for now: {error}");
-                tokio::time::sleep(Duration::from_millis(250)).await;
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = worker.shared.closed() => break,
+        };
+        match accepted {
+            Ok((accepted, peer)) => {
+                overload.is_over();
+                worker.admit(accepted, peer, &others);
             }
+            Err(error) if is_of_one_connection(&error) => {}
+            // Out of file descriptors or memory: what is open goes on, and as it ends there is room
+            // again.
+            Err(error) => {
+                worker.make_room();
+                let shed = overload.shed(&listener, &error).await;
+                let counter = &worker.counters().shed_connections;
+                counter.fetch_add(shed, Ordering::Relaxed);
+                tokio::time::sleep(overload::PAUSE).await;
+            }
+        }
+    }
+    if worker.shared.retire.is_cancelled() && !worker.shared.stop.is_cancelled() {
+        // The successor accepts what waits.
+        return;
+    }
+    // The kernel has accepted these, and would reset them.
+    let mut looks = 0;
+    for _ in 0..BACKLOG {
+        match listener.accept_waiting().await {
+            Some(Ok((accepted, peer))) => worker.admit(accepted, peer, &others),
+            Some(Err(error)) if is_of_one_connection(&error) => {}
+            // The runtime may only be about to learn of them.
+            None if looks < 2 => {
+                looks += 1;
+                tokio::task::yield_now().await;
+            }
+            Some(Err(_)) | None => break,
         }
     }
 }
@@ -224,6 +292,33 @@ impl Worker {
         }
     }
 
+    /// Serves a new connection unless there are too many.
+    fn admit(self: &Rc<Self>, accepted: Accepted, peer: Option<IpAddr>, others: &[Handover]) {
+        let load = |worker: &WorkerCounters| {
+            let websockets = worker.websockets.load(Ordering::Relaxed);
+            let connections = worker.connections.load(Ordering::Relaxed);
+            connections.saturating_add(usize::try_from(websockets).unwrap_or(usize::MAX))
+        };
+        let open: usize = self.shared.metrics.workers.iter().map(load).sum();
+        if open < self.shared.settings.max_connections {
+            self.place(accepted, peer, others);
+        } else {
+            self.make_room();
+            let shed = &self.counters().shed_connections;
+            shed.fetch_add(1, Ordering::Relaxed);
+            overload::refuse(accepted, self.shared.tls.public.is_none());
+        }
+    }
+
+    /// Ends the connections that wait for a request, which their clients can make anew.
+    fn make_room(&self) {
+        for control in self.controls.borrow().values() {
+            if control.is_idle_for(BRIEFLY_IDLE) {
+                control.end(Verdict::Ended);
+            }
+        }
+    }
+
     /// Serves a new connection here, or gives it to the worker that has the fewest.
     fn place(self: &Rc<Self>, accepted: Accepted, peer: Option<IpAddr>, others: &[Handover]) {
         let loads = &self.shared.metrics.workers;
@@ -256,10 +351,16 @@ impl Worker {
         self.tasks.spawn_local(async move {
             let _counted = Counted(Rc::clone(&worker));
             match open(&worker, accepted).await {
+                Ok(stream) if http2::is_chosen(&stream) => http2::serve(worker, stream, peer).await,
                 Ok(stream) => client::serve(worker, stream, peer).await,
                 Err(error) => tracing::debug!("downstream: a connection was lost: {error}"),
             }
         });
+    }
+
+    /// Whether connections end with the answer to their present request.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.stopping.get() || self.retiring.get()
     }
 
     fn wake_all(&self) {
@@ -277,7 +378,10 @@ async fn open(worker: &Worker, accepted: Accepted) -> io::Result<Stream> {
     };
     tokio::select! {
         stream = tls.accept(socket) => stream,
-        () = worker.shared.stop.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
+        () = tokio::time::sleep(worker.shared.settings.header_timeout) => {
+            Err(io::ErrorKind::TimedOut.into())
+        }
+        () = worker.shared.kill.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
     }
 }
 

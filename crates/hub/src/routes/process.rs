@@ -455,6 +455,17 @@ impl Inner {
             lent.running = None;
             drop(lent);
             self.pid.store(0, Ordering::Relaxed);
+            // SIGUSR2 has a proxy leave its place to a new process.
+            if let Some(pid) = self.find().await {
+                tracing::info!(
+                    pid = pid.as_raw(),
+                    "another process has taken over the proxy's place"
+                );
+                self.pid.store(pid.as_raw(), Ordering::Relaxed);
+                self.set(Some(Running::Found(pid)));
+                keeper.wake();
+                continue;
+            }
             tracing::error!(status = how, "the proxy has died; starting it again");
             pause = if since.elapsed() > HEALTHY {
                 BACKOFF.0

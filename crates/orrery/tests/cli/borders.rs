@@ -6,6 +6,7 @@ use std::process::Command;
 /// Each crate with those of our crates that it uses, development dependencies aside.
 const BORDERS: &[(&str, &[&str])] = &[
     ("orrery-core", &[]),
+    ("orrery-bench-load", &[]),
     ("orrery-store", &["orrery-core"]),
     ("orrery-bridge", &["orrery-core"]),
     ("orrery-session", &[]),

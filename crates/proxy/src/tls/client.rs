@@ -171,7 +171,7 @@ impl ClientTls {
 
 /// The authorities that this machine trusts. Without any, no https target can be reached unless
 /// `--client-ssl-ca` or `--insecure` is given, which each attempt then says.
-fn system_roots() -> Arc<RootCertStore> {
+pub(crate) fn system_roots() -> Arc<RootCertStore> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
@@ -180,8 +180,8 @@ fn system_roots() -> Arc<RootCertStore> {
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         tracing::error!(
-            "TLS: this machine has no list of authorities (the package ca-certificates); give \
-             --client-ssl-ca"
+            "TLS: this machine has no list of authorities (the package ca-certificates); install it, or \
+             name authorities with --client-ssl-ca or --acme-ca"
         );
     }
     Arc::new(roots)

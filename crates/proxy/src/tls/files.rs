@@ -65,7 +65,7 @@ pub(super) fn key(
 }
 
 /// The authorities of `path`.
-pub(super) fn authorities(
+pub(crate) fn authorities(
     path: &Path,
 ) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Error> {
     let certificates = certificates(path)?;

@@ -1,0 +1,33 @@
+"""docs/proxy-differences.md: the table between its two marks is written from `differences.py`."""
+
+from harness.places import CHECKOUT
+from suite import Reason
+
+PAGE = CHECKOUT / "docs" / "proxy-differences.md"
+BEGIN, END = "<!-- begin: written by tests/proxy/run.py --write-docs -->\n", "<!-- end -->\n"
+
+
+def table(reasons: list[Reason]) -> str:
+    text = ""
+    areas = list(dict.fromkeys(reason.area for reason in reasons))
+    for area in areas:
+        text += f"\n### {area}\n\n| configurable-http-proxy 5.3.0 | Orrery | |\n| --- | --- | --- |\n"
+        for reason in reasons:
+            if reason.area == area:
+                text += f"| {reason.chp} | {reason.ours} | {reason.kind} |\n"
+    return text + "\n"
+
+
+def parts() -> tuple[str, str, str]:
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    middle, _, after = rest.partition(END)
+    return before, middle, after
+
+
+def fresh(reasons: list[Reason]) -> bool:
+    return PAGE.exists() and parts()[1] == table(reasons)
+
+
+def write(reasons: list[Reason]) -> None:
+    before, _, after = parts()
+    PAGE.write_text(before + BEGIN + table(reasons) + END + after)
