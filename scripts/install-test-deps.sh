@@ -14,6 +14,7 @@ present mariadbd || missing+=(mariadb-server)
 present wrk || missing+=(wrk)
 { present ip && present ss; } || missing+=(iproute2)
 present sudo || missing+=(sudo)
+{ present pebble && present pebble-challtestsrv; } || missing+=(pebble)
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 [ ${#missing[@]} = 0 ] && exit 0
 echo "installing ${missing[*]}"

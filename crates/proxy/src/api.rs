@@ -21,7 +21,7 @@ use serde::{
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
-use crate::{routes::ReplaceError, server::Shared};
+use crate::{access_log::AccessLog, routes::ReplaceError, server::Shared};
 
 /// Routes are small; a longer body is a mistake or an attack.
 const LONGEST_BODY: usize = 1024 * 1024;
@@ -236,6 +236,7 @@ async fn post(
         tracing::warn!("Bad POST data: {error}");
         Refusal::new(StatusCode::BAD_REQUEST, error.to_string())
     })?;
+    tracing::info!("Adding route {} -> {}", route.path, route.target_url);
     tracing::info!("Route added {} -> {}", route.path, route.target_url);
     shared.metrics.api_add.fetch_add(1, Ordering::Relaxed);
     Ok(empty(StatusCode::CREATED))
@@ -330,7 +331,9 @@ pub(crate) fn metrics(shared: &Shared, request: &Request<Incoming>) -> Response<
             .into_response()
             .0;
     }
-    let page = shared.metrics.render(shared.routes.len()) + &shared.tls.metrics();
+    let log = shared.settings.access_log.as_ref();
+    let dropped = log.map_or(0, AccessLog::dropped);
+    let page = shared.metrics.render(shared.routes.len(), dropped) + &shared.tls.metrics();
     let mut response = Response::new(Full::from(page));
     let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, text);

@@ -37,8 +37,7 @@ pub(crate) struct WorkerCounters {
     pub(crate) shed_connections: AtomicU64,
     latencies: [Histogram; 4],
     activity: AtomicU64,
-    lookups: AtomicU64,
-    lookup_nanoseconds: AtomicU64,
+    lookups: Spread,
     statuses: Statuses,
 }
 
@@ -69,6 +68,17 @@ const BOUNDS: [(u64, &str); 15] = [
     (60_000_000, "60"),
 ];
 
+/// In thousandths, and as CHP shows them.
+const QUANTILES: [(u64, &str); 7] = [
+    (10, "0.01"),
+    (50, "0.05"),
+    (500, "0.5"),
+    (900, "0.9"),
+    (950, "0.95"),
+    (990, "0.99"),
+    (999, "0.999"),
+];
+
 /// Counts what only one thread counts, which is cheaper than an atomic addition.
 fn add(counter: &AtomicU64, number: u64) {
     let sum = counter.load(Ordering::Relaxed).wrapping_add(number);
@@ -81,6 +91,39 @@ impl Histogram {
         let bucket = BOUNDS.partition_point(|(bound, _)| *bound < microseconds);
         add(&self.buckets[bucket], 1);
         add(&self.microseconds, microseconds);
+    }
+}
+
+/// Times of nanoseconds to seconds, counted in two steps for each power of two: quantiles are right
+/// to a third.
+struct Spread {
+    steps: [AtomicU64; 80],
+    nanoseconds: AtomicU64,
+}
+
+impl Default for Spread {
+    fn default() -> Self {
+        Self {
+            steps: [const { AtomicU64::new(0) }; 80],
+            nanoseconds: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Spread {
+    fn count(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(2);
+        let power = nanoseconds.ilog2();
+        let half = (nanoseconds >> (power - 1)) & 1;
+        let step = 2 * power as usize + usize::from(half == 1);
+        add(&self.steps[step.min(self.steps.len() - 1)], 1);
+        add(&self.nanoseconds, nanoseconds);
+    }
+
+    /// The upper bound of a step in nanoseconds.
+    fn bound(step: usize) -> u64 {
+        let power = 1u64 << (step / 2);
+        power + (power / 2) * (step as u64 % 2 + 1)
     }
 }
 
@@ -118,11 +161,9 @@ impl WorkerCounters {
         self.statuses.count(status);
     }
 
+    /// Counts a look into the route table. Only the worker's own thread may call this.
     pub(crate) fn count_lookup(&self, time: Duration) {
-        self.lookups.fetch_add(1, Ordering::Relaxed);
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.lookup_nanoseconds
-            .fetch_add(nanoseconds, Ordering::Relaxed);
+        self.lookups.count(time);
     }
 }
 
@@ -142,7 +183,7 @@ impl Metrics {
     }
 
     /// In Prometheus' text format 0.0.4.
-    pub(crate) fn render(&self, routes: usize) -> String {
+    pub(crate) fn render(&self, routes: usize, access_log_dropped: u64) -> String {
         let mut page = Page(String::new());
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let sum = |read: fn(&WorkerCounters) -> &AtomicU64| {
@@ -174,9 +215,26 @@ impl Metrics {
             "summary",
             "Seconds spent looking up routes",
         );
-        let seconds = Duration::from_nanos(sum(|worker| &worker.lookup_nanoseconds)).as_secs_f64();
-        page.line("find_target_for_req_sum", seconds);
-        page.line("find_target_for_req_count", sum(|worker| &worker.lookups));
+        page.quantiles(
+            "find_target_for_req",
+            self.workers.iter().map(|worker| &worker.lookups),
+        );
+        // Setting it takes some nanoseconds, less than looking at a clock; so it is only counted.
+        page.head(
+            "last_activity_updating",
+            "summary",
+            "Routes whose last activity was set; the time that takes is not measured",
+        );
+        for (_, quantile) in QUANTILES {
+            let name = format!("last_activity_updating{{quantile=\"{quantile}\"}}");
+            page.line(&name, 0);
+        }
+        page.line("last_activity_updating_sum", 0);
+        let added = load(&self.api_add);
+        page.line(
+            "last_activity_updating_count",
+            added + sum(|worker| &worker.activity),
+        );
         page.one(
             "requests_ws",
             "counter",
@@ -219,6 +277,43 @@ impl Metrics {
             "Open websockets",
             sum(|worker| &worker.websockets),
         );
+        page.one(
+            "orrery_proxy_upstream_connections",
+            "gauge",
+            "Open connections to servers, with those that wait for a request",
+            sum(|worker| &worker.upstream_connections),
+        );
+        page.one(
+            "orrery_proxy_edge_cache_hits_total",
+            "counter",
+            "Requests for servers that do not run, answered without asking the hub",
+            sum(|worker| &worker.edge_cache_hits),
+        );
+        page.one(
+            "orrery_proxy_shed_connections_total",
+            "counter",
+            "Connections that were closed at once because there were too many",
+            sum(|worker| &worker.shed_connections),
+        );
+        page.one(
+            "orrery_proxy_access_log_dropped_total",
+            "counter",
+            "Lines that the access log was too slow for",
+            access_log_dropped,
+        );
+        page.head(
+            "orrery_proxy_request_duration_seconds",
+            "histogram",
+            "Seconds from a request's head to the end of its answer, by whose route it was",
+        );
+        for class in RouteClass::ALL {
+            page.latencies(
+                class.name(),
+                self.workers
+                    .iter()
+                    .map(|worker| &worker.latencies[class as usize]),
+            );
+        }
         page.process();
         page.0
     }
@@ -252,23 +347,92 @@ impl Page {
         }
     }
 
-    /// What Prometheus' clients tell of their process, as far as `/proc` has it at hand.
-    fn process(&mut self) {
-        if let Ok(status) = std::fs::read_to_string("/proc/self/status")
-            && let Some(kilobytes) = status.lines().find_map(|line| {
-                line.strip_prefix("VmRSS:")?
-                    .split_whitespace()
-                    .next()?
-                    .parse::<u64>()
-                    .ok()
-            })
-        {
-            self.one(
-                "process_resident_memory_bytes",
-                "gauge",
-                "Resident memory in bytes",
-                kilobytes * 1024,
+    fn quantiles<'a>(&mut self, name: &str, all: impl Iterator<Item = &'a Spread>) {
+        let mut steps = [0u64; 80];
+        let mut nanoseconds = 0;
+        for spread in all {
+            for (sum, counter) in steps.iter_mut().zip(&spread.steps) {
+                *sum += counter.load(Ordering::Relaxed);
+            }
+            nanoseconds += spread.nanoseconds.load(Ordering::Relaxed);
+        }
+        let count: u64 = steps.iter().sum();
+        for (thousandths, quantile) in QUANTILES {
+            let rank = (count * thousandths).div_ceil(1000).max(1);
+            let mut seen = 0;
+            let step = steps.iter().position(|number| {
+                seen += number;
+                seen >= rank
+            });
+            let bound = Duration::from_nanos(step.map_or(0, Spread::bound));
+            let name = format!("{name}{{quantile=\"{quantile}\"}}");
+            self.line(&name, bound.as_secs_f64());
+        }
+        let sum = Duration::from_nanos(nanoseconds).as_secs_f64();
+        self.line(&format!("{name}_sum"), sum);
+        self.line(&format!("{name}_count"), count);
+    }
+
+    fn latencies<'a>(&mut self, class: &str, all: impl Iterator<Item = &'a Histogram>) {
+        let mut buckets = [0u64; BOUNDS.len() + 1];
+        let mut microseconds = 0;
+        for histogram in all {
+            for (sum, counter) in buckets.iter_mut().zip(&histogram.buckets) {
+                *sum += counter.load(Ordering::Relaxed);
+            }
+            microseconds += histogram.microseconds.load(Ordering::Relaxed);
+        }
+        let name = "orrery_proxy_request_duration_seconds";
+        let bounds = BOUNDS.iter().map(|(_, bound)| *bound).chain(["+Inf"]);
+        let mut count = 0;
+        for (bound, number) in bounds.zip(buckets) {
+            count += number;
+            self.line(
+                &format!("{name}_bucket{{class=\"{class}\",le=\"{bound}\"}}"),
+                count,
             );
+        }
+        let sum = Duration::from_micros(microseconds).as_secs_f64();
+        self.line(&format!("{name}_sum{{class=\"{class}\"}}"), sum);
+        self.line(&format!("{name}_count{{class=\"{class}\"}}"), count);
+    }
+
+    /// What Prometheus' clients tell of their process, as far as `/proc` has it.
+    fn process(&mut self) {
+        let Some(process) = Process::read() else {
+            return;
+        };
+        for (name, help, seconds) in [
+            ("user_", "Seconds of user time", process.user),
+            ("system_", "Seconds of system time", process.system),
+            (
+                "",
+                "Seconds of user and system time",
+                process.user + process.system,
+            ),
+        ] {
+            let name = format!("process_cpu_{name}seconds_total");
+            self.head(&name, "counter", help);
+            self.line(&name, seconds);
+        }
+        if let Some(start) = process.start {
+            let name = "process_start_time_seconds";
+            self.head(
+                name,
+                "gauge",
+                "When the process started, in seconds since 1970",
+            );
+            self.line(name, start);
+        }
+        for (name, help, field) in [
+            ("resident_memory", "Resident memory in bytes", "VmRSS:"),
+            ("virtual_memory", "Virtual memory in bytes", "VmSize:"),
+            ("heap", "Memory for data in bytes", "VmData:"),
+        ] {
+            if let Some(kilobytes) = process.status(field) {
+                let name = format!("process_{name}_bytes");
+                self.one(&name, "gauge", help, kilobytes * 1024);
+            }
         }
         if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
             self.one(
@@ -278,5 +442,158 @@ impl Page {
                 files.count() as u64,
             );
         }
+        if let Some(most) = process.most_files {
+            self.one(
+                "process_max_fds",
+                "gauge",
+                "Most file descriptors that may be open",
+                most,
+            );
+        }
+    }
+}
+
+/// What `/proc` tells of this process.
+struct Process {
+    /// In seconds, as the others.
+    user: f64,
+    system: f64,
+    start: Option<f64>,
+    status: String,
+    most_files: Option<u64>,
+}
+
+impl Process {
+    fn read() -> Option<Self> {
+        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+        // The name of the program stands in parentheses and may hold anything.
+        let (_, fields) = stat.rsplit_once(") ")?;
+        let fields: Vec<&str> = fields.split(' ').collect();
+        // Linux counts in hundredths of a second here, on all machines.
+        let seconds = |index: usize| Some(fields.get(index)?.parse::<f64>().ok()? / 100.0);
+        let booted = std::fs::read_to_string("/proc/stat").ok().and_then(|stat| {
+            let time = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+            time.parse::<f64>().ok()
+        });
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+        let most_files = limits.lines().find_map(|line| {
+            let limits = line.strip_prefix("Max open files")?;
+            limits.split_whitespace().next()?.parse().ok()
+        });
+        Some(Self {
+            user: seconds(11)?,
+            system: seconds(12)?,
+            start: booted
+                .zip(seconds(19))
+                .map(|(booted, after)| booted + after),
+            status: std::fs::read_to_string("/proc/self/status").ok()?,
+            most_files,
+        })
+    }
+
+    fn status(&self, field: &str) -> Option<u64> {
+        self.status.lines().find_map(|line| {
+            let value = line.strip_prefix(field)?;
+            value.split_whitespace().next()?.parse().ok()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(page: &str, name: &str) -> f64 {
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = line.unwrap_or_else(|| panic!("{name} in\n{page}"));
+        value.parse().unwrap()
+    }
+
+    #[test]
+    fn latencies_are_cumulative_over_all_workers() {
+        let metrics = Metrics::new(2);
+        for (worker, class, milliseconds) in [
+            (0, RouteClass::User, 1),
+            (1, RouteClass::User, 2),
+            (1, RouteClass::User, 700),
+            (0, RouteClass::User, 90_000),
+            (1, RouteClass::Hub, 3),
+        ] {
+            let time = Duration::from_millis(milliseconds);
+            metrics.workers[worker].count_latency(class, time);
+        }
+        let page = metrics.render(0, 0);
+        let user = |rest: &str| {
+            let name = format!("orrery_proxy_request_duration_seconds_{rest}");
+            value(&page, &name)
+        };
+        for (bound, count) in [
+            ("0.0005", 0.0),
+            ("0.001", 1.0),
+            ("0.0025", 2.0),
+            ("0.5", 2.0),
+            ("1", 3.0),
+            ("60", 3.0),
+            ("+Inf", 4.0),
+        ] {
+            let name = format!("bucket{{class=\"user\",le=\"{bound}\"}}");
+            assert!((user(&name) - count).abs() < 0.1, "{bound}");
+        }
+        assert!((user("count{class=\"user\"}") - 4.0).abs() < 0.1);
+        assert!((user("sum{class=\"user\"}") - 90.703).abs() < 0.001);
+        assert!((user("count{class=\"hub\"}") - 1.0).abs() < 0.1);
+        assert!((user("count{class=\"service\"}") - 0.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn quantiles_of_lookups() {
+        let metrics = Metrics::new(1);
+        for nanoseconds in 1..=1000 {
+            metrics.workers[0].count_lookup(Duration::from_nanos(nanoseconds));
+        }
+        let page = metrics.render(0, 0);
+        for (quantile, expected) in [("0.01", 10.0), ("0.5", 500.0), ("0.999", 999.0)] {
+            let name = format!("find_target_for_req{{quantile=\"{quantile}\"}}");
+            let nanoseconds = value(&page, &name) * 1e9;
+            assert!(
+                (expected * 0.99..expected * 1.6).contains(&nanoseconds),
+                "{quantile}: {nanoseconds}"
+            );
+        }
+        assert!((value(&page, "find_target_for_req_count") - 1000.0).abs() < 0.1);
+    }
+
+    /// Names and types of CHP 5.3.0's page, without those of Node.js.
+    #[test]
+    fn names_are_those_of_configurable_http_proxy() {
+        let page = Metrics::new(1).render(0, 0);
+        for (name, kind) in [
+            ("process_cpu_user_seconds_total", "counter"),
+            ("process_cpu_system_seconds_total", "counter"),
+            ("process_cpu_seconds_total", "counter"),
+            ("process_start_time_seconds", "gauge"),
+            ("process_resident_memory_bytes", "gauge"),
+            ("process_virtual_memory_bytes", "gauge"),
+            ("process_heap_bytes", "gauge"),
+            ("process_open_fds", "gauge"),
+            ("process_max_fds", "gauge"),
+            ("api_route_get", "counter"),
+            ("api_route_add", "counter"),
+            ("api_route_delete", "counter"),
+            ("find_target_for_req", "summary"),
+            ("last_activity_updating", "summary"),
+            ("requests_ws", "counter"),
+            ("requests_web", "counter"),
+            ("requests_proxy", "counter"),
+            ("requests_api", "counter"),
+        ] {
+            let line = format!("# TYPE {name} {kind}");
+            assert!(page.lines().any(|other| other == line), "{line} in\n{page}");
+        }
+        assert!(value(&page, "process_start_time_seconds") > 1e9);
+        assert!(value(&page, "process_open_fds") > 2.0);
+        assert!(value(&page, "process_max_fds") > 2.0);
     }
 }

@@ -133,7 +133,10 @@ pub async fn run(mut options: Options) -> Result<(), Error> {
     loop {
         tokio::select! {
             () = signals.end() => break,
-            _ = hangup.recv() => handle.reload_tls(),
+            _ = hangup.recv() => {
+                handle.reload_tls();
+                handle.reopen_access_log();
+            }
             () = handle.shared.broken.cancelled() => {
                 is_broken = true;
                 break;
@@ -383,6 +386,13 @@ impl ProxyHandle {
         self.shared.tls.reload();
     }
 
+    /// Opens the access log anew, as SIGHUP has [`run`] do after somebody has moved the file away.
+    pub fn reopen_access_log(&self) {
+        if let Some(log) = &self.shared.settings.access_log {
+            log.reopen();
+        }
+    }
+
     /// Stops the proxy: accepts nothing new, waits for requests and websockets until
     /// `--drain-timeout`, then cuts what is left.
     pub async fn shutdown(mut self) {
@@ -402,6 +412,9 @@ impl ProxyHandle {
             let _ = tokio::time::timeout(Duration::from_secs(5), self.ended()).await;
         }
         shared.routes.save();
+        if let Some(log) = &shared.settings.access_log {
+            log.flush();
+        }
         self.end_lines().await;
     }
 

@@ -4,7 +4,7 @@
 //! connections then get the new ones, and open connections stay as they are.
 
 pub(crate) mod client;
-pub(crate) mod files;
+mod files;
 mod keys;
 mod server;
 mod suites;

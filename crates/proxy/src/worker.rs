@@ -135,6 +135,8 @@ async fn run(start: Start) {
     sweeping.spawn_local(sweep(Rc::clone(&worker)));
 
     tokio::select! {
+        // First, because accepting ends then too.
+        biased;
         () = worker.shared.closed() => {}
         // None of them ends while the proxy runs; without it the worker would be half a one.
         _ = listening.join_next() => return,

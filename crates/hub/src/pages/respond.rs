@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{OriginalUri, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{Html, IntoResponse as _, Response};
 use minijinja::context;
@@ -12,7 +12,7 @@ use orrery_core::scopes::{Scope, Target};
 use orrery_store::users::User;
 use orrery_store::{groups, services};
 
-use super::{Frame, PageServer, PageUser, ServiceLink, error_page};
+use super::{Frame, PageServer, PageUser, ServiceLink, error_page, user_url};
 use crate::auth::{self, Asking, Requester, redirects};
 use crate::error::{Error, ErrorBody, Result};
 use crate::servers::ServerView;
@@ -261,11 +261,17 @@ pub async fn not_found() -> Error {
 }
 
 /// A path outside the hub's prefix reached the hub because the proxy has no better route: the same
-/// path under the prefix answers, `/user/ada/lab` by `/hub/user/ada/lab`.
+/// path under the prefix answers, `/user/ada/lab` by `/hub/user/ada/lab`. Programs are told at once that
+/// their server is gone.
 pub async fn outside(
     State(hub): State<AppState>,
+    method: Method,
     OriginalUri(uri): OriginalUri,
+    headers: HeaderMap,
 ) -> Result<Response> {
+    if let Some(answer) = user_url::stopped(&hub, &method, &uri, &headers).await? {
+        return Ok(answer);
+    }
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let inside = path
         .strip_prefix(hub.urls.base.as_str())

@@ -1,16 +1,17 @@
-//! `/hub/user/…`: requests for servers that have no route, because they do not run or not yet.
+//! `/user/…` and `/hub/user/…`: requests for servers that have no route, because they do not run or not
+//! yet.
 
 use std::time::Duration;
 
 use axum::extract::{OriginalUri, Path, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use minijinja::context;
 use minijinja::value::{Serde, Value};
 use orrery_core::escape::path_segment;
 use orrery_core::scopes::{Scope, Target};
 use orrery_core::{ServerName, UserName};
-use orrery_store::users::User;
+use orrery_store::users::{self, User};
 
 use super::pending::failure_value;
 use super::respond::{frame, page_user};
@@ -23,6 +24,11 @@ use crate::state::AppState;
 
 /// Redirects to a server that is ready before something must be wrong.
 const MAX_REDIRECTS: u32 = 4;
+
+/// Tells the proxy for how many seconds it may repeat the answer to other programs.
+const STOPPED: HeaderName = HeaderName::from_static("x-orrery-stopped");
+/// As long as the proxy likes: a server that comes up has a route, and then nobody asks here.
+const STOPPED_SECONDS: &str = "300";
 
 /// `GET /hub/user/:name/…`: back to the server if it is ready, to its progress if it is on its way,
 /// and otherwise a page that offers to start it. Programs get 424 and JSON.
@@ -168,6 +174,70 @@ pub(super) async fn redirect(
         &hub.urls.spawn(&name, &server),
         &[("next".to_owned(), target)],
     )))
+}
+
+/// `GET /user/:name/…` of a program whose server is not ready, most often a forgotten tab that goes on
+/// asking: 424 at once, instead of a redirect to where it gets 424. `None` leaves it to the redirect.
+///
+/// Everybody gets the same answer, also about names that nobody has, and it depends on nothing that the
+/// request may choose. So the proxy may repeat it for whatever has the same two parts behind `/user/`,
+/// as its mark says.
+pub(super) async fn stopped(
+    hub: &AppState,
+    method: &Method,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Option<Response>> {
+    let below = uri
+        .path()
+        .strip_prefix(hub.urls.base.as_str())
+        .and_then(|path| path.strip_prefix("user/"));
+    let Some((name, path)) = below.and_then(|below| below.split_once('/')) else {
+        return Ok(None);
+    };
+    if method != Method::GET || path.is_empty() || !is_program(headers, path) {
+        return Ok(None);
+    }
+    let decoded = |part| percent_encoding::percent_decode_str(part).decode_utf8();
+    let first = path.split('/').next().unwrap_or_default();
+    let (Ok(name), Ok(first)) = (decoded(name), decoded(first)) else {
+        return Ok(None);
+    };
+    if let Some(user) = users::find(hub.store.read(), &name).await? {
+        let server = server_in(hub, &user, &first).await?;
+        let view = hub.servers.view(&user, &server).await?;
+        if view.as_ref().is_some_and(ServerView::ready) {
+            return Ok(None);
+        }
+    }
+    let message = format!(
+        "JupyterHub server no longer running at {}user/{}/. Restart the server at {}",
+        hub.urls.base,
+        path_segment(&name),
+        hub.urls.public(&hub.urls.hub_path("home"))
+    );
+    let body = serde_json::json!({ "message": message }).to_string();
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (STOPPED, STOPPED_SECONDS),
+    ];
+    Ok(Some((stopped_status(hub), headers, body).into_response()))
+}
+
+/// Whether a program asks: for a websocket, for JSON, or for a path of an API. Who takes HTML is a
+/// person.
+fn is_program(headers: &HeaderMap, path: &str) -> bool {
+    let says = |name, word: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.to_ascii_lowercase().contains(word))
+    };
+    says(header::UPGRADE, "websocket")
+        || (!says(header::ACCEPT, "text/html")
+            && (says(header::ACCEPT, "application/json")
+                || path.split('/').any(|part| part == "api")))
 }
 
 fn names(parameters: &[(String, String)]) -> (&str, &str) {

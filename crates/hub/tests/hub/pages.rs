@@ -275,6 +275,103 @@ async fn a_stopped_server_has_a_page_for_people_and_json_for_programs() {
     );
 }
 
+/// What a tab's script asks of its server, without a route of its own and so of the hub.
+async fn poll(hub: &TestHub, path: &str, headers: &[(&str, &str)]) -> Answer {
+    let mut request = Request::get(path).header(header::ACCEPT, "*/*");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    hub.raw(request.body(Body::empty()).expect("a request"))
+        .await
+}
+
+#[tokio::test]
+async fn forgotten_tabs_are_told_at_once_and_so_that_the_proxy_can_repeat_it() {
+    let hub = TestHub::configured(|config| config.hub.allow_named_servers = true)
+        .await
+        .with_user("ada")
+        .await;
+    let browser = Browser::of(&hub, "ada").await;
+    browser.get("/hub/spawn/ada/lab").await;
+    assert_eq!(browser.settled("ada", "lab").await, Phase::Ready);
+
+    let answer = poll(&hub, "/user/ada/api/kernels?1", &[]).await;
+    let expected = serde_json::json!({
+        "message": "JupyterHub server no longer running at /user/ada/. Restart the server at /hub/home"
+    });
+    assert_eq!(answer.ok(424), expected);
+    assert_eq!(answer.headers["x-orrery-stopped"], "300");
+    assert_eq!(answer.headers[header::CONTENT_TYPE], "application/json");
+    assert!(!answer.headers.contains_key(header::SET_COOKIE));
+
+    // The same for everybody, for each path of the server, and whatever else the request says.
+    let cookies = browser.cookie_header();
+    let token = format!("token {}", hub.token("ada").await);
+    for (path, headers) in [
+        ("/user/ada/api/kernels", vec![("cookie", cookies.as_str())]),
+        (
+            "/user/ada/api/kernels",
+            vec![("authorization", token.as_str())],
+        ),
+        (
+            "/user/ada/api/sessions/x?y=z",
+            vec![
+                ("host", "elsewhere.example"),
+                ("x-forwarded-host", "elsewhere.example"),
+                ("x-forwarded-proto", "https"),
+            ],
+        ),
+        (
+            "/user/ada/terminals/websocket/1",
+            vec![("upgrade", "WebSocket"), ("connection", "upgrade")],
+        ),
+        // Another server that does not run.
+        ("/user/ada/other/api/kernels", vec![]),
+        ("/user/ada/lab2/tree", vec![("accept", "application/json")]),
+    ] {
+        let again = poll(&hub, path, &headers).await;
+        assert_eq!(again.ok(424), expected, "{path} {headers:?}");
+        assert_eq!(again.headers, answer.headers, "{path} {headers:?}");
+    }
+    // Whether a name is somebody's is not told.
+    let nobody = poll(&hub, "/user/nobody/api/kernels", &[]).await;
+    assert_eq!(
+        nobody.text().replace("nobody", "ada"),
+        answer.text(),
+        "{}",
+        nobody.status
+    );
+    assert_eq!(nobody.headers.len(), answer.headers.len());
+
+    // People go where they can log in and start it, and who has a server that runs goes to it.
+    for (path, accept) in [
+        ("/user/ada/api/kernels", "text/html,*/*;q=0.8"),
+        ("/user/ada/lab", "*/*"),
+        ("/user/ada/", "application/json"),
+        ("/user/ada/lab/api/kernels", "*/*"),
+        ("/user-redirect/api/x", "*/*"),
+    ] {
+        let answer = poll(&hub, path, &[("accept", accept)]).await;
+        assert_eq!(to(&answer), format!("/hub{path}"), "{path}");
+        assert!(!answer.headers.contains_key("x-orrery-stopped"));
+    }
+}
+
+#[tokio::test]
+async fn older_tabs_are_told_503_at_once() {
+    let hub = TestHub::configured(|config| {
+        config.hub.use_legacy_stopped_server_status_code = true;
+        config.hub.base_url = orrery_core::config::UrlPrefix::new("/some/where/");
+    })
+    .await;
+    let answer = poll(&hub, "/some/where/user/a%40b/api/kernels", &[]).await;
+    assert_eq!(
+        answer.ok(503)["message"],
+        "JupyterHub server no longer running at /some/where/user/a@b/. Restart the server at /some/where/hub/home"
+    );
+    assert_eq!(answer.headers["x-orrery-stopped"], "300");
+}
+
 #[tokio::test]
 async fn older_programs_can_be_told_503() {
     let hub = TestHub::configured(|config| config.hub.use_legacy_stopped_server_status_code = true)

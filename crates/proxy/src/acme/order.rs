@@ -1,16 +1,15 @@
 //! One order: from the account over the challenge to the certificate.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeType, Error as AcmeError,
     Identifier, NewAccount, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use rustls::RootCertStore;
 
 use super::{Acme, Method, challenges::Answer, store, web::Web, web::chain};
-use crate::tls::{Pair, client::system_roots, files};
+use crate::tls::{Pair, client::Verifier};
 
 /// How long the authority may take to check a name, and to sign.
 const POLL: RetryPolicy = RetryPolicy::new()
@@ -130,15 +129,13 @@ impl Acme {
     }
 
     fn web(&self) -> Result<Web, Failure> {
-        let roots: Arc<RootCertStore> = match &self.plan.authority {
-            None => system_roots(),
-            Some(path) => {
-                let (roots, _) = files::authorities(path)
-                    .map_err(|error| Failure::Unreachable(format!("--acme-ca: {error}")))?;
-                Arc::new(roots)
-            }
+        let verifier = match &self.plan.authority {
+            None => Verifier::of_system(&self.provider)
+                .map_err(|error| Failure::Unreachable(error.to_string()))?,
+            Some(path) => Verifier::of_file(path, &self.provider)
+                .map_err(|error| Failure::Unreachable(format!("--acme-ca: {error}")))?,
         };
-        Web::new(roots, &self.provider).map_err(|error| Failure::Unreachable(error.to_string()))
+        Web::new(verifier, &self.provider).map_err(|error| Failure::Unreachable(error.to_string()))
     }
 
     async fn order_by(

@@ -46,8 +46,20 @@ fn request_headers(head: &request::Parts, has_body: bool) -> Result<HeaderMap, M
         let value = value.map_err(|_| Malformed("an authority that is no Host header"))?;
         headers.insert(HOST, value);
     }
+    let mut cookies = cookies(&head.headers);
     for (name, value) in &head.headers {
-        if is_of_connection(name) || *name == COOKIE {
+        if *name == TE {
+            // The h2 crate lets nothing pass but this.
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+            continue;
+        }
+        if is_of_connection(name) {
+            continue;
+        }
+        if *name == COOKIE {
+            if let Some(cookie) = cookies.take() {
+                headers.insert(COOKIE, cookie);
+            }
             continue;
         }
         // A Host header beside the authority should not be there, but harms only when it names
@@ -61,9 +73,6 @@ fn request_headers(head: &request::Parts, has_body: bool) -> Result<HeaderMap, M
             return Err(Malformed("two lengths"));
         }
         headers.append(name.clone(), value.clone());
-    }
-    if let Some(cookie) = cookie(&head.headers) {
-        headers.insert(COOKIE, cookie);
     }
     if let Some(length) = headers.get(CONTENT_LENGTH) {
         if length.is_empty() || !length.as_bytes().iter().all(u8::is_ascii_digit) {
@@ -79,7 +88,7 @@ fn request_headers(head: &request::Parts, has_body: bool) -> Result<HeaderMap, M
 
 /// The cookies, which may come as one field each, as the one field that servers know (RFC 9113
 /// section 8.2.3).
-fn cookie(headers: &HeaderMap) -> Option<HeaderValue> {
+fn cookies(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut crumbs = headers.get_all(COOKIE).iter();
     let first = crumbs.next()?;
     if crumbs.next().is_none() {
@@ -167,8 +176,9 @@ mod tests {
                 "host: h:8443",
                 "x-b: 1",
                 "x-b: 3",
+                "cookie: a=1; b=2; c=3; d=4",
                 "x-a: 2",
-                "cookie: a=1; b=2; c=3; d=4"
+                "te: trailers"
             ]
         );
         assert_eq!(translated(get("https://h/x?"), false).unwrap().0, "GET /x?");

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
@@ -14,8 +14,9 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, UnixTime},
-    server::ParsedCertificate,
+    server::{ParsedCertificate, VerifierBuilderError},
 };
 use tokio_rustls::{TlsConnector, TlsStream};
 
@@ -127,28 +128,13 @@ impl ClientTls {
         let provider = &limits.provider;
         let bad =
             |error: &dyn std::error::Error| Error::BadOption(format!("--client-ssl: {error}"));
-        let inner = match &self.files.authorities {
-            _ if self.files.insecure => None,
-            Some(path) => {
-                Some(files::authorities(path).map(|(roots, raw)| (Arc::new(roots), raw))?)
+        let verifier = match &self.files.authorities {
+            _ if self.files.insecure => Verifier::of_nobody(provider),
+            Some(path) => Verifier::of_file(path, provider)?,
+            None => {
+                let roots = Arc::clone(self.system.get_or_init(system_roots));
+                Verifier::of_roots(roots, Vec::new(), provider).map_err(|error| bad(&error))?
             }
-            None => Some((
-                Arc::clone(self.system.get_or_init(system_roots)),
-                Vec::new(),
-            )),
-        };
-        let (inner, pinned) = match inner {
-            None => (None, Vec::new()),
-            Some((roots, pinned)) => {
-                let verifier =
-                    WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
-                (Some(verifier.build().map_err(|error| bad(&error))?), pinned)
-            }
-        };
-        let verifier = Verifier {
-            inner,
-            pinned,
-            provider: Arc::clone(provider),
         };
         let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
             .with_protocol_versions(limits.versions)
@@ -171,7 +157,7 @@ impl ClientTls {
 
 /// The authorities that this machine trusts. Without any, no https target can be reached unless
 /// `--client-ssl-ca` or `--insecure` is given, which each attempt then says.
-pub(crate) fn system_roots() -> Arc<RootCertStore> {
+fn system_roots() -> Arc<RootCertStore> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
@@ -189,13 +175,49 @@ pub(crate) fn system_roots() -> Arc<RootCertStore> {
 
 /// Checks servers' certificates as usual, but for two cases.
 #[derive(Debug)]
-struct Verifier {
+pub(crate) struct Verifier {
     /// None with `--insecure`.
     inner: Option<Arc<WebPkiServerVerifier>>,
     /// The certificates of `--client-ssl-ca`. Sites name the self-signed certificate of a server
     /// there, as `openssl req -x509` makes it, which calls itself an authority.
     pinned: Vec<CertificateDer<'static>>,
-    provider: Arc<rustls::crypto::CryptoProvider>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    /// Whoever is in the file.
+    pub(crate) fn of_file(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Self, Error> {
+        let (roots, pinned) = files::authorities(path)?;
+        Self::of_roots(Arc::new(roots), pinned, provider)
+            .map_err(|error| Error::BadOption(format!("{}: {error}", path.display())))
+    }
+
+    /// Whom this machine trusts.
+    pub(crate) fn of_system(provider: &Arc<CryptoProvider>) -> Result<Self, VerifierBuilderError> {
+        Self::of_roots(system_roots(), Vec::new(), provider)
+    }
+
+    /// Everybody is believed.
+    fn of_nobody(provider: &Arc<CryptoProvider>) -> Self {
+        Self {
+            inner: None,
+            pinned: Vec::new(),
+            provider: Arc::clone(provider),
+        }
+    }
+
+    fn of_roots(
+        roots: Arc<RootCertStore>,
+        pinned: Vec<CertificateDer<'static>>,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, VerifierBuilderError> {
+        let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
+        Ok(Self {
+            inner: Some(inner.build()?),
+            pinned,
+            provider: Arc::clone(provider),
+        })
+    }
 }
 
 impl ServerCertVerifier for Verifier {

@@ -65,7 +65,7 @@ pub(super) fn key(
 }
 
 /// The authorities of `path`.
-pub(crate) fn authorities(
+pub(super) fn authorities(
     path: &Path,
 ) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Error> {
     let certificates = certificates(path)?;

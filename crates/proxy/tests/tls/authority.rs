@@ -138,9 +138,19 @@ impl Client {
         &self,
         address: SocketAddr,
     ) -> Result<TlsStream<TcpStream>, std::io::Error> {
+        self.connect_to("localhost", address).await
+    }
+
+    /// Connects to `name`, which is at `address`.
+    pub(crate) async fn connect_to(
+        &self,
+        name: &str,
+        address: SocketAddr,
+    ) -> Result<TlsStream<TcpStream>, std::io::Error> {
         let stream = TcpStream::connect(address).await?;
+        let name = ServerName::try_from(name.to_owned()).unwrap();
         TlsConnector::from(Arc::clone(&self.0))
-            .connect(ServerName::try_from("localhost").unwrap(), stream)
+            .connect(name, stream)
             .await
     }
 
@@ -168,7 +178,16 @@ impl Client {
 
     /// The certificate that the server shows.
     pub(crate) async fn certificate_of(&self, address: SocketAddr) -> CertificateDer<'static> {
-        let stream = self.connect(address).await.unwrap();
+        self.certificate_for("localhost", address).await
+    }
+
+    /// The certificate that the server shows to who asks for `name`.
+    pub(crate) async fn certificate_for(
+        &self,
+        name: &str,
+        address: SocketAddr,
+    ) -> CertificateDer<'static> {
+        let stream = self.connect_to(name, address).await.unwrap();
         let (_, connection) = stream.get_ref();
         connection.peer_certificates().unwrap()[0]
             .clone()

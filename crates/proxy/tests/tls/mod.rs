@@ -320,6 +320,47 @@ async fn a_new_certificate_is_taken_up_and_no_connection_is_dropped() {
 }
 
 #[tokio::test]
+async fn each_name_has_its_certificate_and_each_is_read_again_alone() {
+    let folder = tempdir().unwrap();
+    let site = Authority::new(folder.path(), "site");
+    let client = site.client(None);
+    let first = site.sign("first", &["localhost", "*.example.org"]);
+    let second = site.sign("second", &["hub.example.org"]);
+    let third = site.sign("third", &["other.example.org"]);
+    // A file with both, as other servers take it.
+    let both = folder.path().join("third.pem");
+    let whole = |pair: &Pair| {
+        fs::read_to_string(&pair.key).unwrap() + &fs::read_to_string(&pair.certificate).unwrap()
+    };
+    fs::write(&both, whole(&third)).unwrap();
+    let further = |pair: &Pair| format!("{}:{}", pair.certificate.display(), pair.key.display());
+    let options = Options {
+        ssl_sni: vec![further(&second), both.display().to_string()],
+        ..serving(&first)
+    };
+    let proxy = Proxy::start(options.clone()).await;
+    let shown = async |name| client.certificate_for(name, proxy.address()).await;
+    assert_eq!(shown("hub.example.org").await, second.certificate());
+    assert_eq!(shown("HUB.example.org").await, second.certificate());
+    assert_eq!(shown("other.example.org").await, third.certificate());
+    assert_eq!(shown("ada.example.org").await, first.certificate());
+    assert_eq!(shown("localhost").await, first.certificate());
+
+    // One pair that is broken holds no other up, and stays as it was.
+    let (old_second, old_third) = (second.certificate(), third.certificate());
+    let second = site.sign("second", &["hub.example.org"]);
+    fs::write(&both, "half a certif").unwrap();
+    proxy.handle.reload_tls();
+    assert_ne!(second.certificate(), old_second);
+    assert_eq!(shown("hub.example.org").await, second.certificate());
+    assert_eq!(shown("other.example.org").await, old_third);
+
+    // At start it is another matter.
+    let error = refusal(options).await;
+    assert!(error.contains("third.pem"), "{error}");
+}
+
+#[tokio::test]
 async fn unusable_files_are_refused_at_start() {
     let folder = tempdir().unwrap();
     let site = Authority::new(folder.path(), "site");
