@@ -914,22 +914,25 @@ async fn stopping_lets_requests_end_and_cuts_websockets_in_the_end() {
 async fn a_signal_ends_the_program_in_good_order() {
     let folder = tempfile::tempdir().unwrap();
     let pid_file = folder.path().join("pid");
-    let running = tokio::spawn(orrery_proxy::run(Options {
+    let running = orrery_proxy::run(Options {
         ip: Some("127.0.0.1".to_owned()),
         port: Some(0),
         pid_file: Some(pid_file.clone()),
         log_level: Some("error".to_owned()),
         ..Options::default()
-    }));
+    });
     let pid = std::process::id().to_string();
     let written = || fs::read_to_string(&pid_file).is_ok_and(|content| content == pid);
-    eventually("the pid is written", written).await;
-    let kill = std::process::Command::new("kill")
-        .args(["-TERM", &pid])
-        .status();
-    assert!(kill.unwrap().success());
-    let ended = tokio::time::timeout(Duration::from_secs(20), running).await;
-    ended.unwrap().unwrap().unwrap();
+    let signal = async {
+        eventually("the pid is written", written).await;
+        let kill = std::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status();
+        assert!(kill.unwrap().success());
+    };
+    let running = tokio::time::timeout(Duration::from_secs(40), running);
+    let (ended, ()) = tokio::join!(running, signal);
+    ended.unwrap().unwrap();
     assert!(!pid_file.exists());
 }
 
