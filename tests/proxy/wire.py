@@ -56,7 +56,7 @@ class Stream:
 
     def __init__(self, sock: socket.socket, patience: float):
         self.socket, self.patience = sock, patience
-        self.held = b""
+        self.held = bytearray()
         self.ended = False
 
     # Bytes
@@ -90,17 +90,17 @@ class Stream:
     def _more(self, deadline: float) -> None:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise Cut(NOTHING, self.held)
+            raise Cut(NOTHING, bytes(self.held))
         self.socket.settimeout(left)
         try:
             piece = self.socket.recv(65536)
         except TimeoutError as error:
-            raise Cut(NOTHING, self.held) from error
+            raise Cut(NOTHING, bytes(self.held)) from error
         except OSError:
             piece = b""
         if not piece:
             self.ended = True
-            raise Cut(CLOSED, self.held)
+            raise Cut(CLOSED, bytes(self.held))
         self.held += piece
 
     def _deadline(self, seconds: float | None = None) -> float:
@@ -112,13 +112,13 @@ class Stream:
         while mark not in self.held:
             self._more(deadline)
         found, _, self.held = self.held.partition(mark)
-        return found + mark
+        return bytes(found) + mark
 
     def exactly(self, count: int, seconds: float | None = None) -> bytes:
         deadline = self._deadline(seconds)
         while len(self.held) < count:
             self._more(deadline)
-        found, self.held = self.held[:count], self.held[count:]
+        found, self.held = bytes(self.held[:count]), self.held[count:]
         return found
 
     def rest(self, seconds: float | None = None) -> tuple[bytes, str]:
@@ -128,7 +128,7 @@ class Stream:
             while True:
                 self._more(deadline)
         except Cut as cut:
-            found, self.held = self.held, b""
+            found, self.held = bytes(self.held), bytearray()
             return found, cut.how
 
     def ends(self, seconds: float | None = None) -> bool:
@@ -163,7 +163,7 @@ class Stream:
                 message.cut = "" if how == CLOSED else how
         except (Cut, ValueError) as error:
             if message.framing == "length" and isinstance(error, Cut):
-                message.body = self.held
+                message.body = bytes(self.held)
             message.cut = error.how if isinstance(error, Cut) else "bad chunk"
         return message
 

@@ -23,7 +23,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from clients import Connection, Crowd, api, routes  # noqa: E402
 from harness import places  # noqa: E402
-from harness.hub import environment, free_port  # noqa: E402
+from harness.hub import Hub, environment, free_port  # noqa: E402
 from harness.steps import Steps, exit_with, require, same, wait_until  # noqa: E402
 
 STEPS = []
@@ -423,6 +423,32 @@ def tasks_children(pid: int) -> str:
     """The first child of any of the process's threads."""
     found = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     return next((pids.split()[0] for pids in found if pids.split()), "")
+
+
+@step("upgrade of the proxy that Orrery's hub started: the hub finds the new process")
+def upgrade_under_the_hub():
+    with Hub("orrery") as hub:
+        hub.start().wait_ready()
+        pid_file = hub.folder / "jupyterhub-proxy.pid"
+        old = int(pid_file.read_text())
+        os.kill(old, signal.SIGUSR2)
+        wait_until(lambda: not is_alive(old), "the end of the old process", 20)
+        wait_until(lambda: "another process has taken over" in hub.log_text(), "the hub's word", 10)
+        new = wait_until(lambda: named(pid_file, old), "the new process in the pid file", 10)
+        hub.wait_ready(5)
+        require("the proxy has died" not in hub.log_text(), "the hub does not take it for a death")
+        # It looks after the new one as it did after the old one.
+        os.kill(new, signal.SIGKILL)
+        wait_until(lambda: named(pid_file, new), "another proxy", 10)
+        hub.wait_ready(5)
+
+
+def named(pid_file: Path, before: int) -> int | None:
+    try:
+        pid = int(pid_file.read_text())
+    except (OSError, ValueError):
+        return None
+    return pid if pid != before and is_alive(pid) else None
 
 
 # What starts it.

@@ -18,6 +18,8 @@
 //! Only a request without a route of its own may be answered here. The caller has looked that up, so a
 //! server that has come up is never hidden.
 
+mod noting;
+
 use std::{
     borrow::Cow,
     collections::{HashMap, hash_map::RandomState},
@@ -28,6 +30,8 @@ use std::{
 };
 
 use crate::path;
+
+pub(crate) use self::noting::Noting;
 
 /// The header with which Orrery's hub allows to repeat an answer: for how many seconds at most.
 pub(crate) const MARK: &str = "x-orrery-stopped";
@@ -119,6 +123,11 @@ impl EdgeCache {
         }
     }
 
+    /// Whether it is worth while to make a key: a quick look, for requests on their way to the hub.
+    pub(crate) fn concerns(&self, method: &[u8], target: &[u8]) -> bool {
+        !self.lifetime.is_zero() && method == b"GET" && contains(target, b"/user/")
+    }
+
     /// The key of a request that `get` may answer, or from whose answer something may be learned.
     /// `target` is what the request line names, `route_path` the path of the route found for it,
     /// `credentials` are the values of its `Cookie` and `Authorization` headers.
@@ -134,7 +143,7 @@ impl EdgeCache {
         accept: Option<&[u8]>,
         credentials: impl Iterator<Item = &'a [u8]>,
     ) -> Option<Key> {
-        if self.lifetime.is_zero() || method != b"GET" || !contains(target, b"/user/") {
+        if !self.concerns(method, target) {
             return None;
         }
         let is_of_hub = |segment: &[u8]| segment != b"user" && segment != b"services";

@@ -5,6 +5,7 @@ mod acme;
 mod answer;
 mod api;
 mod client;
+mod control;
 mod edge_cache;
 mod error;
 mod error_page;

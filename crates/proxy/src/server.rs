@@ -1,7 +1,6 @@
 //! Starting, running and stopping the proxy.
 
 use std::{
-    convert::Infallible,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -9,8 +8,6 @@ use std::{
     time::Duration,
 };
 
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use sd_notify::NotifyState;
 use serde_json::{Map, Value};
 use tokio::{
@@ -20,18 +17,17 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Error, Options, Token, api,
+    Error, Options, Token,
+    control::{self, Listening},
     handover::{self, Predecessor, Successor},
     line::{End, Message},
-    listen::{Bound, Listener},
+    listen::Bound,
     metrics::Metrics,
     options::Settings,
     passed::{self, PassedSockets, Role},
-    redirect,
     routes::RouteTable,
     state_file::StateFile,
     tls::Tls,
-    transport::Stream,
     worker,
 };
 
@@ -89,9 +85,6 @@ const OTHER_FILES: usize = 64;
 
 /// So many connections are tried even where nearly no files may be open.
 const FEWEST_CONNECTIONS: usize = 16;
-
-/// How long an API client may take to send its request's head.
-const API_HEAD_DEADLINE: Duration = Duration::from_mins(1);
 
 /// How long what speaks with another process may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -352,13 +345,6 @@ fn most_connections() -> usize {
     (files.saturating_sub(OTHER_FILES) / 2).max(FEWEST_CONNECTIONS)
 }
 
-#[derive(Clone, Copy)]
-enum Listening {
-    Api,
-    Metrics,
-    Redirect,
-}
-
 impl ProxyHandle {
     /// Where users are served; `None` on a unix socket.
     pub fn address(&self) -> Option<SocketAddr> {
@@ -522,7 +508,7 @@ impl ProxyHandle {
             let shared = Arc::clone(&self.shared);
             let tasks = self.control.clone();
             self.control
-                .spawn(accept_control(shared, listener, listening, tasks));
+                .spawn(control::accept(shared, listener, listening, tasks));
         }
         Ok(())
     }
@@ -543,82 +529,6 @@ async fn watch_worker(shared: Arc<Shared>, thread: oneshot::Receiver<()>) {
     if !shared.stop.is_cancelled() && !shared.retire.is_cancelled() {
         tracing::error!("internal: a worker has died; the proxy ends, to be started again");
         shared.broken.cancel();
-    }
-}
-
-/// Accepts connections for the API or the metrics.
-async fn accept_control(
-    shared: Arc<Shared>,
-    listener: Listener,
-    listening: Listening,
-    tasks: TaskTracker,
-) {
-    let listener = match listener.into_tokio() {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!("internal: cannot listen for the API: {error}");
-            return;
-        }
-    };
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shared.closed() => return,
-        };
-        let socket = match accepted.and_then(|(accepted, _)| accepted.into_socket()) {
-            Ok(socket) => socket,
-            Err(error) => {
-                tracing::error!("internal: cannot accept API connections for now: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let shared = Arc::clone(&shared);
-        tasks.spawn(async move {
-            let closing = Arc::clone(&shared);
-            let tls = shared.tls.api.as_ref();
-            let stream = match tls.filter(|_| matches!(listening, Listening::Api)) {
-                None => Stream::Plain(socket),
-                Some(tls) => {
-                    match tokio::time::timeout(API_HEAD_DEADLINE, tls.accept(socket)).await {
-                        Ok(Ok(stream)) => stream,
-                        Ok(Err(error)) => {
-                            tracing::debug!("downstream: no TLS with an API client: {error}");
-                            return;
-                        }
-                        Err(_) => {
-                            tracing::debug!("downstream: no TLS with an API client in time");
-                            return;
-                        }
-                    }
-                }
-            };
-            let service = service_fn(move |request: Request<Incoming>| {
-                let shared = Arc::clone(&shared);
-                async move {
-                    match listening {
-                        Listening::Api => api::handle(shared, request).await,
-                        Listening::Metrics => Ok::<_, Infallible>(api::metrics(&shared, &request)),
-                        Listening::Redirect => Ok(redirect::answer(&shared, &request)),
-                    }
-                }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(API_HEAD_DEADLINE)
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::pin!(connection);
-            let result = tokio::select! {
-                result = &mut connection => result,
-                () = closing.closed() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = result {
-                tracing::debug!("downstream: an API connection ended early: {error}");
-            }
-        });
     }
 }
 

@@ -454,5 +454,3 @@ def _(proxy):
         client.send(get(proxy.prefix, "Connection: close", method="POST", body="once"))
         raw, _ = client.rest()
         return {"answers": raw.count(b"HTTP/1.1 "), "requests": len(server.requests)}
-
-

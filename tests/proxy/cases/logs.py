@@ -69,7 +69,15 @@ def _(site):
     proxy.api("GET", "/api/routes?x=secret")
     proxy.api("GET", "/api/routes", headers={})
     proxy.waits_to_say("403 GET")
-    return lines(proxy)[2:]
+    return [line for line in lines(proxy)[2:] if "Adding route" not in line]
+
+
+@own("logs: one line for an added route", ["info: Route added /x -> http://127.0.0.1:1"])
+def _(site):
+    proxy = site.start()
+    proxy.route("/x", "http://127.0.0.1:1")
+    proxy.waits_to_say("201 POST")
+    return lines(proxy, "/x -> ")
 
 
 @own("logs: bad calls of the API", ["warn: 405 PUT /api/routes/x Method not supported", "warn: 400 POST /api/routes/x Must specify 'target' as string", "warn: 404 GET /nothing"])
@@ -79,7 +87,7 @@ def _(site):
     proxy.api("POST", "/api/routes/x", "{}")
     proxy.api("GET", "/nothing")
     proxy.waits_to_say("404 GET")
-    return [line for line in lines(proxy)[2:] if re.match(r"\w+: \d", line)]
+    return [line.removesuffix(" Not Found") for line in lines(proxy)[2:] if re.match(r"\w+: \d", line)]
 
 
 @own("logs: failed requests name no query", ["404 GET /nothing", "503 GET /dead"])
@@ -93,7 +101,7 @@ def _(site):
     proxy.waits_to_say("503 GET")
     if "secret" in proxy.log():
         return "the query is in the log"
-    return [" ".join(line.split(" ")[1:4]) for line in lines(proxy) if re.match(r"error: \d", line)]
+    return [" ".join(line.split(" ")[1:4]) for line in lines(proxy) if re.match(r"\w+: \d+ GET /(nothing|dead)", line)]
 
 
 @own("logs: --log-level", {"debug": ["debug", "error", "info"], "info": ["error", "info"], "warn": ["error"], "error": ["error"], "ERROR": ["error"]})

@@ -88,7 +88,7 @@ def _(site):
 )
 def _(site):
     _, samples, _, _ = read(busy(site).metrics_port)
-    names = [name for name in samples if name.split("{")[0].removesuffix("_count") in THEIRS]
+    names = [name for name in samples if name.split("{")[0].removesuffix("_count") in THEIRS and "quantile" not in name]
     return {name: samples[name] for name in names if samples[name] or "{" not in name}
 
 

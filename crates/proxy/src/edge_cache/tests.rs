@@ -83,10 +83,47 @@ fn may_store(cache: &EdgeCache, key: &Key, answer: &Answer) -> bool {
 /// Passes an answer by the cache, as the relay does.
 fn pass(cache: &mut EdgeCache, key: Key, answer: Answer, now: Instant) -> bool {
     let may = may_store(cache, &key, &answer);
-    if may {
-        cache.put(key, answer, now);
-    }
+    let length = answer.body.len();
+    note(key, cache, &answer, length, &[&answer.body]).finish(cache, now);
     may
+}
+
+/// Notes an answer whose head tells this length, and whose body comes in these pieces.
+fn note(key: Key, cache: &EdgeCache, answer: &Answer, length: usize, pieces: &[&[u8]]) -> Noting {
+    let mut noting = Noting::new(key);
+    let length = length.to_string();
+    let fields = answer
+        .headers
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .filter(|(name, _)| !name.eq_ignore_ascii_case(b"content-length"))
+        .chain([(b"content-length".as_slice(), length.as_bytes())]);
+    noting.head(cache, answer.status, fields);
+    for piece in pieces {
+        noting.body(piece);
+    }
+    noting
+}
+
+#[test]
+fn half_an_answer_is_not_kept() {
+    let now = Instant::now();
+    for (length, pieces, kept) in [
+        (4, vec!["ab", "cd"], true),
+        (4, vec!["ab"], false),
+        (4, vec!["ab", "cd", "e"], false),
+        (4, vec!["abcde"], false),
+        (0, vec![], false),
+    ] {
+        let mut cache = cache();
+        let key = poll(&cache, "/user/ada/api/x", ADA).unwrap();
+        let pieces: Vec<_> = pieces.iter().map(|piece| piece.as_bytes()).collect();
+        note(key, &cache, &marked(), length, &pieces).finish(&mut cache, now);
+        let key = poll(&cache, "/user/ada/api/x", ADA).unwrap();
+        let given = cache.get(&key, now);
+        assert_eq!(given.is_some(), kept, "{length} {pieces:?}");
+        assert!(given.is_none_or(|given| *given.body == *b"abcd"));
+    }
 }
 
 fn body(answer: &Answer) -> String {
