@@ -313,6 +313,10 @@ impl<'a> Relay<'a> {
             match Pin::new(&mut self.connection.stream).poll_read(cx, &mut buffer) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                    // A stream of HTTP/2 says so when it is gone, and only then.
+                    if matches!(self.connection.stream, Stream::Memory(_)) {
+                        return Err(Broken::Client);
+                    }
                     self.connection.has_ended = true;
                     let control = &self.client.control;
                     control.enter(Phase::HalfClosed, &self.client.worker);
