@@ -26,8 +26,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import proxies  # noqa: E402
-from load import Load, LoadError  # noqa: E402
-from proxies import Chp, Nginx, Orrery, Proxy, cpu_seconds, places, rss_kb  # noqa: E402
+from load import Load, LoadError, open_files  # noqa: E402
+from proxies import Chp, Nginx, Orrery, Proxy, cpu_seconds, places  # noqa: E402
 
 PROXY_CORE, LOAD_CORE = {0}, {1}
 # Those who are asked for: 32 of them, spread over all that have a route.
@@ -209,7 +209,8 @@ class Bench:
         return answer | {"cpu_s": proxy.cpu_seconds() - before, "rss_before": samples[0], "rss_most": max(samples)}
 
     def idle(self) -> None:
-        count = self.options.idle
+        # Each needs two files of the proxy and two of the load.
+        count = min(self.options.idle, (open_files() - 500) // 2)
         found = {}
         for kind in self.kinds():
             proxy = self.with_users(kind)
@@ -316,7 +317,7 @@ def load_program(given: str | None) -> Path:
     return target / "release" / "orrery-bench-load"
 
 
-def other_seconds() -> float:
+def busy_seconds() -> float:
     """Time that all programs together had on all cores."""
     user, nice, system = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:4])
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")
@@ -342,7 +343,7 @@ def main() -> None:
     Orrery.program = options.orrery or []
 
     bench = Bench(options, load_program(options.load))
-    begun, busy = time.monotonic(), other_seconds()
+    begun, busy = time.monotonic(), busy_seconds()
     try:
         for what in MEASUREMENTS:
             if what in options.only:
@@ -355,7 +356,7 @@ def main() -> None:
     print(f"\n{len(bench.verdicts) - len(missed)} of {len(bench.verdicts)} aims met" + (f"; missed: {'; '.join(missed)}" if missed else ""))
     bench.results["about"] = {
         "when": datetime.now(timezone.utc).isoformat(), "cores": os.cpu_count(), "machine": platform.machine(), "kernel": platform.release(),
-        "seconds": time.monotonic() - begun, "busy_seconds": other_seconds() - busy, "options": vars(options),
+        "seconds": time.monotonic() - begun, "busy_seconds": busy_seconds() - busy, "options": vars(options),
         "nginx": subprocess.run([proxies.nginx_program(), "-v"], stderr=subprocess.PIPE, text=True).stderr.strip(),
         "aims": [{"aim": what, "measured": said, "met": met} for what, said, met in bench.verdicts],
     }

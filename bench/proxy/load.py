@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import select
 import subprocess
 from pathlib import Path
@@ -46,5 +47,12 @@ class LoadError(Exception):
 def placed(cores: set[int], realtime: bool) -> None:
     """Called in a new process before its program: its cores, and whether it goes before all other programs."""
     os.sched_setaffinity(0, cores)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     if realtime:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+
+
+def open_files() -> int:
+    """So many files each of the programs may have open."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return 20_000 if hard == resource.RLIM_INFINITY else min(hard, 20_000)

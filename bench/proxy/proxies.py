@@ -1,7 +1,6 @@
 """The proxies that are measured: started alike, on the same core, in front of the same server."""
 
 import os
-import shlex
 import shutil
 import socket
 import subprocess
@@ -10,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from load import Load, placed
+from load import Load, open_files, placed
 
 TOKEN = "the-token-of-the-bench-0123456789abcdef"
 HERE = Path(__file__).resolve().parent
@@ -122,8 +121,8 @@ daemon off;
 worker_processes 1;
 pid nginx.pid;
 error_log stderr crit;
-worker_rlimit_nofile {resource_limit()};
-events {{ worker_connections {resource_limit() - 100}; }}
+worker_rlimit_nofile {open_files()};
+events {{ worker_connections {open_files() - 100}; }}
 http {{
     access_log off;
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
@@ -161,12 +160,6 @@ def nginx_program() -> str:
     if not found:
         raise SystemExit("nginx is missing: scripts/apt-install.sh nginx")
     return found
-
-
-def resource_limit() -> int:
-    import resource
-
-    return min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 20_000)
 
 
 def free_port() -> int:

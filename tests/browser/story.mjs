@@ -74,6 +74,12 @@ async function workingDay({ name, page, frames, sockets, errors }) {
     await page.waitForURL(new RegExp(`/user/${name}/lab`), { timeout: patience });
     await page.locator(".jp-LauncherCard").first().waitFor();
   });
+  if (process.env.ORRERY_PROTOCOL) {
+    await step(`${name}: the lab came over ${process.env.ORRERY_PROTOCOL}`, async () => {
+      const spoken = await page.evaluate(() => performance.getEntriesByType("navigation")[0].nextHopProtocol);
+      same(spoken, process.env.ORRERY_PROTOCOL, "the protocol");
+    });
+  }
   await step(`${name}: a notebook cell prints 42`, async () => {
     await page.locator('.jp-LauncherCard[data-category="Notebook"]').first().click();
     // The page may give up its first kernel connection for another; a cell run in between goes nowhere.

@@ -255,8 +255,8 @@ pub struct Options {
         help_heading = "Beyond configurable-http-proxy"
     )]
     pub header_timeout: Option<u64>,
-    /// Most connections of users at a time; more are closed at once [default: as many as the
-    /// limit of open files allows]
+    /// Most connections of users at a time; more are answered 503 and closed [default: as many as
+    /// the limit of open files allows]
     #[arg(
         long,
         value_name = "N",
