@@ -1,6 +1,6 @@
 //! What can go wrong: at start ([`Error`]), and with one request ([`Fault`]).
 
-use std::{io, path::PathBuf};
+use std::{borrow::Cow, io, path::PathBuf};
 
 use http::StatusCode;
 
@@ -81,10 +81,6 @@ pub(crate) enum Fault {
     /// The client sent what must not be forwarded.
     #[error("downstream: {0}")]
     Downstream(&'static str),
-
-    /// The proxy itself is to blame.
-    #[error("internal: {0}")]
-    Internal(&'static str),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -95,27 +91,12 @@ pub(crate) enum UpstreamFault {
     ConnectTimeout { address: String, seconds: u64 },
     #[error("no TLS with {address}: {source}")]
     Tls { address: String, source: io::Error },
-    #[error("{address} did not answer as HTTP asks: {source}")]
-    Exchange { address: String, source: ErrorChain },
+    #[error("{address} did not answer as HTTP asks: {reason}")]
+    Exchange {
+        address: String,
+        reason: Cow<'static, str>,
+    },
 }
-
-/// An error with its causes in one line.
-#[derive(Debug)]
-pub(crate) struct ErrorChain(pub(crate) hyper::Error);
-
-impl std::fmt::Display for ErrorChain {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = std::error::Error::source(&self.0);
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for ErrorChain {}
 
 impl Fault {
     /// The status that configurable-http-proxy gives in this case.
@@ -124,7 +105,6 @@ impl Fault {
             Fault::NoRoute => StatusCode::NOT_FOUND,
             Fault::Upstream(_) => StatusCode::SERVICE_UNAVAILABLE,
             Fault::Downstream(_) => StatusCode::BAD_REQUEST,
-            Fault::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

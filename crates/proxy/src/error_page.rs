@@ -4,19 +4,14 @@ use std::{path::Path, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Request, StatusCode, Uri,
+    Request, StatusCode, Uri,
     header::{CONTENT_ENCODING, CONTENT_TYPE, HOST},
 };
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 
-use crate::{body::RequestBody, target::Target, worker::Worker};
-
-#[derive(Default)]
-pub(crate) struct Page {
-    /// Only what describes the body.
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-}
+use crate::{answer::Page, target::Target, worker::Worker};
 
 /// Where pages come from.
 #[derive(Debug)]
@@ -34,10 +29,10 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A page longer than this is a mistake.
 const LONGEST: usize = 1024 * 1024;
 
-pub(crate) async fn get(worker: &Rc<Worker>, status: StatusCode, uri: &Uri) -> Page {
+pub(crate) async fn get(worker: &Rc<Worker>, status: StatusCode, url: &str) -> Page {
     match &worker.shared.settings.error_pages {
         Source::Target(target) => {
-            let page = fetch(worker, target, status, uri);
+            let page = fetch(worker, target, status, url);
             match tokio::time::timeout(DEADLINE, page).await {
                 Ok(Ok(page)) => page,
                 Ok(Err(reason)) => fallback(status, &reason),
@@ -56,30 +51,41 @@ async fn fetch(
     worker: &Rc<Worker>,
     target: &Target,
     status: StatusCode,
-    uri: &Uri,
+    url: &str,
 ) -> Result<Page, String> {
-    let mut request = Request::new(RequestBody::Empty);
-    *request.uri_mut() = page_uri(target, status, uri).ok_or("the page's URL is not valid")?;
-    let host = target.upstream.host.clone();
-    request.headers_mut().insert(HOST, host);
-    let sent = worker.pool.send(&target.upstream, request).await;
-    let (response, sender) = sent.map_err(|fault| fault.to_string())?;
-    let (head, body) = response.into_parts();
+    let uri = page_uri(target, status, url).ok_or("the page's URL is not valid")?;
+    let request = Request::get(uri)
+        .header(HOST, &target.upstream.host)
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| error.to_string())?;
+    let connecting = worker.pool.connect(&target.upstream);
+    let stream = connecting.await.map_err(|fault| fault.to_string())?;
+    let handshake = http1::Builder::new()
+        .max_buf_size(64 * 1024)
+        .handshake(TokioIo::new(stream.into_stream()));
+    let (mut sender, connection) = handshake.await.map_err(|error| error.to_string())?;
+    // Dropped at the end, and the connection with it: errors are seldom.
+    let mut background = tokio::task::JoinSet::new();
+    background.spawn_local(connection);
+    let response = sender.send_request(request).await;
+    let (head, body) = response.map_err(|error| error.to_string())?.into_parts();
     let body = Limited::new(body, LONGEST).collect().await;
     let body = body.map_err(|error| format!("the error target's page broke off: {error}"))?;
-    worker.pool.put_back(target.upstream.id, sender);
-    let mut headers = HeaderMap::new();
-    for name in [CONTENT_TYPE, CONTENT_ENCODING] {
-        if let Some(value) = head.headers.get(&name) {
-            headers.insert(name, value.clone());
-        }
-    }
-    let body = body.to_bytes();
-    Ok(Page { headers, body })
+    let headers = [
+        (CONTENT_TYPE, "Content-Type"),
+        (CONTENT_ENCODING, "Content-Encoding"),
+    ];
+    let headers = headers.into_iter().filter_map(|(name, shown)| {
+        let value = head.headers.get(name)?;
+        Some((shown.into(), Bytes::copy_from_slice(value.as_bytes())))
+    });
+    Ok(Page {
+        headers: headers.collect(),
+        body: body.to_bytes(),
+    })
 }
 
-fn page_uri(target: &Target, status: StatusCode, uri: &Uri) -> Option<Uri> {
-    let url = uri.path_and_query().map_or("/", |path| path.as_str());
+fn page_uri(target: &Target, status: StatusCode, url: &str) -> Option<Uri> {
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("url", url)
         .finish();
@@ -119,9 +125,10 @@ fn built_in(status: StatusCode) -> Page {
 }
 
 fn html(body: Bytes) -> Page {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
-    Page { headers, body }
+    Page {
+        headers: vec![("Content-Type".into(), "text/html".into())],
+        body,
+    }
 }
 
 #[cfg(test)]
@@ -131,9 +138,8 @@ mod tests {
     #[test]
     fn page_uris() {
         let target = Target::parse("http://hub:8081/hub/error/").unwrap();
-        let uri = "/user/a%40b/?x=1&y=ü".parse().unwrap();
         assert_eq!(
-            page_uri(&target, StatusCode::NOT_FOUND, &uri).unwrap(),
+            page_uri(&target, StatusCode::NOT_FOUND, "/user/a%40b/?x=1&y=ü").unwrap(),
             "/hub/error/404?url=%2Fuser%2Fa%2540b%2F%3Fx%3D1%26y%3D%C3%BC"
         );
     }

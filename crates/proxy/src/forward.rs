@@ -1,304 +1,556 @@
 //! A request's way: look up its route, send it to the server, pass the answer back.
 
-use std::{
-    convert::Infallible,
-    rc::Rc,
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{borrow::Cow, sync::atomic::Ordering, time::Instant};
 
-use bytes::Bytes;
-use http::{
-    HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, UPGRADE},
-    request::Parts,
-    uri::PathAndQuery,
-};
-use hyper::body::{Body, Incoming};
+use http::StatusCode;
 
 use crate::{
-    body::{RequestBody, ResponseBody, Streamed},
-    client::Client,
-    error::Fault,
-    error_page::{self, Page},
-    headers,
-    routes::Match,
-    target::Target,
+    access_log::Record,
+    answer::{Answer, ConnectionHeader, Page, write_field},
+    client::{Client, Connection, Next, Phase},
+    error::{Fault, UpstreamFault},
+    error_page,
+    forwarded::Forwarded,
+    http1::{
+        framing::{Decoder, Framing},
+        head::{Kind, RequestHead, ResponseHead},
+    },
+    options::Settings,
+    pool::Leased,
+    redirects,
+    relay::{Broken, Outcome, Relay, Rules, Tally},
+    routes::{Match, Route, RouteClass},
     tunnel,
 };
 
+/// What is known of one request, and how its heads are written.
+struct Exchange<'a> {
+    client: &'a Client,
+    settings: &'a Settings,
+    head: &'a RequestHead,
+    body: Framing,
+    wants_websocket: bool,
+    found: Option<Match>,
+}
+
 /// Answers one request of a client.
 pub(crate) async fn handle(
-    client: Rc<Client>,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
-    client.exchange_begins();
-    if request.uri() == "/_chp_healthz" {
-        return Ok(health(client));
-    }
-    let websocket = *request.method() == Method::GET && headers::wants_websocket(request.headers());
+    client: &Client,
+    connection: &mut Connection,
+    head: &RequestHead,
+) -> Next {
+    let begin = Instant::now();
     let counters = client.worker.counters();
-    let count = if websocket {
+    if head.raw_target() == b"/_chp_healthz" {
+        return health(client, connection, head).await;
+    }
+    let wants_websocket = head.wants_websocket();
+    let count = if wants_websocket {
         &counters.ws
     } else {
         &counters.web
     };
     count.fetch_add(1, Ordering::Relaxed);
-
-    let (mut parts, body) = request.into_parts();
-    if client.flags.has_both_lengths() {
-        // Read no further: what follows on this connection cannot be trusted.
-        return Ok(refuse(
-            &client,
-            &parts,
-            "both Content-Length and Transfer-Encoding",
-        ));
-    }
-    if body.is_end_stream() {
-        client.flags.expect_head();
-    }
-    if let Err(reason) = check(&mut parts) {
-        return Ok(refuse(&client, &parts, reason));
-    }
-    let method = parts.method.clone();
-    let uri = parts.uri.clone();
-    match forward(&client, parts, body, websocket).await {
-        Ok(response) => {
-            counters_of(&client, response.status());
-            Ok(response)
+    let body = match head.framing() {
+        Ok(body) => body,
+        Err(reason) => {
+            let exchange = Exchange::new(client, head, Framing::None, wants_websocket);
+            let fault = Fault::Downstream(reason);
+            let (tally, _) = exchange.answer_fault(connection, &fault).await;
+            exchange.log(begin, tally);
+            return Next::Close;
         }
-        Err(fault) => Ok(answer_fault(client, &fault, &method, &uri, websocket).await),
+    };
+    let mut exchange = Exchange::new(client, head, body, wants_websocket);
+    exchange.found = exchange.find_route();
+    let (tally, next) = exchange.run(connection).await;
+    exchange.log(begin, tally);
+    next
+}
+
+async fn health(client: &Client, connection: &mut Connection, head: &RequestHead) -> Next {
+    let exchange = Exchange::new(client, head, Framing::None, false);
+    let answer = Answer {
+        status: StatusCode::OK,
+        headers: &[(b"Content-Type", b"application/json")],
+        body: b"{\"status\":\"OK\"}",
+        is_head: head.method() == b"HEAD",
+        connection: exchange.connection_header(head.keeps_alive()),
+    };
+    // Nobody sends a body along; who does has to come again on another connection.
+    let has_body = head.framing() != Ok(Framing::None);
+    match client.send(connection, &answer).await {
+        true if head.keeps_alive() && !has_body => Next::Request,
+        true => Next::Close,
+        false => Next::Cut,
     }
 }
 
-async fn forward(
-    client: &Rc<Client>,
-    mut parts: Parts,
-    body: Incoming,
-    websocket: bool,
-) -> Result<Response<ResponseBody>, Fault> {
-    let found = find_route(client, &parts).ok_or(Fault::NoRoute)?;
-    let client_upgrade = websocket
-        .then(|| parts.extensions.remove::<hyper::upgrade::OnUpgrade>())
-        .flatten();
-    prepare_head(client, &mut parts, &found, websocket)?;
-    let route = found.route;
-    let is_expected = parts.headers.contains_key(EXPECT);
-    let body = RequestBody::new(body, Arc::clone(&route), is_expected);
-    let pool = &client.worker.pool;
-    let sent = pool.send(&route.target.upstream, Request::from_parts(parts, body));
-    let (mut response, sender) = sent.await.map_err(Fault::Upstream)?;
+impl<'a> Exchange<'a> {
+    fn new(
+        client: &'a Client,
+        head: &'a RequestHead,
+        body: Framing,
+        wants_websocket: bool,
+    ) -> Self {
+        Self {
+            client,
+            settings: &client.worker.shared.settings,
+            head,
+            body,
+            wants_websocket: wants_websocket && body == Framing::None,
+            found: None,
+        }
+    }
 
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(client_upgrade) = client_upgrade else {
-            return Err(Fault::Internal("the server changed protocols unasked"));
+    fn find_route(&self) -> Option<Match> {
+        let shared = &self.client.worker.shared;
+        let begin = self.settings.metrics.is_some().then(Instant::now);
+        let host = self.settings.host_routing.then(|| {
+            let host = self.head.host().unwrap_or_default();
+            String::from_utf8_lossy(without_port(host))
+        });
+        let path = String::from_utf8_lossy(self.head.target().path);
+        let found = shared.routes.find(host.as_deref(), &path);
+        if let Some(begin) = begin {
+            self.client.worker.counters().count_lookup(begin.elapsed());
+        }
+        found
+    }
+
+    async fn run(&self, connection: &mut Connection) -> (Tally, Next) {
+        let Some(found) = &self.found else {
+            return self.fail(connection, &Fault::NoRoute).await;
         };
-        let upstream_upgrade = hyper::upgrade::on(&mut response);
-        tunnel::spawn(&client.worker, client_upgrade, upstream_upgrade, route);
-        let (mut head, _) = response.into_parts();
-        let protocol = head.headers.get(UPGRADE).cloned();
-        headers::strip_hop_by_hop(&mut head.headers);
-        let protocol = protocol.unwrap_or_else(|| HeaderValue::from_static("websocket"));
-        headers::set_upgrade(&mut head.headers, protocol);
-        head.extensions.clear();
-        let body = ResponseBody::own(Rc::clone(client), Bytes::new());
-        return Ok(Response::from_parts(head, body));
+        let route = &found.route;
+        let mut head = Vec::with_capacity(512 + self.head.raw_target().len());
+        self.write_request(&mut head, found);
+        let pool = &self.client.worker.pool;
+        let mut may_repeat = self.is_repeatable();
+        loop {
+            let leased = match pool.take(&route.target.upstream) {
+                Some(leased) => leased,
+                None => match self.connect(route).await {
+                    Ok(leased) => leased,
+                    Err(fault) => return self.fail(connection, &fault).await,
+                },
+            };
+            let mut leased = leased;
+            let relay = Relay::new(
+                self.client,
+                connection,
+                leased.stream(),
+                route,
+                self,
+                &head,
+                self.body,
+                self.head.fields.first(Kind::Expect).is_some(),
+            );
+            match relay.run().await {
+                Ok(outcome) => return self.finish(connection, leased, outcome).await,
+                // A pooled connection may have been closed by the server meanwhile.
+                Err(Broken::Upstream {
+                    is_silent: true, ..
+                }) if leased.is_used && may_repeat => {
+                    // Once is enough: the next connection is new, or was open a moment ago.
+                    may_repeat = pool.has_idle(&route.target.upstream);
+                }
+                Err(broken) => return self.broken(connection, route, broken).await,
+            }
+        }
     }
-    let (mut head, incoming) = response.into_parts();
-    headers::strip_hop_by_hop(&mut head.headers);
-    // The version is a matter of each connection.
-    head.version = Version::HTTP_11;
-    let streamed = Streamed::new(incoming, sender, Rc::clone(pool), head.status, route);
-    let body = ResponseBody::streamed(Rc::clone(client), streamed);
-    Ok(Response::from_parts(head, body))
-}
 
-fn find_route(client: &Client, parts: &Parts) -> Option<Match> {
-    let shared = &client.worker.shared;
-    let begin = shared.settings.metrics.is_some().then(Instant::now);
-    let host = shared.settings.host_routing.then(|| {
-        let host = parts.headers.get(HOST);
-        let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
-        without_port(host)
-    });
-    let found = shared.routes.find(host, parts.uri.path());
-    if let Some(begin) = begin {
-        client.worker.counters().count_lookup(begin.elapsed());
+    async fn connect(&self, route: &Route) -> Result<Leased, Fault> {
+        let Client {
+            worker, control, ..
+        } = self.client;
+        control.enter(Phase::Connect, worker);
+        let connecting = worker.pool.connect(&route.target.upstream);
+        connecting.await.map_err(Fault::Upstream)
     }
-    found
-}
 
-/// Makes the head of the request that the server gets from the one that the client sent.
-fn prepare_head(
-    client: &Client,
-    parts: &mut Parts,
-    found: &Match,
-    websocket: bool,
-) -> Result<(), Fault> {
-    let settings = &client.worker.shared.settings;
-    let target = &found.route.target;
-    parts.version = Version::HTTP_11;
-    parts.uri = upstream_uri(
-        &parts.uri,
-        target,
-        found,
-        settings.prepend_path,
-        settings.include_prefix,
-    )
-    .ok_or(Fault::Internal(
-        "the path and the target's path do not fit together",
-    ))?;
-
-    let protocol = if websocket {
-        parts.headers.get(UPGRADE).cloned()
-    } else {
-        None
-    };
-    headers::strip_hop_by_hop(&mut parts.headers);
-    if let Some(protocol) = protocol {
-        headers::set_upgrade(&mut parts.headers, protocol);
+    /// Whether sending the request twice does the same as sending it once.
+    fn is_repeatable(&self) -> bool {
+        self.body == Framing::None
+            && matches!(
+                self.head.method(),
+                b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE"
+            )
     }
-    let host = parts.headers.get(HOST).cloned();
-    if settings.x_forward {
-        headers::add_x_forwarded(
-            &mut parts.headers,
-            client.peer.as_ref(),
-            host.as_ref(),
-            websocket,
-            settings.tls.is_public(),
+
+    async fn finish(
+        &self,
+        connection: &mut Connection,
+        leased: Leased,
+        outcome: Outcome,
+    ) -> (Tally, Next) {
+        let tally = Tally {
+            status: outcome.status,
+            bytes: outcome.bytes,
+        };
+        self.count_status(tally.status);
+        if let Some(received) = outcome.upgraded {
+            let route = self.found.as_ref().map(|found| found.route.clone());
+            let opened = tunnel::Opened {
+                upstream: leased.into_stream(),
+                received,
+                route: route.expect("what was forwarded has a route"),
+            };
+            return (tally, Next::Tunnel(opened));
+        }
+        if outcome.upstream_is_reusable {
+            leased.put_back();
+        } else {
+            drop(leased);
+        }
+        let mut next = if outcome.client_is_reusable {
+            Next::Request
+        } else {
+            Next::Close
+        };
+        if let Some(mut rest) = outcome.rest
+            && (rest.is_awaited || !connection.drain(self.client, &mut rest.decoder).await)
+        {
+            next = Next::Close;
+        }
+        (tally, next)
+    }
+
+    async fn broken(
+        &self,
+        connection: &mut Connection,
+        route: &Route,
+        broken: Broken,
+    ) -> (Tally, Next) {
+        let address = || route.target.upstream.address.to_string();
+        let fault = match broken {
+            Broken::Client => {
+                return (
+                    Tally {
+                        status: 499,
+                        bytes: 0,
+                    },
+                    Next::Cut,
+                );
+            }
+            Broken::HalfAnswer(tally) => {
+                tracing::warn!(
+                    "upstream: {} broke off in the middle of an answer, and so did the answer",
+                    address()
+                );
+                return (tally, Next::Cut);
+            }
+            Broken::BadBody => Fault::Downstream("a chunk that is none"),
+            Broken::BadAnswer(reason) => Fault::Upstream(UpstreamFault::Exchange {
+                address: address(),
+                reason: Cow::Borrowed(reason),
+            }),
+            Broken::Upstream { error, .. } => Fault::Upstream(UpstreamFault::Exchange {
+                address: address(),
+                reason: match error.kind() {
+                    std::io::ErrorKind::UnexpectedEof => {
+                        Cow::Borrowed("it closed the connection before an answer")
+                    }
+                    std::io::ErrorKind::TimedOut => Cow::Borrowed("it was silent for too long"),
+                    _ => Cow::Owned(error.to_string()),
+                },
+            }),
+        };
+        if matches!(fault, Fault::Downstream(_)) {
+            let (tally, _) = self.answer_fault(connection, &fault).await;
+            return (tally, Next::Close);
+        }
+        // How much of the body was read is not known any more.
+        let (tally, next) = self.answer_fault(connection, &fault).await;
+        match (next, self.body) {
+            (Next::Request, Framing::None) => (tally, Next::Request),
+            (Next::Request, _) => (tally, Next::Close),
+            (next, _) => (tally, next),
+        }
+    }
+
+    /// Answers a request of which no byte of a body has been read.
+    async fn fail(&self, connection: &mut Connection, fault: &Fault) -> (Tally, Next) {
+        let (tally, mut next) = self.answer_fault(connection, fault).await;
+        if matches!(next, Next::Request) && self.body != Framing::None {
+            let is_awaited = self.head.fields.first(Kind::Expect).is_some();
+            let mut body = Decoder::new(self.body);
+            if is_awaited || !connection.drain(self.client, &mut body).await {
+                next = Next::Close;
+            }
+        }
+        (tally, next)
+    }
+
+    async fn answer_fault(&self, connection: &mut Connection, fault: &Fault) -> (Tally, Next) {
+        self.log_fault(fault);
+        let status = fault.status();
+        self.count_status(status.as_u16());
+        let page = match fault {
+            Fault::Downstream(reason) => Page {
+                headers: vec![("Content-Type".into(), "text/plain".into())],
+                body: format!("Bad request: {reason}\n").into(),
+            },
+            // Who asked for a websocket does not look at pages.
+            _ if self.wants_websocket => Page::default(),
+            _ => {
+                self.client
+                    .control
+                    .enter(Phase::Connect, &self.client.worker);
+                let target = String::from_utf8_lossy(self.head.raw_target());
+                error_page::get(&self.client.worker, status, &target).await
+            }
+        };
+        let is_downstream = matches!(fault, Fault::Downstream(_));
+        let keeps_alive = !is_downstream && self.keeps_alive() && !self.client.worker.is_leaving();
+        let headers: Vec<(&[u8], &[u8])> = page
+            .headers
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .collect();
+        let answer = Answer {
+            status,
+            headers: &headers,
+            body: &page.body,
+            is_head: self.head.method() == b"HEAD",
+            connection: self.connection_header(keeps_alive),
+        };
+        let tally = Tally {
+            status: status.as_u16(),
+            bytes: page.body.len() as u64,
+        };
+        let next = match self.client.send(connection, &answer).await {
+            true if keeps_alive => Next::Request,
+            true => Next::Close,
+            false => Next::Cut,
+        };
+        (tally, next)
+    }
+
+    fn connection_header(&self, keeps_alive: bool) -> ConnectionHeader {
+        match (keeps_alive, self.head.is_http_11) {
+            (false, _) => ConnectionHeader::Close,
+            (true, true) => ConnectionHeader::None,
+            (true, false) => ConnectionHeader::KeepAlive,
+        }
+    }
+
+    /// The head of the request that the server gets. Usually it is the client's, to the last byte.
+    fn write_request(&self, out: &mut Vec<u8>, found: &Match) {
+        let (settings, fields) = (self.settings, &self.head.fields);
+        out.extend_from_slice(self.head.method());
+        out.push(b' ');
+        self.write_target(out, found);
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        let target = &found.route.target;
+        let authority = self.head.target().authority;
+        let mut forwarded = Forwarded::new(
+            settings,
+            fields,
+            self.client.peer,
+            self.head.host(),
+            self.wants_websocket,
         );
-    }
-    if host.is_none() {
-        parts.headers.insert(HOST, target.upstream.host.clone());
-    }
-    for (name, value) in &settings.custom_headers {
-        parts.headers.insert(name, value.clone());
-    }
-    Ok(())
-}
-
-/// The URI for the server. Usually it is the client's, untouched to the last byte.
-fn upstream_uri(
-    uri: &Uri,
-    target: &Target,
-    found: &Match,
-    prepend_path: bool,
-    include_prefix: bool,
-) -> Option<Uri> {
-    let base_path = if prepend_path { &*target.base_path } else { "" };
-    let base_query = if prepend_path {
-        target.query.as_deref()
-    } else {
-        None
-    };
-    if base_path.is_empty() && base_query.is_none() && include_prefix {
-        if uri.authority().is_none() {
-            return Some(uri.clone());
+        let is_custom = |name: &[u8]| {
+            let mut custom = settings.custom_headers.iter();
+            custom.any(|(custom, _)| name.eq_ignore_ascii_case(custom.as_str().as_bytes()))
+        };
+        let (mut has_host, mut has_connection) = (false, false);
+        for field in fields.iter() {
+            if is_custom(field.name) {
+                continue;
+            }
+            match field.kind {
+                Kind::Host => {
+                    has_host = true;
+                    let host = if settings.change_origin {
+                        target.upstream.host.as_bytes()
+                    } else {
+                        authority.unwrap_or(field.value)
+                    };
+                    write_field(out, field.name, host);
+                }
+                Kind::Connection if self.wants_websocket && !has_connection => {
+                    has_connection = true;
+                    write_field(out, field.name, b"Upgrade");
+                }
+                Kind::Connection | Kind::Hop => {}
+                Kind::Upgrade if !self.wants_websocket => {}
+                Kind::TransferEncoding => write_field(out, field.name, b"chunked"),
+                Kind::ForwardedFor
+                | Kind::ForwardedPort
+                | Kind::ForwardedProto
+                | Kind::ForwardedHost => forwarded.write(out, &field),
+                _ if field.is_listed => {}
+                _ => write_field(out, field.name, field.value),
+            }
         }
-        let path = uri.path_and_query().cloned();
-        return Some(Uri::from(
-            path.unwrap_or_else(|| PathAndQuery::from_static("/")),
-        ));
+        if !has_host {
+            let host = authority.unwrap_or(target.upstream.host.as_bytes());
+            write_field(out, b"Host", host);
+        }
+        forwarded.write_missing(out);
+        for (name, value) in &settings.custom_headers {
+            write_field(out, name.as_str().as_bytes(), value.as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
     }
-    let path = if include_prefix {
-        uri.path().into()
-    } else {
-        crate::path::without_prefix(uri.path(), found.depth)
-    };
-    let needs_slash = !path.starts_with('/') && (base_path.is_empty() || !path.is_empty());
-    let slash = if needs_slash { "/" } else { "" };
-    let mut joined = format!("{base_path}{slash}{path}");
-    let queries = base_query.into_iter().chain(uri.query());
-    for (query, separator) in queries.zip(['?', '&']) {
-        joined.push(separator);
-        joined.push_str(query);
+
+    fn write_target(&self, out: &mut Vec<u8>, found: &Match) {
+        let settings = self.settings;
+        let target = &found.route.target;
+        let asked = self.head.target();
+        let (base_path, base_query) = if settings.prepend_path {
+            (&*target.base_path, target.query.as_deref())
+        } else {
+            ("", None)
+        };
+        let path = if settings.include_prefix {
+            Cow::Borrowed(asked.path)
+        } else {
+            match std::str::from_utf8(asked.path) {
+                Ok(path) => match crate::path::without_prefix(path, found.depth) {
+                    Cow::Borrowed(path) => Cow::Borrowed(path.as_bytes()),
+                    Cow::Owned(path) => Cow::Owned(path.into_bytes()),
+                },
+                Err(_) => Cow::Borrowed(asked.path),
+            }
+        };
+        out.extend_from_slice(base_path.as_bytes());
+        let is_rooted = path.starts_with(b"/") || *path == *b"*";
+        if !is_rooted && (base_path.is_empty() || !path.is_empty()) {
+            out.push(b'/');
+        }
+        out.extend_from_slice(&path);
+        let queries = base_query.map(str::as_bytes).into_iter().chain(asked.query);
+        for (query, separator) in queries.zip([b'?', b'&']) {
+            out.push(separator);
+            out.extend_from_slice(query);
+        }
     }
-    joined.parse().ok()
+
+    fn count_status(&self, status: u16) {
+        if let Ok(status) = StatusCode::from_u16(status) {
+            self.client.worker.counters().count_status(status);
+        }
+    }
+
+    /// One line for a request that its server did not answer, in the form of
+    /// configurable-http-proxy's, without the query, which may hold secrets.
+    fn log_fault(&self, fault: &Fault) {
+        let status = fault.status().as_u16();
+        let shown = |bytes: &[u8]| -> String {
+            let text = String::from_utf8_lossy(bytes);
+            text.escape_debug().take(300).collect()
+        };
+        let (method, path) = (shown(self.head.method()), shown(self.head.target().path));
+        match fault {
+            Fault::NoRoute | Fault::Downstream(_) => {
+                tracing::warn!("{status} {method} {path} {fault}");
+            }
+            Fault::Upstream(_) => {
+                tracing::error!("{status} {method} {path} {fault}");
+            }
+        }
+    }
+
+    fn log(&self, begin: Instant, tally: Tally) {
+        let duration = begin.elapsed();
+        let class = self
+            .found
+            .as_ref()
+            .map_or(RouteClass::Other, |found| found.route.class);
+        let counters = self.client.worker.counters();
+        counters.count_latency(class, duration);
+        if let Some(log) = &self.settings.access_log {
+            log.write(&Record {
+                peer: self.client.peer,
+                method: self.head.method(),
+                target: self.head.raw_target(),
+                version: if self.head.is_http_11 {
+                    "HTTP/1.1"
+                } else {
+                    "HTTP/1.0"
+                },
+                status: tally.status,
+                bytes: tally.bytes,
+                referer: self.head.fields.named(b"referer"),
+                user_agent: self.head.fields.named(b"user-agent"),
+                duration,
+                route: self.found.as_ref().map(|found| &*found.route.path),
+            });
+        }
+    }
 }
 
-/// Refuses what must not be forwarded, and brings the rest into the form that is.
-fn check(parts: &mut Parts) -> Result<(), &'static str> {
-    if parts.method == Method::CONNECT {
-        return Err("CONNECT is not for this proxy");
+impl Rules for Exchange<'_> {
+    fn method(&self) -> &[u8] {
+        self.head.method()
     }
-    if let Some(authority) = parts.uri.authority() {
-        // RFC 9112 section 3.2.2: the host in the request line counts.
-        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
-        let host = HeaderValue::from_str(host).map_err(|_| "a bad host in the request line")?;
-        parts.headers.insert(HOST, host);
+
+    fn wants_websocket(&self) -> bool {
+        self.wants_websocket
     }
-    let mut hosts = parts.headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => Err("more than one Host header"),
-        (None, None) if parts.version == Version::HTTP_11 => Err("no Host header"),
-        _ => Ok(()),
+
+    fn client_is_http_11(&self) -> bool {
+        self.head.is_http_11
+    }
+
+    fn keeps_alive(&self) -> bool {
+        self.head.keeps_alive()
+    }
+
+    fn write_head(
+        &self,
+        out: &mut Vec<u8>,
+        head: &ResponseHead,
+        is_chunked: bool,
+        keeps_alive: bool,
+    ) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        let status = [head.status / 100, head.status / 10 % 10, head.status % 10];
+        out.extend(status.map(|digit| b'0' + u8::try_from(digit).unwrap_or(9)));
+        out.push(b' ');
+        out.extend_from_slice(head.reason());
+        out.extend_from_slice(b"\r\n");
+        let is_upgrade = head.status == 101;
+        let has_coding = head.fields.first(Kind::TransferEncoding).is_some();
+        let mut has_length = false;
+        for field in head.fields.iter() {
+            match field.kind {
+                Kind::Connection | Kind::Hop | Kind::TransferEncoding => {}
+                Kind::Upgrade if !is_upgrade => {}
+                // The chunks say how long it is; the same length is said once.
+                Kind::ContentLength if has_coding || has_length => {}
+                Kind::Location => {
+                    let location = self.found.as_ref().and_then(|found| {
+                        let host = self.head.host();
+                        redirects::rewrite(self.settings, found, host, head.status, field.value)
+                    });
+                    write_field(out, field.name, location.as_deref().unwrap_or(field.value));
+                }
+                _ if field.is_listed => {}
+                _ => {
+                    has_length |= field.kind == Kind::ContentLength;
+                    write_field(out, field.name, field.value);
+                }
+            }
+        }
+        if is_chunked {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        if is_upgrade {
+            out.extend_from_slice(b"Connection: Upgrade\r\n");
+        } else if head.status >= 200 {
+            self.connection_header(keeps_alive).write(out);
+        }
+        out.extend_from_slice(b"\r\n");
     }
 }
 
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+fn without_port(host: &[u8]) -> &[u8] {
+    match host.iter().rposition(|byte| *byte == b':') {
+        Some(colon) if host[colon + 1..].iter().all(u8::is_ascii_digit) => &host[..colon],
         _ => host,
-    }
-}
-
-fn health(client: Rc<Client>) -> Response<ResponseBody> {
-    let body = ResponseBody::own(client, Bytes::from_static(b"{\"status\":\"OK\"}"));
-    let mut response = Response::new(body);
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
-}
-
-/// 400, and the connection closes.
-fn refuse(client: &Rc<Client>, parts: &Parts, reason: &'static str) -> Response<ResponseBody> {
-    let fault = Fault::Downstream(reason);
-    log(&fault, &parts.method, &parts.uri);
-    counters_of(client, fault.status());
-    let text = format!("Bad request: {reason}\n");
-    let mut response = Response::new(ResponseBody::own(Rc::clone(client), text.into()));
-    *response.status_mut() = fault.status();
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    response
-}
-
-async fn answer_fault(
-    client: Rc<Client>,
-    fault: &Fault,
-    method: &Method,
-    uri: &Uri,
-    websocket: bool,
-) -> Response<ResponseBody> {
-    log(fault, method, uri);
-    let status = fault.status();
-    counters_of(&client, status);
-    // Who asked for a websocket does not look at pages.
-    let page = if websocket {
-        Page::default()
-    } else {
-        error_page::get(&client.worker, status, uri).await
-    };
-    let mut response = Response::new(ResponseBody::own(client, page.body));
-    *response.status_mut() = status;
-    *response.headers_mut() = page.headers;
-    response
-}
-
-fn counters_of(client: &Client, status: StatusCode) {
-    client.worker.counters().count_status(status);
-}
-
-/// One line for a request that its server did not answer, in the form of
-/// configurable-http-proxy's, without the query, which may hold secrets.
-fn log(fault: &Fault, method: &Method, uri: &Uri) {
-    let status = fault.status().as_u16();
-    let path: String = uri.path().escape_debug().take(300).collect();
-    match fault {
-        Fault::NoRoute | Fault::Downstream(_) => tracing::warn!("{status} {method} {path} {fault}"),
-        Fault::Upstream(_) | Fault::Internal(_) => {
-            tracing::error!("{status} {method} {path} {fault}");
-        }
     }
 }

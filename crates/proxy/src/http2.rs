@@ -30,7 +30,11 @@ use tokio::{
 };
 
 use self::{exchange::Ending, watched::Watched};
-use crate::{client::Control, transport::Stream, worker::Worker};
+use crate::{
+    client::{Control, Phase},
+    transport::Stream,
+    worker::Worker,
+};
 
 /// Exchanges at a time. Browsers wait with more.
 const MAX_STREAMS: u32 = 128;
@@ -67,6 +71,7 @@ pub(crate) fn is_chosen(stream: &Stream) -> bool {
 pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Option<IpAddr>) {
     let registration = worker.register();
     let control = Rc::clone(&registration.control);
+    control.enter(Phase::Http2, &worker);
     let life = Rc::new(Cell::new(Instant::now()));
     let handshake = Builder::new()
         .max_concurrent_streams(MAX_STREAMS)
@@ -171,7 +176,7 @@ impl Session {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, control: &Control) -> Poll<Result<(), h2::Error>> {
-        if control.poll_ended(&self.worker, cx).is_ready() {
+        if control.poll_verdict(&self.worker, cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
         if self.worker.stopping.get() {

@@ -1,161 +1,114 @@
 //! Connections to the servers, kept open between requests.
 //!
-//! Each worker thread has a pool of its own, so taking and giving back needs no lock.
+//! Each worker thread has a pool of its own, so taking and giving back needs no lock. There are
+//! never more idle connections than there were requests at once in the last seconds.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
     io,
     net::SocketAddr,
+    pin::Pin,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
-use http::{Method, Request, Response};
-use hyper::{
-    body::{Body, Incoming},
-    client::conn::http1,
-};
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::{TcpSocket, TcpStream, UnixStream},
+};
 
 use crate::{
-    body::RequestBody,
-    error::{ErrorChain, UpstreamFault},
+    error::UpstreamFault,
+    keepalive,
     server::Shared,
     target::{Address, Upstream},
-    transport::{Socket, Stream, Transport},
+    transport::{Socket, Stream},
 };
-
-pub(crate) type Sender = http1::SendRequest<RequestBody>;
 
 pub(crate) struct Pool {
     idle: RefCell<HashMap<u64, Vec<Idle>, BuildHasherDefault<IdHasher>>>,
+    idle_count: Cell<usize>,
+    /// Connections that serve a request now.
+    live: Cell<usize>,
+    /// The most of them since the last sweep, and in the time before it.
+    peak: Cell<usize>,
+    last_peak: Cell<usize>,
     /// For the limits of time, and the way to speak TLS.
     shared: Arc<Shared>,
+    worker: usize,
 }
 
 struct Idle {
-    sender: Sender,
+    stream: Stream,
     since: Instant,
+}
+
+/// A connection that serves a request. Dropped, it closes.
+pub(crate) struct Leased {
+    /// Taken out when the connection leaves the lease.
+    stream: Option<Stream>,
+    /// Whether it has served a request before.
+    pub(crate) is_used: bool,
+    upstream: u64,
+    pool: Rc<Pool>,
 }
 
 /// Idle connections are closed after this time. Servers close theirs too; the shorter time wins,
 /// and a request that meets a connection just closed is sent again on a new one.
 const IDLE_LIMIT: Duration = Duration::from_mins(1);
 
-/// So many idle connections are kept for one server.
-const IDLE_PER_UPSTREAM: usize = 64;
+/// So many idle connections a worker may keep however few requests there are.
+const FEW: usize = 4;
 
 impl Pool {
-    pub(crate) fn new(shared: Arc<Shared>) -> Rc<Self> {
+    pub(crate) fn new(shared: Arc<Shared>, worker: usize) -> Rc<Self> {
         Rc::new(Self {
             idle: RefCell::default(),
+            idle_count: Cell::new(0),
+            live: Cell::new(0),
+            peak: Cell::new(0),
+            last_peak: Cell::new(0),
             shared,
+            worker,
         })
     }
 
-    /// Sends a request and waits for the head of its response.
-    ///
-    /// A pooled connection may have been closed by the server meanwhile. A request that hyper had
-    /// not yet begun to write is then sent on a new connection, and so is one that was written
-    /// but may be repeated: idempotent, without a body, and no byte of an answer seen.
-    pub(crate) async fn send(
-        &self,
+    /// An idle connection to a server, if there is one that the server has not closed.
+    pub(crate) fn take(self: &Rc<Self>, upstream: &Upstream) -> Option<Leased> {
+        loop {
+            // The latest first: the others may then become old and be closed.
+            let mut idle = {
+                let mut all = self.idle.borrow_mut();
+                all.get_mut(&upstream.id)?.pop()?
+            };
+            self.idle_count.set(self.idle_count.get() - 1);
+            if is_quiet(&mut idle.stream) {
+                return Some(self.lease(upstream.id, idle.stream, true));
+            }
+            self.count_closed();
+        }
+    }
+
+    /// A new connection to a server.
+    pub(crate) async fn connect(
+        self: &Rc<Self>,
         upstream: &Upstream,
-        request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Sender), UpstreamFault> {
-        let exchange_fault = |error| UpstreamFault::Exchange {
-            address: upstream.address.to_string(),
-            source: ErrorChain(error),
-        };
-        let mut request = request;
-        if let Some(mut sender) = self.take(upstream.id) {
-            let copy = repeatable(&request).then(|| copy_of(&request));
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, sender)),
-                Err(mut error) => {
-                    let unsent = error.take_message();
-                    let error = error.into_error();
-                    match unsent.or(copy.filter(|_| is_closed_early(&error))) {
-                        Some(again) => request = again,
-                        None => return Err(exchange_fault(error)),
-                    }
-                }
-            }
-        }
-        let mut sender = self.connect(upstream).await?;
-        match sender.send_request(request).await {
-            Ok(response) => Ok((response, sender)),
-            Err(error) => Err(exchange_fault(error)),
-        }
-    }
-
-    /// Keeps a connection whose last response has been read to its end.
-    pub(crate) fn put_back(self: &Rc<Self>, upstream: u64, mut sender: Sender) {
-        if sender.is_closed() {
-            return;
-        }
-        if sender.is_ready() {
-            self.keep(upstream, sender);
-            return;
-        }
-        // The connection's own task has still to notice the end, or the request's body is still on
-        // its way although the answer is complete.
-        let pool = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            let ready = tokio::time::timeout(Duration::from_secs(1), sender.ready());
-            if let Ok(Ok(())) = ready.await {
-                pool.keep(upstream, sender);
-            }
-        });
-    }
-
-    /// Closes connections that have been idle for long.
-    pub(crate) fn sweep(&self) {
-        let mut idle = self.idle.borrow_mut();
-        idle.retain(|_, connections| {
-            connections
-                .retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE_LIMIT);
-            !connections.is_empty()
-        });
-    }
-
-    fn keep(&self, upstream: u64, sender: Sender) {
-        let mut idle = self.idle.borrow_mut();
-        let connections = idle.entry(upstream).or_default();
-        if connections.len() < IDLE_PER_UPSTREAM {
-            let since = Instant::now();
-            connections.push(Idle { sender, since });
-        }
-    }
-
-    fn take(&self, upstream: u64) -> Option<Sender> {
-        let mut idle = self.idle.borrow_mut();
-        let connections = idle.get_mut(&upstream)?;
-        // The latest first: the others may then become old and be closed.
-        while let Some(Idle { sender, .. }) = connections.pop() {
-            if sender.is_ready() {
-                return Some(sender);
-            }
-        }
-        None
-    }
-
-    async fn connect(&self, upstream: &Upstream) -> Result<Sender, UpstreamFault> {
+    ) -> Result<Leased, UpstreamFault> {
         let settings = &self.shared.settings;
         let limit = settings.connect_timeout;
         let opening = async {
-            let socket =
-                open(&upstream.address)
-                    .await
-                    .map_err(|source| UpstreamFault::Connect {
-                        address: upstream.address.to_string(),
-                        source,
-                    })?;
+            let keepalive = settings.tcp_keepalive;
+            let socket = open(&upstream.address, keepalive).await.map_err(|source| {
+                UpstreamFault::Connect {
+                    address: upstream.address.to_string(),
+                    source,
+                }
+            })?;
             match &upstream.tls {
                 None => Ok(Stream::Plain(socket)),
                 Some(name) => self.secure(upstream, name, socket).await,
@@ -167,20 +120,65 @@ impl Pool {
                 seconds: limit.as_secs(),
             }
         })??;
-        let io = TokioIo::new(Transport::to_upstream(stream, settings.proxy_timeout));
-        let handshake = http1::Builder::new()
-            .max_buf_size(crate::worker::MAX_BUFFER)
-            .handshake(io)
-            .await;
-        let (sender, connection) = handshake.map_err(|error| UpstreamFault::Exchange {
-            address: upstream.address.to_string(),
-            source: ErrorChain(error),
-        })?;
-        tokio::task::spawn_local(async move {
-            // An error here reaches the request that is on the connection, if there is one.
-            let _ = connection.with_upgrades().await;
+        let counters = &self.shared.metrics.workers[self.worker];
+        counters
+            .upstream_connections
+            .fetch_add(1, Ordering::Relaxed);
+        Ok(self.lease(upstream.id, stream, false))
+    }
+
+    /// Whether idle connections to a server are left.
+    pub(crate) fn has_idle(&self, upstream: &Upstream) -> bool {
+        let idle = self.idle.borrow();
+        idle.get(&upstream.id)
+            .is_some_and(|connections| !connections.is_empty())
+    }
+
+    /// Closes connections that have been idle for long, that their servers have closed, or that are
+    /// more than the requests of late needed.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.last_peak.set(self.peak.replace(self.live.get()));
+        let before = self.idle_count.get();
+        let mut surplus = before.saturating_sub(self.most_idle());
+        let mut count = 0;
+        let mut all = self.idle.borrow_mut();
+        all.retain(|_, connections| {
+            connections.retain_mut(|idle| {
+                let is_old = now.saturating_duration_since(idle.since) >= IDLE_LIMIT;
+                let goes = is_old || surplus > 0 || !is_quiet(&mut idle.stream);
+                surplus = surplus.saturating_sub(usize::from(goes));
+                count += usize::from(!goes);
+                !goes
+            });
+            !connections.is_empty()
         });
-        Ok(sender)
+        self.idle_count.set(count);
+        for _ in count..before {
+            self.count_closed();
+        }
+    }
+
+    fn lease(self: &Rc<Self>, upstream: u64, stream: Stream, is_used: bool) -> Leased {
+        let live = self.live.get() + 1;
+        self.live.set(live);
+        self.peak.set(self.peak.get().max(live));
+        Leased {
+            stream: Some(stream),
+            is_used,
+            upstream,
+            pool: Rc::clone(self),
+        }
+    }
+
+    fn most_idle(&self) -> usize {
+        self.peak.get().max(self.last_peak.get()).max(FEW)
+    }
+
+    fn count_closed(&self) {
+        let counters = &self.shared.metrics.workers[self.worker];
+        counters
+            .upstream_connections
+            .fetch_sub(1, Ordering::Relaxed);
     }
 
     async fn secure(
@@ -197,12 +195,61 @@ impl Pool {
     }
 }
 
-async fn open(address: &Address) -> io::Result<Socket> {
+impl Leased {
+    pub(crate) fn stream(&mut self) -> &mut Stream {
+        let stream = self.stream.as_mut();
+        stream.expect("only what ends the lease takes the stream out")
+    }
+
+    /// Keeps the connection for another request. Its last answer has been read to the end.
+    pub(crate) fn put_back(mut self) {
+        let pool = Rc::clone(&self.pool);
+        if pool.idle_count.get() >= pool.most_idle() {
+            return;
+        }
+        if let Some(stream) = self.stream.take() {
+            pool.idle_count.set(pool.idle_count.get() + 1);
+            let mut idle = pool.idle.borrow_mut();
+            let since = Instant::now();
+            idle.entry(self.upstream)
+                .or_default()
+                .push(Idle { stream, since });
+        }
+    }
+
+    /// The bare connection, for a tunnel.
+    pub(crate) fn into_stream(mut self) -> Stream {
+        self.pool.count_closed();
+        let stream = self.stream.take();
+        stream.expect("only what ends the lease takes the stream out")
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        self.pool.live.set(self.pool.live.get() - 1);
+        if self.stream.is_some() {
+            self.pool.count_closed();
+        }
+    }
+}
+
+/// Whether a connection is open and its server has said nothing, as it must be between requests.
+fn is_quiet(stream: &mut Stream) -> bool {
+    let mut byte = [0; 1];
+    let mut buffer = ReadBuf::new(&mut byte);
+    let mut cx = Context::from_waker(Waker::noop());
+    Pin::new(stream)
+        .poll_read(&mut cx, &mut buffer)
+        .is_pending()
+}
+
+async fn open(address: &Address, keepalive: Duration) -> io::Result<Socket> {
     match address {
         Address::Tcp { host, port } => {
             let mut failure = None;
             for address in tokio::net::lookup_host((&**host, *port)).await? {
-                match open_tcp(address).await {
+                match open_tcp(address, keepalive).await {
                     Ok(stream) => return Ok(Socket::Left(stream)),
                     Err(error) => failure = Some(error),
                 }
@@ -213,7 +260,7 @@ async fn open(address: &Address) -> io::Result<Socket> {
     }
 }
 
-async fn open_tcp(address: SocketAddr) -> io::Result<TcpStream> {
+async fn open_tcp(address: SocketAddr, keepalive: Duration) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -221,40 +268,8 @@ async fn open_tcp(address: SocketAddr) -> io::Result<TcpStream> {
     };
     socket.set_nodelay(true)?;
     // Without it a websocket to a machine that vanished would stay open for ever.
-    socket.set_keepalive(true)?;
+    keepalive::set(&socket, keepalive)?;
     socket.connect(address).await
-}
-
-/// Whether sending the request twice does the same as sending it once.
-fn repeatable(request: &Request<RequestBody>) -> bool {
-    request.body().is_end_stream()
-        && matches!(
-            *request.method(),
-            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-        )
-}
-
-fn copy_of(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
-/// Whether the server closed the connection without an answer, as it may at any time between two
-/// requests.
-fn is_closed_early(error: &hyper::Error) -> bool {
-    let io_kind = std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<io::Error>())
-        .map(io::Error::kind);
-    error.is_incomplete_message()
-        || error.is_canceled()
-        || error.is_closed()
-        || matches!(
-            io_kind,
-            Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
-        )
 }
 
 /// Upstream ids are consecutive numbers, which need no mixing beyond a multiplication.

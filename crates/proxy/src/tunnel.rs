@@ -10,51 +10,41 @@ use std::{
     time::Duration,
 };
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
 };
 
-use crate::{
-    routes::Route,
-    transport::{Stream, Transport},
-    worker::Worker,
-};
+use crate::{client::Phase, routes::Route, transport::Stream, worker::Worker};
 
 /// How long the one direction may stay silent when the other has ended. Protocols that end one
 /// direction early are rare, and peers that vanished must not hold sockets.
 const HALF_OPEN: Duration = Duration::from_secs(10);
 
-/// How long the two sides may take to change protocols.
-const HANDSHAKE: Duration = Duration::from_secs(30);
+/// A server's side of a connection that both sides agreed to upgrade.
+pub(crate) struct Opened {
+    pub(crate) upstream: Stream,
+    /// The first messages may have come together with the handshake.
+    pub(crate) received: Vec<u8>,
+    pub(crate) route: Arc<Route>,
+}
 
-/// Starts a tunnel for a connection whose both sides have agreed to upgrade.
-pub(crate) fn spawn(
-    worker: &Rc<Worker>,
-    client: OnUpgrade,
-    upstream: OnUpgrade,
-    route: Arc<Route>,
-) {
+/// Starts a tunnel between a client, which has sent `received` already, and a server.
+pub(crate) fn spawn(worker: &Rc<Worker>, client: Stream, received: Vec<u8>, opened: Opened) {
+    let Opened {
+        upstream,
+        received: answered,
+        route,
+    } = opened;
+    let tunnel = Tunnel {
+        client: Side::new(client, received),
+        upstream: Side::new(upstream, answered),
+    };
     let worker_of_task = Rc::clone(worker);
     worker.tasks.spawn_local(async move {
         let worker = worker_of_task;
-        let both = async { tokio::try_join!(client, upstream) };
-        let (client, upstream) = match tokio::time::timeout(HANDSHAKE, both).await {
-            Ok(Ok(both)) => both,
-            Ok(Err(error)) => {
-                tracing::debug!("a websocket was lost while it opened: {error}");
-                return;
-            }
-            Err(_) => return,
-        };
-        let (Some(client), Some(upstream)) = (Side::new(client), Side::new(upstream)) else {
-            tracing::error!("internal: an upgraded connection is not of the kind we gave to hyper");
-            return;
-        };
         let open = Open::new(&worker);
-        let result = Tunnel { client, upstream }.run(&worker, &route).await;
+        let result = tunnel.run(&worker, &route).await;
         drop(open);
         if let Err(error) = result {
             tracing::debug!("a websocket of {} was cut: {error}", route.path);
@@ -88,31 +78,33 @@ enum Progress {
 }
 
 impl Side {
-    fn new(upgraded: Upgraded) -> Option<Self> {
-        let parts = upgraded.downcast::<TokioIo<Transport>>().ok()?;
-        Some(Self {
-            stream: parts.io.into_inner().into_stream(),
-            // The first messages may have come together with the handshake.
-            pending: parts.read_buf.to_vec(),
+    fn new(stream: Stream, received: Vec<u8>) -> Self {
+        Self {
+            stream,
+            pending: received,
             written: 0,
             unflushed: false,
             progress: Progress::Open,
-        })
+        }
     }
 }
 
 impl Tunnel {
     async fn run(mut self, worker: &Rc<Worker>, route: &Route) -> io::Result<()> {
         let registration = worker.register();
+        let control = &registration.control;
+        control.enter(Phase::Tunnel, worker);
         let mut half_open = pin!(None::<tokio::time::Sleep>);
         poll_fn(|cx| {
-            if registration.control.poll_ended(worker, cx).is_ready() {
+            if control.poll_verdict(worker, cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
             let mut scratch = worker.scratch.borrow_mut();
             let Self { client, upstream } = &mut self;
             let up = copy(cx, client, upstream, &mut scratch, route)?;
             let down = copy(cx, upstream, client, &mut scratch, route)?;
+            // Somebody has said something, or this turn would not be.
+            control.client_heard.set(worker.now.get());
             if up.is_ready() && down.is_ready() {
                 return Poll::Ready(Ok(()));
             }

@@ -10,7 +10,7 @@ use std::{
     net::IpAddr,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::mpsc, task::JoinSet};
@@ -18,24 +18,25 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     Error,
-    client::{self, Control},
+    client::{self, Control, Verdict},
+    http1::head::{RequestHead, ResponseHead},
     http2,
     listen::{Accepted, BACKLOG, Listener},
     metrics::WorkerCounters,
+    outbox::Outbox,
     overload::{self, Overload},
     pool::Pool,
     server::Shared,
     transport::Stream,
 };
 
-/// The longest request head, and the most that is buffered of a body in each direction.
-pub(crate) const MAX_BUFFER: usize = 64 * 1024;
+/// What everything is read into. One piece for all connections of a worker, so that those which
+/// wait need none.
+const SCRATCH: usize = 64 * 1024;
 
-/// What tunnels copy through. One piece for all tunnels of a worker, so idle ones need none.
-const SCRATCH: usize = 32 * 1024;
-
-/// How often idle connections are looked for.
+/// How often connections that wait for too long are looked for, at the least and at the most.
 const SWEEP: Duration = Duration::from_secs(1);
+const SHORTEST_SWEEP: Duration = Duration::from_millis(20);
 
 /// How long a client that was accepted just before the end has to send its request.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -48,6 +49,12 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Rc<Pool>,
     pub(crate) scratch: RefCell<Box<[u8]>>,
+    /// Kept from one request to the next.
+    pub(crate) heads: Spares<Box<RequestHead>>,
+    pub(crate) answers: Spares<Box<ResponseHead>>,
+    pub(crate) outboxes: Spares<Outbox>,
+    /// The time of the last sweep, near enough for limits.
+    pub(crate) now: Cell<Instant>,
     /// Another process accepts; each connection gets one more answer, which says that it closes.
     pub(crate) retiring: Cell<bool>,
     /// No new requests; what runs may end.
@@ -103,8 +110,12 @@ pub(crate) fn spawn(start: Start) -> Result<tokio::sync::oneshot::Receiver<()>, 
 async fn run(start: Start) {
     let worker = Rc::new(Worker {
         index: start.index,
-        pool: Pool::new(Arc::clone(&start.shared)),
+        pool: Pool::new(Arc::clone(&start.shared), start.index),
         scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+        heads: Spares::default(),
+        answers: Spares::default(),
+        outboxes: Spares::default(),
+        now: Cell::new(Instant::now()),
         retiring: Cell::new(false),
         stopping: Cell::new(false),
         killed: Cell::new(false),
@@ -237,19 +248,31 @@ async fn take_over(
     }
 }
 
-/// Closes client connections that wait too long for a request or its end, and idle pooled ones.
+/// Ends connections that wait too long for what they wait for, and idle pooled ones.
 async fn sweep(worker: Rc<Worker>) {
-    let limit = worker.shared.settings.keep_alive_timeout;
-    let mut interval = tokio::time::interval(SWEEP.min(limit));
+    let settings = &worker.shared.settings;
+    let limits = [
+        Some(settings.keep_alive_timeout),
+        Some(settings.header_timeout),
+        settings.timeout,
+        settings.proxy_timeout,
+        settings.websocket_timeout,
+    ];
+    let shortest = limits.into_iter().flatten().min().unwrap_or(SWEEP);
+    let mut interval = tokio::time::interval((shortest / 8).clamp(SHORTEST_SWEEP, SWEEP));
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut last_pool_sweep = Instant::now();
     loop {
         interval.tick().await;
+        let now = Instant::now();
+        worker.now.set(now);
         for control in worker.controls.borrow().values() {
-            if control.is_idle_for(limit) {
-                control.end();
-            }
+            control.judge(now, settings);
         }
-        worker.pool.sweep();
+        if now.duration_since(last_pool_sweep) >= SWEEP {
+            last_pool_sweep = now;
+            worker.pool.sweep(now);
+        }
     }
 }
 
@@ -262,7 +285,7 @@ impl Worker {
     pub(crate) fn register(self: &Rc<Self>) -> Registration {
         let id = self.next_control.get();
         self.next_control.set(id + 1);
-        let control = Rc::new(Control::default());
+        let control = Rc::new(Control::new(self.now.get()));
         self.controls.borrow_mut().insert(id, Rc::clone(&control));
         Registration {
             worker: Rc::clone(self),
@@ -293,7 +316,7 @@ impl Worker {
     fn make_room(&self) {
         for control in self.controls.borrow().values() {
             if control.is_idle_for(BRIEFLY_IDLE) {
-                control.end();
+                control.end(Verdict::Ended);
             }
         }
     }
@@ -337,6 +360,11 @@ impl Worker {
         });
     }
 
+    /// Whether connections end with the answer to their present request.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.stopping.get() || self.retiring.get()
+    }
+
     fn wake_all(&self) {
         for control in self.controls.borrow().values() {
             control.wake();
@@ -356,6 +384,60 @@ async fn open(worker: &Worker, accepted: Accepted) -> io::Result<Stream> {
             Err(io::ErrorKind::TimedOut.into())
         }
         () = worker.shared.kill.cancelled() => Err(io::ErrorKind::ConnectionAborted.into()),
+    }
+}
+
+/// Things with buffers, kept for the next who needs one.
+pub(crate) struct Spares<T>(RefCell<Vec<T>>);
+
+/// Buffers that are worth keeping, and how many of them.
+pub(crate) trait Spare: Default {
+    fn capacity(&self) -> usize;
+    fn clear(&mut self) {}
+}
+
+const MOST_SPARES: usize = 64;
+const LARGEST_SPARE: usize = 128 * 1024;
+
+impl<T> Default for Spares<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T: Spare> Spares<T> {
+    pub(crate) fn take(&self) -> T {
+        self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give(&self, mut spare: T) {
+        let mut spares = self.0.borrow_mut();
+        if spares.len() < MOST_SPARES && spare.capacity() <= LARGEST_SPARE {
+            spare.clear();
+            spares.push(spare);
+        }
+    }
+}
+
+impl Spare for Box<RequestHead> {
+    fn capacity(&self) -> usize {
+        self.fields.capacity()
+    }
+}
+
+impl Spare for Box<ResponseHead> {
+    fn capacity(&self) -> usize {
+        self.fields.capacity()
+    }
+}
+
+impl Spare for Outbox {
+    fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    fn clear(&mut self) {
+        Outbox::clear(self);
     }
 }
 

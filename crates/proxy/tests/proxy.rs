@@ -258,11 +258,12 @@ async fn a_client_may_ask_before_it_sends_its_body() {
     let origin = Origin::start().await;
     let proxy = Proxy::with_root(&origin).await;
     let mut raw = Raw::connect(&proxy).await;
-    raw.send("POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+    // The server is asked, which sends its consent when it begins to read.
+    raw.send("POST /read HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
         .await;
     raw.until("HTTP/1.1 100 Continue\r\n\r\n").await;
     raw.send("hello").await;
-    raw.until("hello").await;
+    raw.until("\r\n\r\nread").await;
 }
 
 // === Connections ===
@@ -337,13 +338,15 @@ async fn slow_heads_and_idle_connections_are_closed() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(Options {
         keep_alive_timeout: Some(300),
+        header_timeout: Some(300),
         default_target: Some(origin.url()),
         ..Options::default()
     })
     .await;
     let mut slow = Raw::connect(&proxy).await;
     slow.send("GET / HTTP/1.1\r\nHo").await;
-    assert_eq!(slow.rest().await, "");
+    let answer = slow.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     let mut idle = Raw::connect(&proxy).await;
     idle.send("GET /x HTTP/1.1\r\nHost: h\r\n\r\n").await;
     assert!(idle.rest().await.ends_with("GET /x"));
@@ -911,22 +914,25 @@ async fn stopping_lets_requests_end_and_cuts_websockets_in_the_end() {
 async fn a_signal_ends_the_program_in_good_order() {
     let folder = tempfile::tempdir().unwrap();
     let pid_file = folder.path().join("pid");
-    let running = tokio::spawn(orrery_proxy::run(Options {
+    let running = orrery_proxy::run(Options {
         ip: Some("127.0.0.1".to_owned()),
         port: Some(0),
         pid_file: Some(pid_file.clone()),
         log_level: Some("error".to_owned()),
         ..Options::default()
-    }));
+    });
     let pid = std::process::id().to_string();
     let written = || fs::read_to_string(&pid_file).is_ok_and(|content| content == pid);
-    eventually("the pid is written", written).await;
-    let kill = std::process::Command::new("kill")
-        .args(["-TERM", &pid])
-        .status();
-    assert!(kill.unwrap().success());
-    let ended = tokio::time::timeout(Duration::from_secs(20), running).await;
-    ended.unwrap().unwrap().unwrap();
+    let signal = async {
+        eventually("the pid is written", written).await;
+        let kill = std::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status();
+        assert!(kill.unwrap().success());
+    };
+    let running = tokio::time::timeout(Duration::from_secs(40), running);
+    let (ended, ()) = tokio::join!(running, signal);
+    ended.unwrap().unwrap();
     assert!(!pid_file.exists());
 }
 
