@@ -47,9 +47,9 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// A thread that serves users has ended by a mistake of ours. The proxy ends rather than serve
+    /// A part that others rely on has ended by a mistake of ours. The proxy ends rather than serve
     /// a part of its users; whoever looks after it starts it again.
-    #[error("a worker died; start the proxy again, and please report what the log says")]
+    #[error("a part of the proxy died; start it again, and please report what the log says")]
     WorkerDied,
 }
 

@@ -115,11 +115,11 @@ pub(crate) async fn hand_over(
     tracing::info!("Upgrading: starting {}", program.display());
     let (ours, theirs) = UnixStream::pair().map_err(HandoverError::Start)?;
     pass(&ours, sockets).map_err(HandoverError::Tell)?;
-    let mut arguments = env::args_os();
     let mut command = Command::new(&program);
-    if let Some(name) = arguments.next() {
+    let mut arguments: Vec<_> = env::args_os().collect();
+    if !arguments.is_empty() {
         // A program with several names (`configurable-http-proxy`) looks at its own.
-        command.arg0(name);
+        command.arg0(arguments.remove(0));
     }
     command
         .args(arguments)

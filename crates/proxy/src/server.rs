@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    future::Future,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -497,8 +498,9 @@ impl ProxyHandle {
                 inbox,
                 others: senders.clone(),
             })?;
-            self.workers
-                .spawn(watch_worker(Arc::clone(&self.shared), thread));
+            // Its sender is only ever dropped; that is the signal.
+            let shared = Arc::clone(&self.shared);
+            self.workers.spawn(watch(shared, "a worker", thread));
         }
         Ok(())
     }
@@ -507,8 +509,13 @@ impl ProxyHandle {
         for listener in bound.listeners()? {
             let shared = Arc::clone(&self.shared);
             let tasks = self.control.clone();
-            self.control
-                .spawn(control::accept(shared, listener, listening, tasks));
+            let task = tokio::spawn(control::accept(
+                Arc::clone(&shared),
+                listener,
+                listening,
+                tasks,
+            ));
+            self.control.spawn(watch(shared, "a listener", task));
         }
         Ok(())
     }
@@ -521,13 +528,12 @@ impl Drop for ProxyHandle {
     }
 }
 
-/// A worker that ends without having been told to takes its connections with it, and those that
-/// others would give it.
-async fn watch_worker(shared: Arc<Shared>, thread: oneshot::Receiver<()>) {
-    // The sender is only ever dropped; that is the signal.
-    let _ = thread.await;
+/// What ends without having been told to would leave a proxy that serves a part of its users: a
+/// worker takes its connections with it, and those that others would give it.
+async fn watch(shared: Arc<Shared>, what: &str, part: impl Future) {
+    part.await;
     if !shared.stop.is_cancelled() && !shared.retire.is_cancelled() {
-        tracing::error!("internal: a worker has died; the proxy ends, to be started again");
+        tracing::error!("internal: {what} has died; the proxy ends, to be started again");
         shared.broken.cancel();
     }
 }
@@ -583,5 +589,34 @@ impl Drop for PidFile {
         if fs::read_to_string(path).is_ok_and(|pid| pid == ours) {
             let _ = fs::remove_file(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_dies_ends_the_proxy_and_one_that_is_told_to_does_not() {
+        let any_port = || Options {
+            ip: Some("127.0.0.1".to_owned()),
+            port: Some(0),
+            threads: Some(1),
+            ..Options::default()
+        };
+        let handle = start(any_port()).await.unwrap();
+        let shared = Arc::clone(&handle.shared);
+        let (thread, watched) = oneshot::channel::<()>();
+        let watching = tokio::spawn(watch(Arc::clone(&shared), "a test's part", watched));
+        assert!(!shared.broken.is_cancelled());
+        drop(thread);
+        watching.await.unwrap();
+        assert!(shared.broken.is_cancelled());
+        handle.shutdown().await;
+
+        let handle = start(any_port()).await.unwrap();
+        let shared = Arc::clone(&handle.shared);
+        handle.shutdown().await;
+        assert!(!shared.broken.is_cancelled());
     }
 }

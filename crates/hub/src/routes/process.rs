@@ -46,6 +46,9 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// A proxy that lived this long did not die of its start.
 const HEALTHY: Duration = Duration::from_secs(30);
 
+/// So many processes are looked for that took a proxy's place one after the other.
+const MOST_SUCCESSORS: usize = 4;
+
 /// Which program is the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProxyCommand {
@@ -416,6 +419,15 @@ impl ProxyProcess {
             .take();
         end(pid, running).await;
         self.0.forget(pid);
+        // One that has been upgraded may have left its place to another, which is nobody's child.
+        let words = self.0.settings.arguments();
+        let program = &words[..program_words(&self.0.settings.command)];
+        for _ in 0..MOST_SUCCESSORS {
+            let Some(successor) = self.0.unnamed(program) else {
+                break;
+            };
+            end(successor, None).await;
+        }
     }
 }
 
