@@ -31,7 +31,7 @@ from backend import Backend  # noqa: E402
 from cryptography import x509  # noqa: E402
 from harness import certificates, places  # noqa: E402
 from harness.certificates import ask, client, status  # noqa: E402
-from harness.hub import environment, free_port  # noqa: E402
+from harness.hub import Hub, environment, free_port  # noqa: E402
 from harness.steps import Steps, exit_with, require, same, wait_until  # noqa: E402
 
 HUB, OTHER, FURTHER = "hub.example.test", "other.example.test", "further.example.test"
@@ -116,6 +116,7 @@ def main() -> None:
             story.first_certificates()
             story.the_other_challenge()
             story.refusals()
+            story.behind_a_hub()
             with Pebble(folder / "short", names, life=SHORT_LIFE) as short:
                 Story(steps, folder, server, short).renewals()
             story.secrets()
@@ -198,6 +199,30 @@ class Story:
                 require("nonsense" in line or "did not match" in line or "key authorization" in line.lower(), line)
                 same(status(ask(proxy.port, trusting_nobody(), "/x", host=HUB)), 200, "the answer meanwhile")
                 require(proxy.end() is None, "a certificate that nobody signed is counted as one")
+
+    def behind_a_hub(self) -> None:
+        pebble = self.pebble
+        command = [str(places.orrery_binary()), "proxy", "--acme-domain", HUB, "--acme-directory", pebble.directory, "--acme-ca", str(pebble.ca)]
+        config = f"""
+c.JupyterHub.bind_url = "http://127.0.0.1:{pebble.tls_port}/"
+c.JupyterHub.public_url = "https://{HUB}/"
+c.ConfigurableHTTPProxy.command = {command!r}
+"""
+        with self.step("a hub with such a proxy: people sign in over TLS, and its folder has the certificate"), Hub("orrery", config) as hub:
+            hub.start()
+
+            def login_page() -> bytes:
+                try:
+                    return ask(pebble.tls_port, client(pebble.root), "/hub/login", host=HUB)
+                except OSError:
+                    return b""
+
+            wait_until(lambda: status(login_page()) == 200, f"the login page\n{hub.log_text()[-3000:]}", 60)
+            cookies = [line for line in login_page().decode().split("\r\n") if line.lower().startswith("set-cookie:")]
+            require(cookies and all("secure" in line.lower() for line in cookies), f"cookies: {cookies}")
+            kept = [path.name for path in hub.folder.glob("orrery-acme/*/*")]
+            same(sorted(kept), ["account.json", f"{HUB}.pem"], "files")
+            require("PRIVATE KEY" not in hub.log_text(), "the hub's log holds a key")
 
     def renewals(self) -> None:
         pebble, context = self.pebble, client(self.pebble.root)
