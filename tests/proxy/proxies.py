@@ -3,7 +3,9 @@
 import http.client
 import json
 import os
+import random
 import signal
+import socket
 import ssl
 import subprocess
 import tempfile
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from harness import places
 from harness.certificates import Authority
-from harness.hub import environment, free_port
+from harness.hub import environment
 from harness.steps import require, wait_until
 from servers import Server
 from wire import Message, Stream, connect, get
@@ -20,6 +22,27 @@ from wire import Message, Stream, connect, get
 TOKEN = "conformance"
 CHP, OURS = "configurable-http-proxy", "orrery"
 KINDS = (CHP, OURS)
+
+
+_taken: set[int] = set()
+_ports = threading.Lock()
+
+
+def free_port() -> int:
+    """A port that nobody else gets, and none of those that outgoing connections take."""
+    while True:
+        port = random.randrange(10_000, 32_000, 2)
+        with _ports, socket.socket() as first, socket.socket() as second:
+            if port in _taken:
+                continue
+            try:
+                first.bind(("127.0.0.1", port))
+                # The next one is free too: it is the API's by default.
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            _taken.add(port)
+            return port
 
 
 def command(kind: str) -> list[str]:
@@ -95,8 +118,8 @@ class Proxy:
         )
         os.close(handle)
 
-    def wait_ready(self) -> None:
-        wait_until(lambda: self.process.poll() is not None or "Proxy API at" in self.log(), "the proxy's start", pause=0.02)
+    def wait_ready(self, words: str = "Proxy API at") -> None:
+        wait_until(lambda: self.process.poll() is not None or words in self.log(), "the proxy's start", pause=0.02)
         require(self.process.poll() is None, f"the proxy ended with {self.process.returncode}: {self.log()}")
         for place in (self.place, self.api_place):
             wait_until(lambda place=place: listens(place), f"a listener at {place}", pause=0.02)

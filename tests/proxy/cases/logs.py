@@ -3,7 +3,7 @@
 import re
 import signal
 
-from harness.hub import free_port
+from proxies import free_port
 from servers import Server
 from suite import own
 from wire import get
@@ -69,7 +69,7 @@ def _(site):
     proxy.api("GET", "/api/routes?x=secret")
     proxy.api("GET", "/api/routes", headers={})
     proxy.waits_to_say("403 GET")
-    return [line for line in lines(proxy) if re.match(r"\w+: (\d+ |Route |Removing )", line)]
+    return [line for line in lines(proxy) if re.match(r"\w+: (\d{3} |Route |Removing )", line)]
 
 
 @own("logs: an added route", ["info: Adding route /x -> http://127.0.0.1:1", "info: Route added /x -> http://127.0.0.1:1"])
@@ -110,10 +110,7 @@ def _(site):
     for level in ("debug", "info", "warn", "error", "ERROR"):
         with Server() as server:
             proxy = site.start("--log-level", level, ready=False, default=server.url)
-            from harness.steps import wait_until
-            from proxies import listens
-
-            wait_until(lambda: listens(proxy.port) and listens(proxy.api_port), "the listeners")
+            proxy.wait_ready("")
             proxy.ask(get("/x"))
             with Server() as gone:
                 url = gone.url

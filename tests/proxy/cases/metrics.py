@@ -2,7 +2,7 @@
 
 import re
 
-from harness.hub import free_port
+from proxies import free_port
 from servers import Server
 from suite import own
 from wire import connect, get

@@ -6,9 +6,8 @@ import socket
 import ssl
 
 from harness.certificates import client
-from harness.hub import free_port
 from harness.steps import wait_until
-from proxies import listens
+from proxies import free_port, listens
 from servers import Server
 from suite import own
 from wire import connect, get
