@@ -179,7 +179,7 @@ impl Session {
         if control.poll_verdict(&self.worker, cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
-        if self.worker.stopping.get() {
+        if self.worker.is_leaving() {
             self.close_gracefully();
         }
         loop {
