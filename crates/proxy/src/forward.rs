@@ -1,6 +1,6 @@
 //! A request's way: look up its route, send it to the server, pass the answer back.
 
-use std::{borrow::Cow, sync::atomic::Ordering, time::Instant};
+use std::{borrow::Cow, cell::RefCell, rc::Rc, sync::atomic::Ordering, time::Instant};
 
 use http::StatusCode;
 
@@ -8,6 +8,7 @@ use crate::{
     access_log::Record,
     answer::{Answer, ConnectionHeader, Page, write_field},
     client::{Client, Connection, Next, Phase},
+    edge_cache::{self, Noting},
     error::{Fault, UpstreamFault},
     error_page,
     forwarded::Forwarded,
@@ -31,6 +32,8 @@ struct Exchange<'a> {
     body: Framing,
     wants_websocket: bool,
     found: Option<Match>,
+    /// The answer as it passes, when others may get it too.
+    noting: RefCell<Option<Box<Noting>>>,
 }
 
 /// Answers one request of a client.
@@ -100,6 +103,7 @@ impl<'a> Exchange<'a> {
             body,
             wants_websocket: wants_websocket && body == Framing::None,
             found: None,
+            noting: RefCell::default(),
         }
     }
 
@@ -123,6 +127,9 @@ impl<'a> Exchange<'a> {
             return self.fail(connection, &Fault::NoRoute).await;
         };
         let route = &found.route;
+        if let Some(answer) = self.look_into_cache(route) {
+            return self.repeat(connection, &answer).await;
+        }
         let mut head = Vec::with_capacity(512 + self.head.raw_target().len());
         self.write_request(&mut head, found);
         let pool = &self.client.worker.pool;
@@ -160,6 +167,73 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// The hub's answer for a server that does not run, if it is known; otherwise the hub's is noted
+    /// as it passes.
+    fn look_into_cache(&self, route: &Route) -> Option<Rc<edge_cache::Answer>> {
+        let mut cache = self.client.worker.edge_cache.borrow_mut();
+        let target = self.head.raw_target();
+        if self.body != Framing::None || !cache.concerns(self.head.method(), target) {
+            return None;
+        }
+        let values = |names: [&'static [u8]; 2]| {
+            let fields = self.head.fields.iter();
+            let wanted = move |name: &[u8]| names.iter().any(|own| name.eq_ignore_ascii_case(own));
+            fields
+                .filter(move |field| wanted(field.name))
+                .map(|field| field.value)
+        };
+        let accept = values([b"accept", b""]).collect::<Vec<_>>().join(&b',');
+        let key = cache.key(
+            self.head.method(),
+            target,
+            &route.path,
+            self.wants_websocket,
+            Some(&accept),
+            values([b"cookie", b"authorization"]),
+        )?;
+        let answer = cache.get(&key, Instant::now());
+        if answer.is_none() {
+            *self.noting.borrow_mut() = Some(Box::new(Noting::new(key)));
+        }
+        answer
+    }
+
+    /// Says again what the hub said.
+    async fn repeat(
+        &self,
+        connection: &mut Connection,
+        repeated: &edge_cache::Answer,
+    ) -> (Tally, Next) {
+        let counters = self.client.worker.counters();
+        counters.edge_cache_hits.fetch_add(1, Ordering::Relaxed);
+        self.count_status(repeated.status);
+        // After a request for a websocket another protocol may follow.
+        let keeps_alive =
+            self.keeps_alive() && !self.wants_websocket && !self.client.worker.is_leaving();
+        let headers: Vec<(&[u8], &[u8])> = repeated
+            .headers
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .collect();
+        let answer = Answer {
+            status: StatusCode::from_u16(repeated.status).unwrap_or(StatusCode::FAILED_DEPENDENCY),
+            headers: &headers,
+            body: &repeated.body,
+            is_head: false,
+            connection: self.connection_header(keeps_alive),
+        };
+        let tally = Tally {
+            status: repeated.status,
+            bytes: repeated.body.len() as u64,
+        };
+        let next = match self.client.send(connection, &answer).await {
+            true if keeps_alive => Next::Request,
+            true => Next::Close,
+            false => Next::Cut,
+        };
+        (tally, next)
+    }
+
     async fn connect(&self, route: &Route) -> Result<Leased, Fault> {
         let Client {
             worker, control, ..
@@ -189,6 +263,10 @@ impl<'a> Exchange<'a> {
             bytes: outcome.bytes,
         };
         self.count_status(tally.status);
+        if let Some(noting) = self.noting.take() {
+            let mut cache = self.client.worker.edge_cache.borrow_mut();
+            noting.finish(&mut cache, Instant::now());
+        }
         if let Some(received) = outcome.upgraded {
             let route = self.found.as_ref().map(|found| found.route.clone());
             let opened = tunnel::Opened {
@@ -484,6 +562,12 @@ impl<'a> Exchange<'a> {
 }
 
 impl Rules for Exchange<'_> {
+    fn note(&self, piece: &[u8]) {
+        if let Some(noting) = &mut *self.noting.borrow_mut() {
+            noting.body(piece);
+        }
+    }
+
     fn method(&self) -> &[u8] {
         self.head.method()
     }
@@ -507,6 +591,15 @@ impl Rules for Exchange<'_> {
         is_chunked: bool,
         keeps_alive: bool,
     ) {
+        if let Some(noting) = &mut *self.noting.borrow_mut() {
+            let cache = self.client.worker.edge_cache.borrow();
+            let fields = head.fields.iter().filter(|field| !field.is_listed);
+            noting.head(
+                &cache,
+                head.status,
+                fields.map(|field| (field.name, field.value)),
+            );
+        }
         out.extend_from_slice(b"HTTP/1.1 ");
         let status = [head.status / 100, head.status / 10 % 10, head.status % 10];
         out.extend(status.map(|digit| b'0' + u8::try_from(digit).unwrap_or(9)));

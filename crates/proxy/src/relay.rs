@@ -44,6 +44,8 @@ pub(crate) trait Rules {
     fn client_is_http_11(&self) -> bool;
     /// Whether the client's connection stays open after an answer that ends by itself.
     fn keeps_alive(&self) -> bool;
+    /// A piece of the answer's body has come.
+    fn note(&self, piece: &[u8]);
     /// Writes an answer's head for the client. `is_chunked`: its body follows in chunks;
     /// `keeps_alive`: another request may follow.
     fn write_head(
@@ -502,6 +504,7 @@ impl<'a> Relay<'a> {
                 Err(_) => return Err(Broken::HalfAnswer(self.tally)),
             };
             self.tally.bytes += piece.len() as u64;
+            self.rules.note(piece);
             if is_active {
                 self.route.touch();
             }

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     Error,
     client::{self, Control, Verdict},
+    edge_cache::EdgeCache,
     http1::head::{RequestHead, ResponseHead},
     http2,
     listen::{Accepted, BACKLOG, Listener},
@@ -53,6 +54,8 @@ pub(crate) struct Worker {
     pub(crate) heads: Spares<Box<RequestHead>>,
     pub(crate) answers: Spares<Box<ResponseHead>>,
     pub(crate) outboxes: Spares<Outbox>,
+    /// What the hub said of servers that do not run.
+    pub(crate) edge_cache: RefCell<EdgeCache>,
     /// The time of the last sweep, near enough for limits.
     pub(crate) now: Cell<Instant>,
     /// Another process accepts; each connection gets one more answer, which says that it closes.
@@ -115,6 +118,7 @@ async fn run(start: Start) {
         heads: Spares::default(),
         answers: Spares::default(),
         outboxes: Spares::default(),
+        edge_cache: RefCell::new(EdgeCache::new(start.shared.settings.edge_cache)),
         now: Cell::new(Instant::now()),
         retiring: Cell::new(false),
         stopping: Cell::new(false),
