@@ -1,5 +1,5 @@
 #!/bin/bash
-# The tests, all of them or the parts named: rust story hosts tls acme proxy bad-input browser system-users limits database-story outage chaos proxy-hub proxy-process proxy-leaks install. Each has a limit of time.
+# The tests, all of them or the parts named: rust story hosts tls acme proxy bad-input browser system-users limits database-story outage chaos proxy-hub forgotten-tabs proxy-process proxy-leaks install. Each has a limit of time.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/steps.sh
@@ -9,7 +9,7 @@ export ORRERY_VENV=${ORRERY_VENV:-$PWD/.venv}
 export ORRERY_NODE_MODULES=${ORRERY_NODE_MODULES:-$PWD/tests/node_modules}
 export ORRERY_PROFILE=debug
 unset CONFIGPROXY_AUTH_TOKEN
-parts=${*:-rust story hosts tls acme proxy bad-input browser system-users limits database-story outage chaos proxy-hub proxy-process proxy-leaks install}
+parts=${*:-rust story hosts tls acme proxy bad-input browser system-users limits database-story outage chaos proxy-hub forgotten-tabs proxy-process proxy-leaks install}
 python=$ORRERY_VENV/bin/python
 
 wanted() { [[ " $parts " == *" $1 "* ]]; }
@@ -80,6 +80,7 @@ wanted database-story && counted "database story" 420 "$python" tests/databases_
 wanted outage && counted "outage" 420 "$python" tests/outage/run.py
 wanted chaos && counted "chaos" 900 "$python" tests/chaos/run.py
 wanted chaos && counted "chaos with system users" 400 "$python" tests/chaos/run.py faults random --spawner local --rounds 3 --random-rounds 60
+wanted forgotten-tabs && counted "forgotten tabs" 240 "$python" tests/forgotten_tabs/run.py
 wanted proxy-process && counted "proxy process" 240 "$python" tests/proxy_process/run.py
 wanted proxy-leaks && counted "proxy leaks" 300 "$python" tests/proxy_leaks/run.py
 # On a clean Debian of its own, see scripts/container.sh.
