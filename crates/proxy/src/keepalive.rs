@@ -2,21 +2,28 @@
 
 use std::{io, os::fd::AsFd, time::Duration};
 
-use socket2::{SockRef, TcpKeepalive};
+use rustix::net::sockopt;
 
 /// So many questions stay unanswered before a peer counts as gone.
 const PROBES: u32 = 3;
 
-/// Has the system ask the peer when a connection has been silent for `idle`, and end the connection
-/// when it does not answer, or does not confirm what was sent, for about as long again.
-pub(crate) fn set(socket: &impl AsFd, idle: Duration) -> io::Result<()> {
-    let socket = SockRef::from(socket);
-    // The system counts in whole seconds.
-    let interval = (idle / PROBES).max(Duration::from_secs(1));
-    let keepalive = TcpKeepalive::new()
-        .with_time(idle.max(Duration::from_secs(1)))
-        .with_interval(interval)
-        .with_retries(PROBES);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(idle + interval * PROBES))
+/// The longest time that the kernel takes for a quiet connection.
+const LONGEST: Duration = Duration::from_secs(32_767);
+
+/// Has the kernel ask the peer of a connection that was quiet for this long, and end the connection
+/// when nobody answers, or nobody confirms what was sent, within about as long again. What a
+/// listening socket accepts inherits it. Zero for never.
+pub(crate) fn set(socket: &impl AsFd, quiet: Duration) -> io::Result<()> {
+    sockopt::set_socket_keepalive(socket, !quiet.is_zero())?;
+    if quiet.is_zero() {
+        return Ok(());
+    }
+    let idle = quiet.clamp(Duration::from_secs(1), LONGEST);
+    let pause = idle.min(Duration::from_secs(10));
+    sockopt::set_tcp_keepidle(socket, idle)?;
+    sockopt::set_tcp_keepintvl(socket, pause)?;
+    sockopt::set_tcp_keepcnt(socket, PROBES)?;
+    let unconfirmed = (idle + pause * PROBES).as_millis();
+    sockopt::set_tcp_user_timeout(socket, u32::try_from(unconfirmed).unwrap_or(u32::MAX))?;
+    Ok(())
 }

@@ -13,10 +13,9 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
-use crate::{Error, transport::Socket};
+use crate::{Error, keepalive, transport::Socket};
 
 /// Where to listen, from the options.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,12 +70,6 @@ pub(crate) enum MovingStream {
 
 /// How many connections may wait to be accepted.
 pub(crate) const BACKLOG: u32 = 1024;
-
-/// So often the kernel asks a quiet peer before it takes it for gone.
-const KEEPALIVE_QUESTIONS: u32 = 3;
-
-/// The longest time that the kernel takes for a quiet connection.
-const LONGEST_KEEPALIVE: Duration = Duration::from_secs(32_767);
 
 impl Place {
     /// Starts to listen. `purpose` is for the error.
@@ -154,18 +147,7 @@ impl Bound {
             let Listener::Tcp(listener) = listener else {
                 continue;
             };
-            let set = || -> rustix::io::Result<()> {
-                sockopt::set_socket_keepalive(listener, !quiet.is_zero())?;
-                if !quiet.is_zero() {
-                    let quiet = quiet.clamp(Duration::from_secs(1), LONGEST_KEEPALIVE);
-                    sockopt::set_tcp_keepidle(listener, quiet)?;
-                    let pause = quiet.clamp(Duration::from_secs(1), Duration::from_secs(10));
-                    sockopt::set_tcp_keepintvl(listener, pause)?;
-                    sockopt::set_tcp_keepcnt(listener, KEEPALIVE_QUESTIONS)?;
-                }
-                Ok(())
-            };
-            if let Err(error) = set() {
+            if let Err(error) = keepalive::set(listener, quiet) {
                 tracing::warn!("internal: TCP keep-alive is not as wished: {error}");
             }
         }
