@@ -173,6 +173,13 @@ because(
 )
 because(
     "Bodies",
+    "Answers 503 when a server's answer has a length and chunks",
+    "The chunks count, and the length is taken away (RFC 9112, 6.3)",
+    CHOICE,
+    {"bodies: answers: a length and chunks": {"status": 503, "length": None}},
+)
+because(
+    "Bodies",
     "Drops trailers",
     "Passed on, in both directions",
     BETTER,
