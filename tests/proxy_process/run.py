@@ -12,6 +12,7 @@ import re
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from clients import Connection, Crowd, api, routes  # noqa: E402
 from harness import places  # noqa: E402
+from harness.certificates import Authority  # noqa: E402
 from harness.hub import Hub, environment, free_port  # noqa: E402
 from harness.steps import Steps, exit_with, require, same, wait_until  # noqa: E402
 
@@ -310,6 +312,34 @@ def upgrade_tells_routes_back():
         require(lasting.ends(3), "the connection is closed")
         held.close()
         same(proxy.ended(), 0, "the exit code")
+
+
+@step("upgrade: connections in TLS get their last answer, new ones come to the new process")
+def upgrade_in_tls():
+    with tempfile.TemporaryDirectory(prefix="orrery-pt-", dir="/tmp") as folder:
+        authority = Authority(Path(folder), "public")
+        pair = authority.sign("proxy", ["127.0.0.1", "localhost"])
+        context = ssl.create_default_context(cafile=str(authority.certificate))
+        with site("--ssl-key", pair.key, "--ssl-cert", pair.certificate) as proxy:
+
+            def connect():
+                connection = Connection(proxy.port)
+                connection.sock = context.wrap_socket(connection.sock, server_hostname="localhost")
+                return connection
+
+            websocket, lasting = connect().websocket(), connect()
+            same(lasting.get("/user/ada/hello"), 200, "before")
+            # In the middle of its handshake: the kernel has accepted it, the client says nothing yet.
+            early = Connection(proxy.port)
+            proxy.upgrade()
+            early.sock = context.wrap_socket(early.sock, server_hostname="localhost")
+            for connection in (lasting, early):
+                status, head, _ = connection.ask("/user/ada/hello").answer()
+                same((status, b"connection: close" in head.lower()), (200, True), "the last answer")
+            same(connect().get("/user/ada/hello"), 200, "a new connection")
+            require(websocket.echoes(), "the websocket echoes")
+            websocket.close()
+            same(proxy.ended(), 0, "the exit code")
 
 
 @step("upgrade: unix sockets stay, and are removed at the end of the last process")

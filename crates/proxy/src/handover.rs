@@ -47,6 +47,9 @@ const MOST_SOCKETS: usize = 32;
 /// How long the new process waits for each thing that the old one tells.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long it waits for all routes. The old one ends it before, at `--upgrade-timeout`.
+const ALL_ROUTES: Duration = Duration::from_mins(10);
+
 /// The first message, which comes with the sockets.
 #[derive(Debug, Serialize, Deserialize)]
 struct Passing {
@@ -312,7 +315,7 @@ impl Predecessor {
                 }
             }
         };
-        match timeout(PATIENCE, complete).await {
+        match timeout(ALL_ROUTES, complete).await {
             Ok(result) => result.map_err(failed),
             Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
         }

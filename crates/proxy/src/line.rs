@@ -18,7 +18,7 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +57,9 @@ const USE: Duration = Duration::from_secs(2);
 
 /// How often either looks whether its routes have changed. A look is one comparison.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// After a look that found changes, so many times as long as it took passes until the next.
+const REST: u32 = 10;
 
 /// How long the other end may take to read.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -245,8 +248,11 @@ async fn tell(
         };
         let version = shared.routes.version();
         if told != Some(version) {
+            let begun = Instant::now();
             lines.insert_str(0, &known.changes(&shared.routes));
             told = Some(version);
+            // A long table that changes all the time must not keep a processor busy.
+            looks.reset_after(LOOK.max(REST * begun.elapsed()));
         }
         if !lines.is_empty()
             && let Err(error) = write(&mut writer, &lines).await
