@@ -127,6 +127,12 @@ impl<'a> Exchange<'a> {
             return self.fail(connection, &Fault::NoRoute).await;
         };
         let route = &found.route;
+        tracing::debug!(
+            "PROXY {} {} to {}",
+            if self.wants_websocket { "WS" } else { "WEB" },
+            self.shown_path(),
+            route.target_url
+        );
         if let Some(answer) = self.look_into_cache(route) {
             return self.repeat(connection, &answer).await;
         }
@@ -517,11 +523,7 @@ impl<'a> Exchange<'a> {
     /// configurable-http-proxy's, without the query, which may hold secrets.
     fn log_fault(&self, fault: &Fault) {
         let status = fault.status().as_u16();
-        let shown = |bytes: &[u8]| -> String {
-            let text = String::from_utf8_lossy(bytes);
-            text.escape_debug().take(300).collect()
-        };
-        let (method, path) = (shown(self.head.method()), shown(self.head.target().path));
+        let (method, path) = (shown(self.head.method()), self.shown_path());
         match fault {
             Fault::NoRoute | Fault::Downstream(_) => {
                 tracing::warn!("{status} {method} {path} {fault}");
@@ -530,6 +532,10 @@ impl<'a> Exchange<'a> {
                 tracing::error!("{status} {method} {path} {fault}");
             }
         }
+    }
+
+    fn shown_path(&self) -> String {
+        shown(self.head.target().path)
     }
 
     fn log(&self, begin: Instant, tally: Tally) {
@@ -639,6 +645,12 @@ impl Rules for Exchange<'_> {
         }
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// Bytes of a client as the log may show them.
+fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.escape_debug().take(300).collect()
 }
 
 fn without_port(host: &[u8]) -> &[u8] {

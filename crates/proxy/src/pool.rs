@@ -174,6 +174,22 @@ impl Pool {
         self.peak.get().max(self.last_peak.get()).max(FEW)
     }
 
+    /// Makes room for a connection to a server that is in use: one to another goes.
+    fn close_one_of_others(&self, upstream: u64) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let mut others = idle
+            .iter_mut()
+            .filter(|(id, connections)| **id != upstream && !connections.is_empty());
+        let Some((_, connections)) = others.next() else {
+            return false;
+        };
+        // The oldest of them.
+        connections.remove(0);
+        self.idle_count.set(self.idle_count.get() - 1);
+        self.count_closed();
+        true
+    }
+
     fn count_closed(&self) {
         let counters = &self.shared.metrics.workers[self.worker];
         counters
@@ -204,7 +220,7 @@ impl Leased {
     /// Keeps the connection for another request. Its last answer has been read to the end.
     pub(crate) fn put_back(mut self) {
         let pool = Rc::clone(&self.pool);
-        if pool.idle_count.get() >= pool.most_idle() {
+        if pool.idle_count.get() >= pool.most_idle() && !pool.close_one_of_others(self.upstream) {
             return;
         }
         if let Some(stream) = self.stream.take() {

@@ -517,6 +517,13 @@ impl<'a> Relay<'a> {
             };
             written.map_err(|_| Broken::Client)?;
         }
+        if self.to_client.is_empty() {
+            // All of it went out without waiting, which nobody else notices.
+            let Client {
+                worker, control, ..
+            } = self.client;
+            control.client_heard.set(worker.now.get());
+        }
         if decoder.is_done() {
             if *is_chunked {
                 framing::write_last_chunk(&mut self.to_client.bytes, &decoder.trailers());

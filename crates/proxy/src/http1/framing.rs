@@ -28,7 +28,11 @@ enum State {
         size: u64,
         digits: u8,
     },
-    /// Behind the digits.
+    /// Behind the digits, in spaces before an extension.
+    Space {
+        size: u64,
+        length: u16,
+    },
     Extension {
         size: u64,
         length: u16,
@@ -151,8 +155,15 @@ impl Decoder {
             (State::Size { size, digits: 1.. } | State::Extension { size, .. }, b'\r') => {
                 State::SizeEnd { size }
             }
-            (State::Size { size, digits: 1.. }, b';' | b' ' | b'\t') => {
+            (State::Size { size, digits: 1.. } | State::Space { size, .. }, b';') => {
                 State::Extension { size, length: 0 }
+            }
+            (State::Size { size, digits: 1.. }, b' ' | b'\t') => State::Space { size, length: 0 },
+            (State::Space { size, length }, b' ' | b'\t') if length < LONGEST_EXTENSION => {
+                State::Space {
+                    size,
+                    length: length + 1,
+                }
             }
             (State::Extension { size, length }, b'\t' | b' '..=b'~' | 0x80..)
                 if length < LONGEST_EXTENSION =>
@@ -309,6 +320,8 @@ mod tests {
             "3\r\nabcd\r\n0\r\n\r\n",
             "3\r\nabc\n0\r\n\r\n",
             " 3\r\nabc\r\n0\r\n\r\n",
+            "3 \r\nabc\r\n0\r\n\r\n",
+            "3 a\r\nabc\r\n0\r\n\r\n",
             "00000000000000003\r\nabc\r\n0\r\n\r\n",
             "3;\0\r\nabc\r\n0\r\n\r\n",
             "3;a\rb\r\nabc\r\n0\r\n\r\n",
