@@ -55,11 +55,14 @@ const MIN_SECRET: usize = 20;
 /// Parts of a site's prefix (`JupyterHub.base_url`) before `user`.
 const MAX_PREFIX: usize = 4;
 
+/// A header field's name and value.
+type Field = (Box<[u8]>, Box<[u8]>);
+
 /// An answer to give, without the headers that belong to one connection or one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    pub(crate) headers: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub(crate) headers: Vec<Field>,
     pub(crate) body: Box<[u8]>,
 }
 
@@ -272,6 +275,7 @@ impl EdgeCache {
             return;
         }
         let end = now + lifetime;
+        let early = (lifetime / 4).min(Duration::from_secs(3));
         let learned = if key.learns {
             let Some(path) = place_of_path(&answer.body, &key.told) else {
                 return;
@@ -288,7 +292,7 @@ impl EdgeCache {
         let entry = Entry {
             answer: Rc::new(answer),
             learned,
-            renew: end - (lifetime / 4).min(Duration::from_secs(3)),
+            renew: now + lifetime.saturating_sub(early),
             renewing: false,
             end,
         };

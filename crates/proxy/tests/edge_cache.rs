@@ -225,10 +225,7 @@ async fn requests_in_a_row_are_answered_in_a_row() {
     let hub = Hub::start(Kind::Marking).await;
     let proxy = hub.proxy(None).await;
     let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
-    let mut requests = String::new();
-    for number in 0..20 {
-        requests += &format!("GET /user/ada/api/{number} HTTP/1.1\r\nHost: h\r\n\r\n");
-    }
+    let mut requests = "GET /user/ada/api/x HTTP/1.1\r\nHost: h\r\n\r\n".repeat(20);
     requests += "GET /user/ada/api/last HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
     stream.write_all(requests.as_bytes()).await.unwrap();
     let mut answers = String::new();

@@ -81,10 +81,10 @@ fn may_store(cache: &EdgeCache, key: &Key, answer: &Answer) -> bool {
 }
 
 /// Passes an answer by the cache, as the relay does.
-fn pass(cache: &mut EdgeCache, key: Key, answer: Answer, now: Instant) -> bool {
-    let may = may_store(cache, &key, &answer);
+fn pass(cache: &mut EdgeCache, key: Key, answer: &Answer, now: Instant) -> bool {
+    let may = may_store(cache, &key, answer);
     let length = answer.body.len();
-    note(key, cache, &answer, length, &[&answer.body]).finish(cache, now);
+    note(key, cache, answer, length, &[&answer.body]).finish(cache, now);
     may
 }
 
@@ -225,7 +225,7 @@ fn a_marked_answer_is_for_everybody_and_for_the_whole_server() {
     let now = Instant::now();
     let key = poll(&cache, "/user/ada/api/kernels?1", ADA).unwrap();
     assert!(cache.get(&key, now).is_none());
-    assert!(pass(&mut cache, key, marked(), now));
+    assert!(pass(&mut cache, key, &marked(), now));
     for (target, session) in [
         ("/user/ada/api/sessions", ADA),
         ("/user/%61da/api/terminals?x", BOB),
@@ -256,7 +256,7 @@ fn a_learned_answer_is_for_those_whom_the_hub_accepted() {
     assert!(pass(
         &mut cache,
         learning,
-        told("/user/ada/api/kernels"),
+        &told("/user/ada/api/kernels"),
         now
     ));
 
@@ -286,7 +286,7 @@ fn a_learned_answer_is_for_those_whom_the_hub_accepted() {
     }
     // What bob learns later does not take it from ada.
     let learning = poll(&cache, "/hub/user/ada/api/x", BOB).unwrap();
-    assert!(pass(&mut cache, learning, told("/user/ada/api/x"), now));
+    assert!(pass(&mut cache, learning, &told("/user/ada/api/x"), now));
     for session in [ADA, BOB] {
         let key = poll(&cache, "/user/ada/api/y", session).unwrap();
         assert_eq!(
@@ -312,7 +312,7 @@ fn a_token_is_a_credential_too() {
     };
     let token = b"token 0123456789abcdef0123456789abcdef";
     let learning = ask(&cache, b"/hub/user/ada/api/x", token);
-    assert!(pass(&mut cache, learning, told("/user/ada/api/x"), now));
+    assert!(pass(&mut cache, learning, &told("/user/ada/api/x"), now));
     let key = ask(&cache, b"/user/ada/api/x", token);
     assert!(cache.get(&key, now).is_some());
     let key = ask(
@@ -334,7 +334,7 @@ fn a_prefix_of_the_site_is_no_part_of_what_the_hub_tells() {
             .unwrap()
     };
     let learning = ask(&cache, b"/jhub/hub/user/ada/api/x");
-    assert!(pass(&mut cache, learning, told("/user/ada/api/x"), now));
+    assert!(pass(&mut cache, learning, &told("/user/ada/api/x"), now));
     let key = ask(&cache, b"/jhub/user/ada/api/y");
     assert_eq!(
         body(&cache.get(&key, now).unwrap()),
@@ -405,13 +405,13 @@ fn nothing_is_learned_from_other_words_or_other_paths() {
             body: body.as_bytes().into(),
             ..told("")
         };
-        pass(&mut cache, learning, told, now);
+        pass(&mut cache, learning, &told, now);
         let key = poll(&cache, "/user/ada/api/x", ADA).unwrap();
         assert!(cache.get(&key, now).is_none(), "{body}");
     }
     // Nor from who shows no credential.
     let learning = poll(&cache, "/hub/user/ada/api/x", b"short=secret").unwrap();
-    pass(&mut cache, learning, told("/user/ada/api/x"), now);
+    pass(&mut cache, learning, &told("/user/ada/api/x"), now);
     assert_eq!(cache.young.entries.len(), 0);
 }
 
@@ -422,12 +422,13 @@ fn one_request_renews_an_answer_before_it_ends_and_none_is_given_after() {
         let start = Instant::now();
         let second = |seconds: f64| start + Duration::from_secs_f64(seconds);
         let fill = |cache: &mut EdgeCache, now| {
-            let (target, answer) = match learn {
-                true => ("/hub/user/ada/api/x", told("/user/ada/api/x")),
-                false => ("/user/ada/api/x", marked()),
+            let (target, answer) = if learn {
+                ("/hub/user/ada/api/x", told("/user/ada/api/x"))
+            } else {
+                ("/user/ada/api/x", marked())
             };
             let key = poll(cache, target, ADA).unwrap();
-            assert!(pass(cache, key, answer, now));
+            assert!(pass(cache, key, &answer, now));
         };
         let given = |cache: &mut EdgeCache, now| {
             let key = poll(cache, "/user/ada/api/y", ADA).unwrap();
@@ -453,7 +454,7 @@ fn a_stranger_and_a_websocket_do_not_renew_a_learned_answer() {
     let mut cache = cache();
     let start = Instant::now();
     let learning = poll(&cache, "/hub/user/ada/api/x", ADA).unwrap();
-    pass(&mut cache, learning, told("/user/ada/api/x"), start);
+    pass(&mut cache, learning, &told("/user/ada/api/x"), start);
     let late = start + Duration::from_secs(28);
     let stranger = poll(&cache, "/user/ada/api/x", BOB).unwrap();
     assert!(cache.get(&stranger, late).is_none());
@@ -473,7 +474,7 @@ fn the_hub_may_shorten_the_time() {
     let now = Instant::now();
     let key = poll(&cache, "/user/ada/api/x", ADA).unwrap();
     let answer = answer(503, &[(MARK, "2")], "stopped");
-    assert!(pass(&mut cache, key, answer, now));
+    assert!(pass(&mut cache, key, &answer, now));
     let key = poll(&cache, "/user/ada/api/x", ADA).unwrap();
     assert!(cache.get(&key, now + Duration::from_secs(1)).is_some());
     assert!(cache.get(&key, now + Duration::from_secs(2)).is_none());
@@ -496,7 +497,7 @@ fn memory_is_bounded() {
         if number % 2 == 0 {
             answer.body = vec![b'x'; MAX_BODY].into();
         }
-        assert!(pass(&mut cache, key, answer, now));
+        assert!(pass(&mut cache, key, &answer, now));
         assert!(cache.young.entries.len() + cache.old.entries.len() <= MAX_ENTRIES);
         assert!(cache.young.bytes + cache.old.bytes <= MAX_BYTES);
     }
@@ -526,7 +527,8 @@ fn escape(name: &str, mut choice: u64) -> String {
             } else {
                 hex
             };
-            escaped += &format!("%{hex}");
+            escaped.push('%');
+            escaped += &hex;
         } else {
             escaped.push(char::from(byte));
         }
@@ -566,7 +568,7 @@ proptest! {
         let now = Instant::now();
         let path = format!("/user/ada/api/{first}");
         if let Some(key) = poll(&cache, &format!("/hub{path}"), ADA) {
-            prop_assert!(pass(&mut cache, key, told(&path), now));
+            prop_assert!(pass(&mut cache, key, &told(&path), now));
             let target = format!("/user/ada/api/{second}");
             if let Some(key) = poll(&cache, &target, ADA) {
                 let given = cache.get(&key, now).unwrap();
