@@ -21,7 +21,7 @@ use serde::{
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
-use crate::{access_log::AccessLog, routes::ReplaceError, server::Shared};
+use crate::{access_log::AccessLog, metrics, routes::ReplaceError, server::Shared};
 
 /// Routes are small; a longer body is a mistake or an attack.
 const LONGEST_BODY: usize = 1024 * 1024;
@@ -238,6 +238,7 @@ async fn post(
     })?;
     tracing::info!("Adding route {} -> {}", route.path, route.target_url);
     tracing::info!("Route added {} -> {}", route.path, route.target_url);
+    metrics::count_activity();
     shared.metrics.api_add.fetch_add(1, Ordering::Relaxed);
     Ok(empty(StatusCode::CREATED))
 }

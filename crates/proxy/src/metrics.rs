@@ -36,7 +36,6 @@ pub(crate) struct WorkerCounters {
     /// Connections that were closed at once, because there were too many.
     pub(crate) shed_connections: AtomicU64,
     latencies: [Histogram; 4],
-    activity: AtomicU64,
     lookups: Spread,
     statuses: Statuses,
 }
@@ -78,6 +77,22 @@ const QUANTILES: [(u64, &str); 7] = [
     (990, "0.99"),
     (999, "0.999"),
 ];
+
+/// How often the last activity of a route was set, in the whole process. Threads count in places
+/// of their own.
+static ACTIVITY: [Shard; 64] = [const { Shard(AtomicU64::new(0)) }; 64];
+
+#[repr(align(128))]
+struct Shard(AtomicU64);
+
+/// Counts that the last activity of a route was set.
+pub(crate) fn count_activity() {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static PLACE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % ACTIVITY.len();
+    }
+    PLACE.with(|place| ACTIVITY[*place].0.fetch_add(1, Ordering::Relaxed));
+}
 
 /// Counts what only one thread counts, which is cheaper than an atomic addition.
 fn add(counter: &AtomicU64, number: u64) {
@@ -150,11 +165,6 @@ impl WorkerCounters {
     /// thread may call this.
     pub(crate) fn count_latency(&self, class: RouteClass, time: Duration) {
         self.latencies[class as usize].count(time);
-    }
-
-    /// Counts that a route's last activity was set. Only the worker's own thread may call this.
-    pub(crate) fn count_activity(&self) {
-        add(&self.activity, 1);
     }
 
     pub(crate) fn count_status(&self, status: StatusCode) {
@@ -230,11 +240,8 @@ impl Metrics {
             page.line(&name, 0);
         }
         page.line("last_activity_updating_sum", 0);
-        let added = load(&self.api_add);
-        page.line(
-            "last_activity_updating_count",
-            added + sum(|worker| &worker.activity),
-        );
+        let activity = ACTIVITY.iter().map(|shard| load(&shard.0)).sum::<u64>();
+        page.line("last_activity_updating_count", activity);
         page.one(
             "requests_ws",
             "counter",

@@ -131,7 +131,7 @@ fn trim_slashes(mut path: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -182,7 +182,7 @@ mod tests {
     }
 
     /// Each byte of a name as itself or escaped, by the bits of `choice`.
-    fn escape(name: &str, mut choice: u64) -> String {
+    pub(crate) fn escape(name: &str, mut choice: u64) -> String {
         let mut escaped = String::new();
         for byte in name.bytes() {
             let must = !(byte.is_ascii_alphanumeric() || b"-_~!$&'()*+,;=:@".contains(&byte));

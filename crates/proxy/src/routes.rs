@@ -18,7 +18,7 @@ use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value};
 
 use crate::{
-    path,
+    metrics, path,
     state_file::{self, StateFile},
     target::{Target, TargetError},
     trie::Trie,
@@ -157,6 +157,7 @@ impl Route {
     /// Records that somebody uses the route.
     pub(crate) fn touch(&self) {
         self.last_activity.store(now(), Ordering::Relaxed);
+        metrics::count_activity();
     }
 
     /// Records that somebody used the route then, in milliseconds since 1970.
@@ -506,6 +507,10 @@ impl Versions {
     }
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "only threads that may wait replace tables"
+)]
 /// Frees an old table on this thread. A worker that is just looking at it would otherwise be the
 /// one that frees it, and its requests would wait for that.
 fn drop_here(old: Arc<Version>) {
@@ -531,7 +536,10 @@ pub(crate) fn now() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::path::tests::escape;
 
     fn data(target: &str) -> Map<String, Value> {
         let Value::Object(data) = serde_json::json!({"target": target, "user": "ada", "n": 1.5})
@@ -636,5 +644,75 @@ mod tests {
         let long = table.add(&"/x".repeat(20_000), data("http://hub:1"));
         assert!(matches!(long, Err(RouteError::TooLong)));
         assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn a_replacement_keeps_what_stays_the_same() {
+        let table = RouteTable::new(false);
+        for path in ["/a", "/b", "/c"] {
+            table.add(path, data("http://old:1")).unwrap();
+        }
+        let kept = table.get("/a").unwrap();
+        let version = table.version();
+        let entries = vec![
+            ("/a/".to_owned(), data("http://old:1")),
+            ("/b".to_owned(), data("http://new:1")),
+            ("/d".to_owned(), data("http://new:1")),
+        ];
+        let (_, tag) = table.to_json(None);
+        let replaced = table.replace(entries, Some(tag.as_bytes())).unwrap();
+        let expected = Replaced {
+            unchanged: 1,
+            changed: 1,
+            added: 1,
+            removed: 1,
+        };
+        assert_eq!(replaced, expected);
+        assert!(Arc::ptr_eq(&kept, &table.get("/a").unwrap()));
+        assert!(table.get("/c").is_none());
+        assert_ne!(table.version(), version);
+        let stale = table.replace(Vec::new(), Some(tag.as_bytes()));
+        assert!(matches!(stale, Err(ReplaceError::Changed)));
+        assert_eq!(table.len(), 3);
+    }
+
+    proptest! {
+        /// Users and servers may be called anything without a slash; whatever a browser escapes of
+        /// their names, the request reaches their server and no other.
+        #[test]
+        fn every_escape_of_a_name_reaches_the_same_server(
+            user in "[^/\\x00]{1,12}",
+            server in "[a-z.%+ @é~-]{0,6}",
+            choice in any::<u64>(),
+            with_host in any::<bool>(),
+        ) {
+            let is_dots = |name: &str| matches!(name, "." | "..");
+            prop_assume!(!is_dots(&user) && !is_dots(&server));
+            let table = RouteTable::new(with_host);
+            let host = with_host.then_some("Ada.Example.org");
+            let prefix = if with_host { "/ada.example.org" } else { "" };
+            let spec = format!("/user/{user}/{server}");
+            table.add("/", data("http://hub:1")).unwrap();
+            table.add(&format!("{prefix}{spec}"), data("http://right:1")).unwrap();
+            for other in [format!("/user/{user}x"), format!("/user/x{user}")] {
+                table.add(&format!("{prefix}{other}"), data("http://wrong:1")).unwrap();
+            }
+            let mut raw = format!("/user/{}", escape(&user, choice));
+            if !server.is_empty() {
+                raw += "/";
+                raw += &escape(&server, choice.rotate_left(17));
+            }
+            for end in ["", "/", "/lab?x=%2F.."] {
+                let path = format!("{raw}{end}");
+                let path = path.split('?').next().unwrap_or_default();
+                let found = table.find(host, path).unwrap();
+                prop_assert_eq!(&*found.route.target_url, "http://right:1", "{}", path);
+                let depth = 2 + usize::from(!server.is_empty());
+                prop_assert_eq!(found.depth, depth);
+            }
+            let path = format!("{prefix}{spec}");
+            prop_assert!(table.remove(&path).is_some());
+            prop_assert_ne!(&*table.find(host, &raw).unwrap().route.target_url, "http://right:1");
+        }
     }
 }

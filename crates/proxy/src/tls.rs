@@ -4,6 +4,7 @@
 //! connections then get the new ones, and open connections stay as they are.
 
 pub(crate) mod client;
+mod encrypted;
 mod files;
 mod keys;
 mod server;

@@ -145,7 +145,7 @@ impl ClientTls {
             None => builder.with_no_client_auth(),
             Some(pair) => {
                 let chain = files::certificates(&pair.certificate)?;
-                let key = files::key(&pair.key, None)?;
+                let key = files::key(&pair.key, "CONFIGPROXY_CLIENT_SSL_KEY_PASSPHRASE")?;
                 let fault = |error| files::pair_fault(&pair.certificate, &pair.key, &error);
                 builder.with_client_auth_cert(chain, key).map_err(fault)?
             }

@@ -11,6 +11,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 
+use super::encrypted;
 use crate::Error;
 
 /// What tells that a file has changed: its inode, its length and its time.
@@ -39,22 +40,25 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     Ok(certificates)
 }
 
-/// The private key of `path`. `passphrase_variable` is where configurable-http-proxy takes the
-/// passphrase from.
-pub(super) fn key(
-    path: &Path,
-    passphrase_variable: Option<&str>,
-) -> Result<PrivateKeyDer<'static>, Error> {
+/// The private key of `path`. When it is encrypted, its passphrase stands in the environment as
+/// `passphrase_variable`, as for configurable-http-proxy.
+pub(super) fn key(path: &Path, passphrase_variable: &str) -> Result<PrivateKeyDer<'static>, Error> {
     let pem = read(path, "read the private key")?;
     if is_encrypted(&pem) {
-        let variable = passphrase_variable
-            .map(|name| format!(" {name} is not used."))
-            .unwrap_or_default();
-        let path = path.display();
-        return Err(Error::BadOption(format!(
-            "the private key {path} is encrypted, which is not supported.{variable} Decrypt it into a \
-             file that only the proxy's user can read: openssl pkey -in {path} -out FILE"
-        )));
+        let passphrase = std::env::var_os(passphrase_variable).filter(|text| !text.is_empty());
+        let key = match passphrase {
+            Some(passphrase) => encrypted::decrypt(&pem, passphrase.as_encoded_bytes()),
+            None => Err(format!(
+                "its passphrase is not given in {passphrase_variable}"
+            )),
+        };
+        let shown = path.display();
+        return key.map_err(|why| {
+            Error::BadOption(format!(
+                "the private key {shown} is encrypted, and {why}. It can be decrypted into a file \
+                 that only the proxy's user can read: openssl pkey -in {shown} -out FILE"
+            ))
+        });
     }
     PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
         rustls::pki_types::pem::Error::NoItemsFound => {

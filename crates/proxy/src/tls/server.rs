@@ -119,7 +119,7 @@ impl Files {
 
     fn read(&self, pair: &PairFiles, limits: &Limits) -> Result<Pair, Error> {
         let chain = files::certificates(&pair.certificate)?;
-        let key = files::key(&pair.key, Some(self.passphrase_variable))?;
+        let key = files::key(&pair.key, self.passphrase_variable)?;
         let fault = |error| files::pair_fault(&pair.certificate, &pair.key, &error);
         let key = CertifiedKey::from_der(chain, key, &limits.provider).map_err(fault)?;
         Ok(Pair::new(key))
