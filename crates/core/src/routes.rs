@@ -42,4 +42,15 @@ pub trait RouteTable: Send + Sync + 'static {
 
     /// Removes one route; one that is not there is no error.
     async fn delete(&self, spec: &str) -> Result<(), RouteError>;
+
+    /// Makes many changes in one step. `false` when the proxy cannot do that, or others change its
+    /// table all the time: then nothing has changed, and they are to be made one by one.
+    async fn change(
+        &self,
+        add: &[(&String, &Route)],
+        delete: &[&String],
+    ) -> Result<bool, RouteError> {
+        let _ = (add, delete);
+        Ok(false)
+    }
 }

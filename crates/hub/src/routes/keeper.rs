@@ -27,6 +27,8 @@ const COMPARE: Duration = Duration::from_mins(1);
 const CALM: Duration = Duration::from_millis(50);
 /// How many changes of the table are under way at once; the table has its own bound too.
 const AT_ONCE: usize = 16;
+/// More changes than this are made in one step, by a proxy that can do that.
+const HANDFUL: usize = 8;
 
 /// Keeps the proxy's routes as they should be. Cloning gives another handle.
 #[derive(Clone)]
@@ -278,6 +280,12 @@ impl Keeper {
 
     async fn apply(&self, add: &[(&String, &Route)], delete: &[&String]) -> Result<(), RouteError> {
         let table = &self.parts.table;
+        if add.len() + delete.len() > HANDFUL {
+            match self.noting(table.change(add, delete).await) {
+                Ok(false) => {}
+                done => return done.map(drop),
+            }
+        }
         let adding: Vec<_> = add
             .iter()
             .map(|(spec, route)| table.add(spec, route))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH};
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
@@ -20,6 +20,8 @@ use crate::dial::Dialer;
 
 /// How long one request may take.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How often a table that others change meanwhile is read again before it is replaced.
+const ATTEMPTS: usize = 3;
 /// A table of 100,000 routes is smaller than this.
 const LARGEST_ANSWER: usize = 64 << 20;
 
@@ -120,21 +122,35 @@ impl HttpRouteTable {
         url: &str,
         body: Option<Value>,
     ) -> Result<(StatusCode, Bytes), String> {
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let (status, _, body) = self.ask_if(method, url, body, None).await?;
+        Ok((status, body))
+    }
+
+    /// One request, if the table still has a certain tag. The answer may have a tag too.
+    async fn ask_if(
+        &self,
+        method: Method,
+        url: &str,
+        body: String,
+        tag: Option<&HeaderValue>,
+    ) -> Result<(StatusCode, Option<HeaderValue>, Bytes), String> {
         let asking = async {
             let _turn = self
                 .at_once
                 .acquire()
                 .await
                 .map_err(|error| error.to_string())?;
-            let body = body
-                .map(|body| Bytes::from(body.to_string()))
-                .unwrap_or_default();
-            let request = Request::builder()
+            let mut request = Request::builder()
                 .method(method)
                 .uri(url)
                 .header(AUTHORIZATION, self.authorization.clone())
-                .header(CONTENT_TYPE, "application/json")
-                .body(Full::new(body))
+                .header(CONTENT_TYPE, "application/json");
+            if let Some(tag) = tag {
+                request = request.header(IF_MATCH, tag);
+            }
+            let request = request
+                .body(Full::new(Bytes::from(body)))
                 .map_err(|error| error.to_string())?;
             let response = self.client.request(request).await.map_err(|error| {
                 use std::error::Error as _;
@@ -143,11 +159,12 @@ impl HttpRouteTable {
                     .map_or_else(|| error.to_string(), ToString::to_string)
             })?;
             let status = response.status();
+            let tag = response.headers().get(ETAG).cloned();
             let body = Limited::new(response.into_body(), LARGEST_ANSWER)
                 .collect()
                 .await
                 .map_err(|error| error.to_string())?;
-            Ok((status, body.to_bytes()))
+            Ok((status, tag, body.to_bytes()))
         };
         match tokio::time::timeout(DEADLINE, asking).await {
             Ok(answer) => answer,
@@ -210,11 +227,9 @@ impl RouteTable for HttpRouteTable {
             what: format!("did not add the route {spec}"),
             why,
         };
-        let mut body = route.data.as_object().cloned().unwrap_or_default();
-        body.insert("target".to_owned(), Value::from(route.target.as_str()));
-        body.insert("jupyterhub".to_owned(), Value::from(true));
+        let body = Value::Object(body_of(route));
         let (status, _) = self
-            .ask(Method::POST, &self.path(spec), Some(Value::Object(body)))
+            .ask(Method::POST, &self.path(spec), Some(body))
             .await
             .map_err(failed)?;
         if status.is_success() {
@@ -222,6 +237,50 @@ impl RouteTable for HttpRouteTable {
         } else {
             Err(failed(format!("it answered {status}")))
         }
+    }
+
+    /// Reads the whole table and replaces it, unless somebody has changed it meanwhile: so no
+    /// route is lost that others add. configurable-http-proxy can do neither.
+    async fn change(
+        &self,
+        add: &[(&String, &Route)],
+        delete: &[&String],
+    ) -> Result<bool, RouteError> {
+        let failed = |why: String| RouteError {
+            what: format!("did not change {} routes", add.len() + delete.len()),
+            why,
+        };
+        for _ in 0..ATTEMPTS {
+            let (status, tag, body) = self
+                .ask_if(Method::GET, &self.api, String::new(), None)
+                .await
+                .map_err(failed)?;
+            let Some(tag) = tag.filter(|_| status == StatusCode::OK) else {
+                return Ok(false);
+            };
+            let mut table: BTreeMap<String, Value> = serde_json::from_slice(&body)
+                .map_err(|error| failed(format!("its answer is not understood: {error}")))?;
+            for spec in delete {
+                table.remove(&key(spec));
+            }
+            for (spec, route) in add {
+                table.insert(key(spec), Value::Object(body_of(route)));
+            }
+            let table = serde_json::to_string(&table).map_err(|error| failed(error.to_string()))?;
+            let (status, _, _) = self
+                .ask_if(Method::PUT, &self.api, table, Some(&tag))
+                .await
+                .map_err(failed)?;
+            match status {
+                StatusCode::PRECONDITION_FAILED => {}
+                StatusCode::NOT_FOUND
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::NOT_IMPLEMENTED => return Ok(false),
+                status if status.is_success() => return Ok(true),
+                status => return Err(failed(format!("it answered {status}"))),
+            }
+        }
+        Ok(false)
     }
 
     async fn delete(&self, spec: &str) -> Result<(), RouteError> {
@@ -239,6 +298,23 @@ impl RouteTable for HttpRouteTable {
             Err(failed(format!("it answered {status}")))
         }
     }
+}
+
+/// What the proxy keeps of a route.
+fn body_of(route: &Route) -> Map<String, Value> {
+    let mut body = route.data.as_object().cloned().unwrap_or_default();
+    body.insert("target".to_owned(), Value::from(route.target.as_str()));
+    body.insert("jupyterhub".to_owned(), Value::from(true));
+    body
+}
+
+/// Where a route stands in the API's table: unescaped.
+fn key(spec: &str) -> String {
+    let path = spec.trim_matches('/');
+    format!(
+        "/{}",
+        escape::decode(path).unwrap_or_else(|| path.to_owned())
+    )
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The proxy's routes and its process.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -215,6 +216,77 @@ async fn a_table_over_http_adds_tells_and_deletes() {
     proxy.stop(true).await;
     assert!(!settings.pid_file.exists());
     assert!(table.routes().await.is_err(), "the proxy has ended");
+}
+
+/// Whether `change` did it, and the table after that. `bulk` is for the small proxy.
+async fn changed(bulk: Option<&str>) -> (bool, BTreeMap<String, Route>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut settings = small_proxy(folder.path());
+    if let Some(bulk) = bulk {
+        let name = "SMALL_PROXY_BULK".to_owned();
+        settings.environment.insert(name, bulk.into());
+    }
+    let table = table_of(&settings, "a token");
+    let proxy = ProxyProcess::start(settings, table.clone())
+        .await
+        .expect("a proxy");
+    let (old, new) = ("/user/old/".to_owned(), "/user/a@b/c%20d/".to_owned());
+    let kept = route("http://127.0.0.1:1", json!({"user": "kept"}));
+    let added = route("http://127.0.0.1:2", json!({"user": "a@b"}));
+    for spec in [&old, "/user/kept/"] {
+        table.add(spec, &kept).await.expect("an answer");
+    }
+    let done = table
+        .change(&[(&new, &added)], &[&old])
+        .await
+        .expect("an answer");
+    let mut routes = table.routes().await.expect("routes");
+    assert_eq!(routes.get("/user/kept/"), Some(&kept));
+    assert_eq!(routes.contains_key(&old), !done);
+    assert_eq!(routes.get(&new), done.then_some(&added));
+    routes.retain(|spec, _| spec == "/replaced/");
+    proxy.stop(true).await;
+    (done, routes)
+}
+
+#[tokio::test]
+async fn many_changes_are_one_request_to_a_proxy_that_takes_them() {
+    for others in ["0", "2"] {
+        let (done, marks) = changed(Some(others)).await;
+        assert!(done);
+        assert_eq!(marks.len(), 1, "by one request for all");
+    }
+}
+
+#[tokio::test]
+async fn many_changes_are_left_undone_by_other_proxies() {
+    // configurable-http-proxy, and a table that others change all the time.
+    for bulk in [None, Some("99")] {
+        let (done, _) = changed(bulk).await;
+        assert!(!done, "{bulk:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_makes_many_differences_good_with_and_without_one_request_for_all() {
+    for can_change in [true, false] {
+        let bench = Bench::new(Start::Answers).await;
+        *bench
+            .table
+            .can_change
+            .lock()
+            .expect("no panic under a lock") = can_change;
+        for number in 0..30 {
+            let stale = route("http://127.0.0.1:4", json!({"user": "gone"}));
+            let mut routes = bench.table.routes.lock().expect("no panic under a lock");
+            routes.insert(format!("/user/gone{number}/"), stale);
+        }
+        let changes = bench.keeper().check().await.expect("a check");
+        assert_eq!(changes.deleted.len(), 30);
+        assert!(bench.table.target("/user/gone7/").is_none());
+        let deleted = bench.table.deleted.load(Ordering::SeqCst);
+        assert_eq!(deleted, if can_change { 0 } else { 30 });
+    }
 }
 
 #[tokio::test]

@@ -329,6 +329,10 @@ pub(crate) struct FakeTable {
     /// How often all routes were asked for, and how often one.
     pub(crate) asked_for_all: AtomicUsize,
     pub(crate) asked_for_one: AtomicUsize,
+    /// How many routes were deleted one by one.
+    pub(crate) deleted: AtomicUsize,
+    /// Whether many changes can be made in one step.
+    pub(crate) can_change: Mutex<bool>,
     /// Where there is one, telling all routes waits for a permit.
     pub(crate) gate: Mutex<Option<Arc<Semaphore>>>,
 }
@@ -380,8 +384,27 @@ impl RouteTable for FakeTable {
         Ok(())
     }
 
+    async fn change(
+        &self,
+        add: &[(&String, &Route)],
+        delete: &[&String],
+    ) -> Result<bool, RouteError> {
+        self.answer()?;
+        let can_change = *self.can_change.lock().expect("no panic under a lock");
+        if can_change {
+            let mut routes = self.routes.lock().expect("no panic under a lock");
+            routes.retain(|spec, _| !delete.contains(&spec));
+            routes.extend(
+                add.iter()
+                    .map(|(spec, route)| ((*spec).clone(), (*route).clone())),
+            );
+        }
+        Ok(can_change)
+    }
+
     async fn delete(&self, spec: &str) -> Result<(), RouteError> {
         self.answer()?;
+        self.deleted.fetch_add(1, Ordering::SeqCst);
         self.routes
             .lock()
             .expect("no panic under a lock")
