@@ -319,7 +319,7 @@ def upgrade_in_tls():
     with tempfile.TemporaryDirectory(prefix="orrery-pt-", dir="/tmp") as folder:
         authority = Authority(Path(folder), "public")
         pair = authority.sign("proxy", ["127.0.0.1", "localhost"])
-        context = ssl.create_default_context(cafile=str(authority.certificate))
+        context = ssl.create_default_context(cafile=str(authority.file))
         with site("--ssl-key", pair.key, "--ssl-cert", pair.certificate) as proxy:
 
             def connect():

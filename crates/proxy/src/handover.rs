@@ -306,16 +306,7 @@ impl Predecessor {
             action: "take over the routes of the running proxy",
             source,
         };
-        let complete = async {
-            loop {
-                match self.0.next(routes).await? {
-                    Some(Message::Complete) => return Ok(()),
-                    Some(_) => {}
-                    None => return Err(io::ErrorKind::UnexpectedEof.into()),
-                }
-            }
-        };
-        match timeout(ALL_ROUTES, complete).await {
+        match timeout(ALL_ROUTES, self.0.take_table(routes)).await {
             Ok(result) => result.map_err(failed),
             Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
         }
