@@ -51,9 +51,9 @@ class Server:
             self.port = self.listener.getsockname()[1]
             self.host = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
             self.url = f"{'https' if pair else 'http'}://{self.host}"
-        self.listener.listen(128)
 
     def __enter__(self) -> "Server":
+        self.listener.listen(128)
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -91,6 +91,15 @@ class Server:
                 visit.close()
         except OSError:
             sock.close()
+
+
+_unused: list[Server] = []
+
+
+def dead() -> str:
+    """The URL of a server that refuses connections: its port is taken, but nobody listens."""
+    _unused.append(Server())
+    return _unused[-1].url
 
 
 class Visit(Stream):

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 
-from servers import Server, ok, saying
+from servers import Server, dead, ok, saying
 from suite import case
 from wire import get
 
@@ -43,8 +43,7 @@ counts("a body that is sent, whatever the answer", "HTTP/1.1 404 Not Found\r\nCo
 
 @case("activity: not a server that is not there", False)
 def _(proxy):
-    with Server() as server:
-        url = server.url
+    url = dead()
     proxy.route(proxy.prefix, url)
     before = last(proxy)
     time.sleep(0.02)

@@ -2,16 +2,11 @@
 
 import time
 
-from servers import Server, saying
+from servers import Server, dead, saying
 from suite import case, own
 from wire import get
 
 NOWHERE = "/nothing/here?a=b&c"
-
-
-def dead() -> str:
-    with Server() as server:
-        return server.url
 
 
 def page(answer) -> dict | str:
@@ -68,22 +63,11 @@ def _(proxy):
 
 @case("failures: a server that comes back is found again", [503, 200])
 def _(proxy):
-    first = Server(saying("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
-    port = first.port
-    first.listener.close()
-    proxy.route(proxy.prefix, first.url)
+    server = Server()
+    proxy.route(proxy.prefix, server)
     statuses = [proxy.ask(get(proxy.prefix)).status]
-    import socket
-
-    second = Server()
-    second.listener.close()
-    second.listener = socket.socket()
-    second.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    second.listener.bind(("127.0.0.1", port))
-    second.listener.listen()
-    with second:
-        statuses.append(proxy.ask(get(proxy.prefix)).status)
-    return statuses
+    with server:
+        return [*statuses, proxy.ask(get(proxy.prefix)).status]
 
 
 # --error-target

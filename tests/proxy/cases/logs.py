@@ -4,7 +4,7 @@ import re
 import signal
 
 from proxies import free_port
-from servers import Server
+from servers import Server, dead
 from suite import own
 from wire import get
 
@@ -92,8 +92,7 @@ def _(site):
 
 @own("logs: failed requests name no query", ["404 GET /nothing", "503 GET /dead"])
 def _(site):
-    with Server() as server:
-        url = server.url
+    url = dead()
     proxy = site.start()
     proxy.route("/dead", url)
     proxy.ask(get("/nothing?token=secret"))
@@ -112,8 +111,7 @@ def _(site):
             proxy = site.start("--log-level", level, ready=False, default=server.url)
             proxy.wait_ready("")
             proxy.ask(get("/x"))
-            with Server() as gone:
-                url = gone.url
+            url = dead()
             proxy.api("POST", "/api/routes/dead", f'{{"target": "{url}"}}')
             proxy.ask(get("/dead"))
             proxy.waits_to_say("503 GET")

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from servers import Server
+from servers import Server, dead
 from suite import case
 from wire import get
 
@@ -212,8 +212,7 @@ def _(proxy):
 
 @case("websockets: refused: a server that is not there", {"start": "HTTP/1.1 503", "body": "", "type": None})
 def _(proxy):
-    with Server() as server:
-        url = server.url
+    url = dead()
     proxy.route(proxy.prefix, url)
     answer = proxy.ask(get(proxy.prefix, *ASKING))
     return {"start": answer.start[:12], "body": answer.text(), "type": answer.get("content-type")} if not isinstance(answer, str) else answer
