@@ -24,7 +24,7 @@ use crate::{
     outbox::Outbox,
     transport::Stream,
     tunnel,
-    worker::Worker,
+    worker::{USUAL_READ, Worker},
 };
 
 /// What the requests of one connection share.
@@ -200,7 +200,7 @@ impl Connection {
         let mut is_new = !self.received.is_empty() && control.phase.get() == Phase::Request;
         loop {
             if !is_new {
-                let mut buffer = ReadBuf::new(&mut scratch);
+                let mut buffer = ReadBuf::new(&mut scratch[..USUAL_READ]);
                 match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Err(_)) => return Poll::Ready(Arrival::Nothing),

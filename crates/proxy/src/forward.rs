@@ -136,8 +136,6 @@ impl<'a> Exchange<'a> {
         if let Some(answer) = self.look_into_cache(route) {
             return self.repeat(connection, &answer).await;
         }
-        let mut head = Vec::with_capacity(512 + self.head.raw_target().len());
-        self.write_request(&mut head, found);
         let pool = &self.client.worker.pool;
         let mut may_repeat = self.is_repeatable();
         loop {
@@ -149,13 +147,15 @@ impl<'a> Exchange<'a> {
                 },
             };
             let mut leased = leased;
+            let mut request = self.client.worker.outboxes.take();
+            self.write_request(&mut request.bytes, found);
             let relay = Relay::new(
                 self.client,
                 connection,
                 leased.stream(),
                 route,
                 self,
-                &head,
+                request,
                 self.body,
                 self.head.fields.first(Kind::Expect).is_some(),
             );

@@ -8,18 +8,47 @@ use std::{
 
 use tokio::io::AsyncWrite;
 
-use crate::transport::Stream;
+use crate::{transport::Stream, worker::USUAL_READ};
 
 /// Bytes for one peer, of which some may have gone out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbox {
     pub(crate) bytes: Vec<u8>,
     sent: usize,
     /// Whether TLS may hold something back.
     unflushed: bool,
+    /// How much the peer may be given at once: twice as much each time it takes that at once, half
+    /// of it each time it does not.
+    appetite: usize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            sent: 0,
+            unflushed: false,
+            appetite: USUAL_READ,
+        }
+    }
 }
 
 impl Outbox {
+    /// The part of a buffer that may be filled with what the peer is to get. Large pieces save calls
+    /// of the system, and small ones memory while a slow peer lets them wait.
+    pub(crate) fn room<'a>(&self, buffer: &'a mut [u8]) -> &'a mut [u8] {
+        let most = self.appetite.min(buffer.len());
+        &mut buffer[..most]
+    }
+
+    fn note(&mut self, length: usize, is_taken: bool) {
+        if !is_taken {
+            self.appetite = (self.appetite / 2).max(USUAL_READ / 4);
+        } else if length >= self.appetite {
+            self.appetite = self.appetite.saturating_mul(2);
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.sent == self.bytes.len()
     }
@@ -29,6 +58,7 @@ impl Outbox {
         self.bytes.clear();
         self.sent = 0;
         self.unflushed = false;
+        self.appetite = USUAL_READ;
     }
 
     /// Writes `content` if nothing waits before it and the peer takes it; the rest waits.
@@ -39,12 +69,14 @@ impl Outbox {
         mut content: &[u8],
     ) -> io::Result<()> {
         if self.is_empty() {
+            let length = content.len();
             while !content.is_empty() {
                 match self.poll_write(cx, stream, content) {
                     Poll::Ready(length) => content = &content[length?..],
                     Poll::Pending => break,
                 }
             }
+            self.note(length, content.is_empty());
         }
         self.bytes.extend_from_slice(content);
         Ok(())
@@ -59,10 +91,24 @@ impl Outbox {
         while self.sent < self.bytes.len() {
             self.unflushed |= stream.buffers();
             let rest = &self.bytes[self.sent..];
-            match ready!(Pin::new(&mut *stream).poll_write(cx, rest))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                length => self.sent += length,
+            let length = rest.len();
+            match Pin::new(&mut *stream).poll_write(cx, rest)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(written) => {
+                    self.sent += written;
+                    if written == length {
+                        self.note(length, true);
+                    }
+                }
+                Poll::Pending => {
+                    self.note(length, false);
+                    return Poll::Pending;
+                }
             }
+        }
+        if self.bytes.capacity() > 2 * USUAL_READ {
+            // It would stay until the peer has everything, which may take long.
+            self.bytes = Vec::new();
         }
         self.bytes.clear();
         self.sent = 0;
@@ -84,5 +130,53 @@ impl Outbox {
             0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             length => Poll::Ready(Ok(length)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn fast_peers_get_larger_pieces_and_slow_ones_smaller() {
+        let (ours, mut peer) = tokio::io::duplex(4 * USUAL_READ);
+        let mut stream = Stream::Memory(ours);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut buffer = vec![1; 6 * USUAL_READ];
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.room(&mut buffer).len(), USUAL_READ);
+
+        for _ in 0..2 {
+            outbox
+                .write(&mut cx, &mut stream, &buffer[..USUAL_READ])
+                .unwrap();
+        }
+        assert!(outbox.is_empty());
+        // The second piece was smaller than what it might have been.
+        assert_eq!(outbox.room(&mut buffer).len(), 2 * USUAL_READ);
+        assert_eq!(outbox.room(&mut [0; 5]).len(), 5);
+
+        // Only a third of it has room.
+        outbox.write(&mut cx, &mut stream, &buffer).unwrap();
+        assert!(!outbox.is_empty());
+        assert_eq!(outbox.room(&mut buffer).len(), USUAL_READ);
+        for _ in 0..5 {
+            assert!(outbox.poll_send(&mut cx, &mut stream).is_pending());
+        }
+        assert_eq!(outbox.room(&mut buffer).len(), USUAL_READ / 4);
+
+        let arrived = &mut buffer[..4 * USUAL_READ];
+        peer.read_exact(arrived).await.unwrap();
+        assert!(outbox.poll_send(&mut cx, &mut stream).is_ready());
+        assert!(outbox.is_empty());
+        assert_eq!(
+            outbox.bytes.capacity(),
+            0,
+            "a large piece's memory is given back"
+        );
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     outbox::Outbox,
     routes::Route,
     transport::Stream,
+    worker::USUAL_READ,
 };
 
 /// What is forwarded, and how far it has come.
@@ -133,25 +134,23 @@ pub(crate) struct Tally {
 const MOST_INTERIM: usize = 100;
 
 /// So much of what a client sends ahead is taken while it waits for an answer.
-const MOST_AHEAD: usize = 64 * 1024;
+const MOST_AHEAD: usize = USUAL_READ;
 
 /// So often one side is read before other connections have their turn.
 const TURNS: usize = 16;
 
 impl<'a> Relay<'a> {
-    /// `head` is the request's head as the server is to get it.
+    /// `to_upstream` holds the request's head as the server is to get it.
     pub(crate) fn new(
         client: &'a Client,
         connection: &'a mut Connection,
         upstream: &'a mut Stream,
         route: &'a Route,
         rules: &'a dyn Rules,
-        head: &[u8],
+        to_upstream: Outbox,
         body: Framing,
         is_awaited: bool,
     ) -> Self {
-        let mut to_upstream = client.worker.outboxes.take();
-        to_upstream.bytes.extend_from_slice(head);
         let upload = match body {
             Framing::None => Upload::Complete,
             _ => Upload::Body {
@@ -234,7 +233,7 @@ impl<'a> Relay<'a> {
                 self.pass_up(cx, &ahead)?;
                 continue;
             }
-            let mut buffer = ReadBuf::new(scratch);
+            let mut buffer = ReadBuf::new(self.to_upstream.room(scratch));
             match Pin::new(&mut self.connection.stream).poll_read(cx, &mut buffer) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
@@ -311,7 +310,7 @@ impl<'a> Relay<'a> {
             return Ok(());
         }
         while !self.connection.has_ended && self.connection.received.len() < MOST_AHEAD {
-            let mut buffer = ReadBuf::new(scratch);
+            let mut buffer = ReadBuf::new(&mut scratch[..MOST_AHEAD]);
             match Pin::new(&mut self.connection.stream).poll_read(cx, &mut buffer) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
@@ -353,7 +352,7 @@ impl<'a> Relay<'a> {
             if matches!(self.download, Download::Complete | Download::Upgraded(_)) {
                 return Poll::Ready(Ok(()));
             }
-            let mut buffer = ReadBuf::new(scratch);
+            let mut buffer = ReadBuf::new(self.to_client.room(scratch));
             match Pin::new(&mut *self.upstream).poll_read(cx, &mut buffer) {
                 Poll::Pending => return self.poll_flush(cx),
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {

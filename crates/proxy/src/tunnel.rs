@@ -15,7 +15,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{client::Phase, routes::Route, transport::Stream, worker::Worker};
+use crate::{client::Phase, routes::Route, transport::Stream, worker::{USUAL_READ, Worker}};
 
 /// How long the one direction may stay silent when the other has ended. Protocols that end one
 /// direction early are rare, and peers that vanished must not hold sockets.
@@ -100,9 +100,10 @@ impl Tunnel {
                 return Poll::Ready(Ok(()));
             }
             let mut scratch = worker.scratch.borrow_mut();
+            let scratch = &mut scratch[..USUAL_READ];
             let Self { client, upstream } = &mut self;
-            let up = copy(cx, client, upstream, &mut scratch, route)?;
-            let down = copy(cx, upstream, client, &mut scratch, route)?;
+            let up = copy(cx, client, upstream, scratch, route)?;
+            let down = copy(cx, upstream, client, scratch, route)?;
             // Somebody has said something, or this turn would not be.
             control.client_heard.set(worker.now.get());
             if up.is_ready() && down.is_ready() {

@@ -33,7 +33,11 @@ use crate::{
 
 /// What everything is read into. One piece for all connections of a worker, so that those which
 /// wait need none.
-const SCRATCH: usize = 64 * 1024;
+const SCRATCH: usize = 256 * 1024;
+
+/// How much of it is used at a time: what is read may have to wait for its other side, in memory.
+/// Only bodies whose readers are fast get more, see [`Outbox::room`].
+pub(crate) const USUAL_READ: usize = 64 * 1024;
 
 /// How often connections that wait for too long are looked for, at the least and at the most.
 const SWEEP: Duration = Duration::from_secs(1);
