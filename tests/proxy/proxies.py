@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import random
+import re
 import signal
 import socket
 import ssl
@@ -49,6 +50,12 @@ def command(kind: str) -> list[str]:
     if kind == CHP:
         return [str(places.node_modules() / ".bin" / "configurable-http-proxy")]
     return [str(places.orrery_binary()), "proxy"]
+
+
+def original_options() -> list[str]:
+    """The options that the original's help names."""
+    done = subprocess.run([*command(CHP), "--help"], env=environment(), capture_output=True, text=True, timeout=30)
+    return re.findall(r"^  (?:-\w, )?(--[a-z0-9-]+)", done.stdout, re.M)
 
 
 class Site:
@@ -232,7 +239,5 @@ def listens(place) -> bool:
 
 def plain(line: str) -> str:
     """A line of the log as `level: message`."""
-    import re
-
     line = re.sub(r"\x1b\[[0-9;]*m", "", line)
     return re.sub(r"^\S+ \[ConfigProxy\] ", "", line)

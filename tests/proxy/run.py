@@ -8,6 +8,7 @@
 
 import argparse
 import importlib
+import re
 import shutil
 import sys
 import tempfile
@@ -21,7 +22,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 import documents  # noqa: E402
 from differences import DIFFERENCES, REASONS  # noqa: E402
 from harness.steps import Steps, exit_with, require  # noqa: E402
-from proxies import CHP, KINDS, Site  # noqa: E402
+from proxies import CHP, KINDS, Site, original_options  # noqa: E402
 from servers import Server  # noqa: E402
 from suite import CASES, Case, judge, normal  # noqa: E402
 
@@ -122,6 +123,13 @@ def run_case(subject, case: Case, steps: Steps, raw: bool) -> None:
 
 
 def check_lists(steps: Steps) -> None:
+    with steps.step("each option of the original is given to a proxy in some case"):
+        sources = "".join(file.read_text() for file in Path(__file__).parent.glob("cases/*.py"))
+        sources += (Path(__file__).parent / "proxies.py").read_text()
+        options = original_options()
+        require(len(options) > 45, f"the original's options: {options}")
+        missing = [option for option in options if not re.search(rf"""["']{option}["'=]""", sources)]
+        require(missing in ([], ["--help"]), f"in no case: {missing}")
     with steps.step("each listed difference is of a case, and right nowhere"):
         unknown = sorted(set(DIFFERENCES) - set(CASES))
         require(not unknown, f"no such cases: {unknown}")

@@ -1,6 +1,6 @@
 """Heads of requests and answers on their way through."""
 
-from servers import Server, ok, saying
+from servers import Server, saying
 from suite import case
 from wire import Message, get
 

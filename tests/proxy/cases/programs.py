@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.hub import environment
 from harness.steps import wait_until
-from proxies import CHP, OURS, command, free_port, listens
+from proxies import OURS, command, free_port, listens, original_options
 from servers import Server
 from suite import OneOf, own
 from wire import connect, get
@@ -24,7 +24,7 @@ def output(site, *arguments: str, program: list[str] | None = None) -> subproces
 
 @own("programs: --help names each flag of the original", [])
 def _(site):
-    theirs = re.findall(r"^  (?:-\w, )?(--[a-z0-9-]+)", subprocess.run([*command(CHP), "--help"], env=environment(), capture_output=True, text=True, timeout=30).stdout, re.M)
+    theirs = original_options()
     ours = set(re.findall(r"--[a-z0-9-]+", output(site, "--help").stdout))
     assert len(theirs) > 45, f"the original's flags: {theirs}"
     return sorted(set(theirs) - ours)
