@@ -228,7 +228,7 @@ impl Writer {
             match message {
                 Message::Line(line) => {
                     let result = self.out.write_all(&line);
-                    self.note(result);
+                    self.note(&result);
                 }
                 Message::Flush(done) => {
                     self.flush();
@@ -241,7 +241,7 @@ impl Writer {
 
     fn flush(&mut self) {
         let result = self.out.flush();
-        self.note(result);
+        self.note(&result);
     }
 
     fn reopen(&mut self) {
@@ -255,8 +255,8 @@ impl Writer {
     }
 
     /// A full disk is reported once, not for each line.
-    fn note(&mut self, result: io::Result<()>) {
-        if let Err(error) = &result
+    fn note(&mut self, result: &io::Result<()>) {
+        if let Err(error) = result
             && !self.failed
         {
             tracing::error!("the access log cannot be written: {error}");
@@ -273,10 +273,6 @@ impl Writer {
     fn report(&mut self) {
         let dropped = self.state.dropped.load(Ordering::Relaxed);
         let (known, since) = self.reported;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "how long ago the last report was, in real time"
-        )]
         let now = Instant::now();
         if dropped > known && since.is_none_or(|since| now - since >= REPORT) {
             tracing::warn!(

@@ -316,37 +316,31 @@ impl RouteTable {
             .rewriting
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        // Made before the writer's turn, so that other changes do not wait for it.
         let mut replaced = Replaced::default();
+        let mut next = Version::default();
+        let seen = self.versions.current.load_full();
+        for route in routes {
+            let segments = || path::segments(route.path.as_bytes());
+            let kept = seen.routes.get(segments());
+            let same = kept.filter(|kept| kept.data == route.data);
+            match (kept, same) {
+                (_, Some(_)) => replaced.unchanged += 1,
+                (Some(_), None) => replaced.changed += 1,
+                (None, None) => replaced.added += 1,
+            }
+            let route = Arc::clone(same.unwrap_or(&route));
+            next.routes.insert(segments(), route);
+        }
+        replaced.removed = seen.routes.len() - replaced.unchanged - replaced.changed;
+        drop(seen);
         let old = {
             let _writer = state_file::lock(&self.versions.writer);
             let current = self.versions.current.load_full();
             if tag.is_some_and(|tag| tag != self.versions.tag(&current).as_bytes()) {
                 return Err(ReplaceError::Changed);
             }
-            let mut next = Version {
-                number: current.number + 1,
-                routes: Trie::default(),
-            };
-            for route in routes {
-                let segments = || path::segments(route.path.as_bytes());
-                let route = match current.routes.get(segments()) {
-                    Some(kept) if kept.data == route.data => {
-                        replaced.unchanged += 1;
-                        Arc::clone(kept)
-                    }
-                    Some(_) => {
-                        replaced.changed += 1;
-                        Arc::clone(&route)
-                    }
-                    None => {
-                        replaced.added += 1;
-                        Arc::clone(&route)
-                    }
-                };
-                let segments = path::segments(route.path.as_bytes());
-                next.routes.insert(segments, Arc::clone(&route));
-            }
-            replaced.removed = current.routes.len() - replaced.unchanged - replaced.changed;
+            next.number = current.number + 1;
             self.versions.current.store(Arc::new(next));
             current
         };
@@ -520,6 +514,7 @@ fn drop_here(old: Arc<Version>) {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+    drop(old);
 }
 
 #[expect(

@@ -23,6 +23,7 @@ use crate::{
     handover::{self, Predecessor, Successor},
     line::{End, Message},
     listen::Bound,
+    memory,
     metrics::Metrics,
     options::Settings,
     passed::{self, PassedSockets, Role},
@@ -44,8 +45,11 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     /// End everything.
     pub(crate) kill: CancellationToken,
-    /// What speaks with the processes before and after this one.
+    /// What speaks with the process after this one, and with the one before it.
     pub(crate) lines: TaskTracker,
+    pub(crate) predecessors: TaskTracker,
+    /// All processes that serve the site's users end, not this one alone.
+    pub(crate) site_stops: CancellationToken,
     /// Ends them.
     lines_done: CancellationToken,
     /// A worker's thread has ended and nobody told it to.
@@ -269,6 +273,8 @@ async fn start_with(
         stop: CancellationToken::new(),
         kill: CancellationToken::new(),
         lines: TaskTracker::new(),
+        predecessors: TaskTracker::new(),
+        site_stops: CancellationToken::new(),
         lines_done: CancellationToken::new(),
         broken: CancellationToken::new(),
     });
@@ -294,6 +300,11 @@ async fn start_with(
         .control
         .spawn(save_now_and_then(Arc::clone(&handle.shared)));
     handle.control.spawn(watch_tls(Arc::clone(&handle.shared)));
+    if let Some(give_back) = handle.shared.settings.give_back_memory {
+        let shared = Arc::clone(&handle.shared);
+        let giving = memory::give_back_after_crowds(shared, give_back);
+        handle.control.spawn(giving);
+    }
 
     let target = handle.shared.settings.default_target.as_deref();
     let target = target.unwrap_or("(no default)");
@@ -384,19 +395,31 @@ impl ProxyHandle {
     /// `--drain-timeout`, then cuts what is left.
     pub async fn shutdown(mut self) {
         let shared = Arc::clone(&self.shared);
-        if shared.retire.is_cancelled() {
-            // That this one ends is no reason for others to stop.
-            self.end_lines().await;
+        if !shared.retire.is_cancelled() {
+            shared.site_stops.cancel();
         }
         shared.stop.cancel();
         self.sockets.clear();
         self.close();
-        if tokio::time::timeout(shared.settings.drain_timeout, self.ended())
+        let all = async {
+            self.ended().await;
+            if !shared.site_stops.is_cancelled() {
+                return;
+            }
+            // Predecessors have been told to stop. Whoever looks after this process takes its end
+            // for the end of all.
+            tokio::select! {
+                () = shared.predecessors.wait() => {}
+                () = shared.kill.cancelled() => {}
+            }
+        };
+        tokio::pin!(all);
+        if tokio::time::timeout(shared.settings.drain_timeout, &mut all)
             .await
             .is_err()
         {
             shared.kill.cancel();
-            let _ = tokio::time::timeout(Duration::from_secs(5), self.ended()).await;
+            let _ = tokio::time::timeout(Duration::from_secs(5), &mut all).await;
         }
         shared.routes.save();
         if let Some(log) = &shared.settings.access_log {
@@ -471,6 +494,8 @@ impl ProxyHandle {
     fn close(&self) {
         self.workers.close();
         self.control.close();
+        self.shared.lines.close();
+        self.shared.predecessors.close();
     }
 
     async fn ended(&self) {
@@ -479,12 +504,12 @@ impl ProxyHandle {
     }
 
     async fn end_lines(&self) {
-        self.shared.lines.close();
-        if self.shared.retire.is_cancelled() {
-            self.shared.lines_done.cancel();
-        }
-        let _ = tokio::time::timeout(FAREWELL, self.shared.lines.wait()).await;
         self.shared.lines_done.cancel();
+        let ended = async {
+            self.shared.lines.wait().await;
+            self.shared.predecessors.wait().await;
+        };
+        let _ = tokio::time::timeout(FAREWELL, ended).await;
     }
 
     fn start_workers(&mut self, threads: usize, public: &Bound) -> Result<(), Error> {

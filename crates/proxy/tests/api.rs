@@ -361,7 +361,7 @@ impl Program {
     }
 
     /// One request without a runtime, so that its time is its own.
-    fn ask(&self, address: &str, request: &str) -> String {
+    fn ask(address: &str, request: &str) -> String {
         let mut stream = TcpStream::connect(address).unwrap();
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -378,7 +378,7 @@ impl Program {
              Authorization: token {TOKEN}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        self.ask(&self.api, &request)
+        Self::ask(&self.api, &request)
     }
 }
 
@@ -438,7 +438,7 @@ async fn after_a_kill_all_routes_are_served_within_a_second() {
     let program = Program::start(&path);
     for path in ["/user/0", "/user/4999", "/last"] {
         let request = format!("GET {path}/x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-        let answer = program.ask(&program.public, &request);
+        let answer = Program::ask(&program.public, &request);
         assert!(answer.ends_with(&format!("GET {path}/x")), "{answer}");
     }
     let taken = begin.elapsed();
@@ -451,4 +451,50 @@ async fn after_a_kill_all_routes_are_served_within_a_second() {
         fs::read_to_string(&path).is_ok_and(|text| !text.contains("/torn\n"))
     })
     .await;
+}
+
+// === The access log ===
+
+#[tokio::test]
+async fn each_request_is_in_the_access_log_without_its_query() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access");
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(Options {
+        default_target: Some(origin.url()),
+        access_log: Some(path.clone()),
+        access_log_format: Some("json".to_owned()),
+        ..Options::default()
+    })
+    .await;
+    proxy.get("/first?token=secret").await;
+    eventually("it is written", || path.metadata().unwrap().len() > 0).await;
+    let moved = folder.path().join("moved");
+    fs::rename(&path, &moved).unwrap();
+    proxy.handle.reopen_access_log();
+    proxy.get("/missing").await;
+    proxy.handle.shutdown().await;
+    let first = fs::read_to_string(moved).unwrap();
+    assert!(!first.contains("secret"), "{first}");
+    let first: Value = serde_json::from_str(&first).unwrap();
+    assert_eq!(
+        (
+            &first["path"],
+            &first["status"],
+            &first["route"],
+            &first["peer"]
+        ),
+        (
+            &json!("/first"),
+            &json!(200),
+            &json!("/"),
+            &json!("127.0.0.1")
+        )
+    );
+    let second = fs::read_to_string(path).unwrap();
+    let second: Value = serde_json::from_str(&second).unwrap();
+    assert_eq!(
+        (&second["path"], &second["status"]),
+        (&json!("/missing"), &json!(404))
+    );
 }
