@@ -166,10 +166,10 @@ class Story:
         try:
             for workers in (64, 8):
                 people = Program(self.command_of_people())
-                people.process.stdin.write(json.dumps({"do": "load", "workers": workers, "seconds": 6, "servers": self.servers}).encode() + b"\n")
+                people.process.stdin.write(json.dumps({"do": "load", "workers": workers, "seconds": 8, "servers": self.servers}).encode() + b"\n")
                 people.process.stdin.flush()
                 # What the load before has left may take a moment.
-                time.sleep(2)
+                time.sleep(4)
                 most, limit = 0, 2 * workers + websockets + SPARE * THREADS
                 end = time.monotonic() + 3.5
                 while time.monotonic() < end:
@@ -189,8 +189,7 @@ class Story:
         begun = time.monotonic()
         people = self.with_people_open(kinds, servers)
         # Requests are on their way to the servers.
-        wanted = sum(kinds.values()) - kinds.get("kept", 0)
-        wait_until(lambda: sum(server.ask() for server in self.running) >= wanted, "the connections at the servers", 20)
+        self.wait_for_servers(sum(kinds.values()) - kinds.get("kept", 0))
         print(f"      {sum(kinds.values())} connections stand after {time.monotonic() - begun:.1f} s: {self.proxy.files()} file descriptors, {self.proxy.memory()} kB", flush=True)
         self.network.silence(PEOPLE)
         people.kill()
@@ -202,7 +201,7 @@ class Story:
     def end_servers(self, kinds: dict[str, int], servers: int, *, silent: bool = False) -> None:
         """People are connected to servers, and these die. Ends with no server at all."""
         people = self.with_people_open(kinds, servers)
-        wait_until(lambda: sum(server.ask() for server in self.running) >= sum(kinds.values()), "the connections at the servers", 20)
+        self.wait_for_servers(sum(kinds.values()))
         if silent:
             self.network.silence(SERVERS)
         begun = time.monotonic()
@@ -247,6 +246,18 @@ class Story:
         told = people.ask({"do": "open", "kinds": kinds, "servers": servers}, 120)
         same((told["failures"], told["open"]), ([], sum(kinds.values())), "connections opened")
         return people
+
+    def wait_for_servers(self, wanted: int) -> None:
+        counts = []
+
+        def all_there() -> bool:
+            counts[:] = [server.ask() for server in self.running]
+            return sum(counts) >= wanted
+
+        try:
+            wait_until(all_there, "the connections at the servers", 20)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {wanted} were opened, the servers have {counts}") from None
 
     def wait_rest(self) -> None:
         """Until what is left are the few connections that the proxy keeps for the next request."""

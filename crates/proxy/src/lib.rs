@@ -18,6 +18,7 @@ mod keepalive;
 mod line;
 mod listen;
 mod logging;
+mod memory;
 mod metrics;
 mod options;
 mod outbox;

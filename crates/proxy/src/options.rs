@@ -306,6 +306,10 @@ pub struct Options {
     /// takes it from the environment variable `CONFIGPROXY_AUTH_TOKEN`.
     #[arg(skip)]
     pub auth_token: Option<Token>,
+    /// Gives free memory back to the system. It is called when many connections have ended; without
+    /// it the allocator keeps their memory for the next ones.
+    #[arg(skip)]
+    pub give_back_memory: Option<fn()>,
 }
 
 /// The token of the REST API. It is never shown.
@@ -342,6 +346,7 @@ pub(crate) struct Settings {
     pub(crate) api: Place,
     pub(crate) metrics: Option<Place>,
     pub(crate) auth_token: Option<Token>,
+    pub(crate) give_back_memory: Option<fn()>,
     pub(crate) default_target: Option<String>,
     pub(crate) error_pages: Source,
     pub(crate) x_forward: bool,
@@ -460,6 +465,7 @@ impl Options {
             api,
             metrics,
             auth_token: self.auth_token.clone(),
+            give_back_memory: self.give_back_memory,
             default_target: self.default_target.clone(),
             error_pages,
             x_forward: !self.no_x_forward,

@@ -3,6 +3,7 @@
 #[cfg(feature = "client")]
 pub mod client;
 pub mod encoding;
+pub mod memory;
 pub mod protocol;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -1,0 +1,60 @@
+//! Memory goes back to the system when many connections have ended.
+
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use crate::server::Shared;
+
+/// How often the connections are counted.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Fewer connections than these are not worth the walk through the heap.
+const MANY: u64 = 64;
+
+/// Calls `give_back` each time a quarter of the connections has ended, until the proxy stops.
+pub(crate) async fn give_back_after_crowds(shared: Arc<Shared>, give_back: fn()) {
+    let mut most = 0;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = shared.closed() => return,
+        }
+        let open = open_connections(&shared);
+        if has_left(most, open) {
+            // It may take milliseconds, in which the API need not wait.
+            let _ = tokio::task::spawn_blocking(give_back).await;
+            most = open;
+        }
+        most = most.max(open);
+    }
+}
+
+fn open_connections(shared: &Shared) -> u64 {
+    let workers = shared.metrics.workers.iter();
+    workers
+        .map(|worker| {
+            worker.connections.load(Ordering::Relaxed) as u64
+                + worker.websockets.load(Ordering::Relaxed)
+        })
+        .sum()
+}
+
+/// Whether so many of `most` connections have ended that their memory is worth giving back.
+fn has_left(most: u64, open: u64) -> bool {
+    let ended = most.saturating_sub(open);
+    ended >= MANY && ended >= most / 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_leaves_and_a_few_do_not() {
+        assert!(has_left(8000, 0));
+        assert!(has_left(8000, 6000));
+        assert!(!has_left(8000, 6001));
+        assert!(has_left(64, 0));
+        assert!(!has_left(63, 0));
+        assert!(!has_left(10, 20));
+    }
+}
