@@ -6,19 +6,18 @@ use http::StatusCode;
 
 use crate::{
     access_log::Record,
-    answer::{Answer, ConnectionHeader, Page, write_field},
+    answer::{Answer, ConnectionHeader, Page},
     client::{Client, Connection, Next, Phase},
     edge_cache::{self, Noting},
     error::{Fault, UpstreamFault},
     error_page,
-    forwarded::Forwarded,
+    heads::Heads,
     http1::{
         framing::{Decoder, Framing},
         head::{Kind, RequestHead, ResponseHead},
     },
     options::Settings,
     pool::Leased,
-    redirects,
     relay::{Broken, Outcome, Relay, Rules, Tally},
     routes::{Match, Route, RouteClass},
     tunnel,
@@ -148,7 +147,7 @@ impl<'a> Exchange<'a> {
             };
             let mut leased = leased;
             let mut request = self.client.worker.outboxes.take();
-            self.write_request(&mut request.bytes, found);
+            self.heads().write_request(&mut request.bytes, found);
             let relay = Relay::new(
                 self.client,
                 connection,
@@ -412,104 +411,16 @@ impl<'a> Exchange<'a> {
     }
 
     fn connection_header(&self, keeps_alive: bool) -> ConnectionHeader {
-        match (keeps_alive, self.head.is_http_11) {
-            (false, _) => ConnectionHeader::Close,
-            (true, true) => ConnectionHeader::None,
-            (true, false) => ConnectionHeader::KeepAlive,
-        }
+        self.heads().connection_header(keeps_alive)
     }
 
-    /// The head of the request that the server gets. Usually it is the client's, to the last byte.
-    fn write_request(&self, out: &mut Vec<u8>, found: &Match) {
-        let (settings, fields) = (self.settings, &self.head.fields);
-        out.extend_from_slice(self.head.method());
-        out.push(b' ');
-        self.write_target(out, found);
-        out.extend_from_slice(b" HTTP/1.1\r\n");
-        let target = &found.route.target;
-        let authority = self.head.target().authority;
-        let mut forwarded = Forwarded::new(
-            settings,
-            fields,
-            self.client.peer,
-            self.head.host(),
-            self.wants_websocket,
-        );
-        let is_custom = |name: &[u8]| {
-            let mut custom = settings.custom_headers.iter();
-            custom.any(|(custom, _)| name.eq_ignore_ascii_case(custom.as_str().as_bytes()))
-        };
-        let (mut has_host, mut has_connection) = (false, false);
-        for field in fields.iter() {
-            if is_custom(field.name) {
-                continue;
-            }
-            match field.kind {
-                Kind::Host => {
-                    has_host = true;
-                    let host = if settings.change_origin {
-                        target.upstream.host.as_bytes()
-                    } else {
-                        authority.unwrap_or(field.value)
-                    };
-                    write_field(out, field.name, host);
-                }
-                Kind::Connection if self.wants_websocket && !has_connection => {
-                    has_connection = true;
-                    write_field(out, field.name, b"Upgrade");
-                }
-                Kind::Connection | Kind::Hop => {}
-                Kind::Upgrade if !self.wants_websocket => {}
-                Kind::TransferEncoding => write_field(out, field.name, b"chunked"),
-                Kind::ForwardedFor
-                | Kind::ForwardedPort
-                | Kind::ForwardedProto
-                | Kind::ForwardedHost => forwarded.write(out, &field),
-                _ if field.is_listed => {}
-                _ => write_field(out, field.name, field.value),
-            }
-        }
-        if !has_host {
-            let host = authority.unwrap_or(target.upstream.host.as_bytes());
-            write_field(out, b"Host", host);
-        }
-        forwarded.write_missing(out);
-        for (name, value) in &settings.custom_headers {
-            write_field(out, name.as_str().as_bytes(), value.as_bytes());
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-
-    fn write_target(&self, out: &mut Vec<u8>, found: &Match) {
-        let settings = self.settings;
-        let target = &found.route.target;
-        let asked = self.head.target();
-        let (base_path, base_query) = if settings.prepend_path {
-            (&*target.base_path, target.query.as_deref())
-        } else {
-            ("", None)
-        };
-        let path = if settings.include_prefix {
-            Cow::Borrowed(asked.path)
-        } else {
-            match std::str::from_utf8(asked.path) {
-                Ok(path) => match crate::path::without_prefix(path, found.depth) {
-                    Cow::Borrowed(path) => Cow::Borrowed(path.as_bytes()),
-                    Cow::Owned(path) => Cow::Owned(path.into_bytes()),
-                },
-                Err(_) => Cow::Borrowed(asked.path),
-            }
-        };
-        out.extend_from_slice(base_path.as_bytes());
-        let is_rooted = path.starts_with(b"/") || *path == *b"*";
-        if !is_rooted && (base_path.is_empty() || !path.is_empty()) {
-            out.push(b'/');
-        }
-        out.extend_from_slice(&path);
-        let queries = base_query.map(str::as_bytes).into_iter().chain(asked.query);
-        for (query, separator) in queries.zip([b'?', b'&']) {
-            out.push(separator);
-            out.extend_from_slice(query);
+    fn heads(&self) -> Heads<'_> {
+        Heads {
+            settings: self.settings,
+            peer: self.client.peer,
+            head: self.head,
+            wants_websocket: self.wants_websocket,
+            found: self.found.as_ref(),
         }
     }
 
@@ -606,44 +517,8 @@ impl Rules for Exchange<'_> {
                 fields.map(|field| (field.name, field.value)),
             );
         }
-        out.extend_from_slice(b"HTTP/1.1 ");
-        let status = [head.status / 100, head.status / 10 % 10, head.status % 10];
-        out.extend(status.map(|digit| b'0' + u8::try_from(digit).unwrap_or(9)));
-        out.push(b' ');
-        out.extend_from_slice(head.reason());
-        out.extend_from_slice(b"\r\n");
-        let is_upgrade = head.status == 101;
-        let has_coding = head.fields.first(Kind::TransferEncoding).is_some();
-        let mut has_length = false;
-        for field in head.fields.iter() {
-            match field.kind {
-                Kind::Connection | Kind::Hop | Kind::TransferEncoding => {}
-                Kind::Upgrade if !is_upgrade => {}
-                // The chunks say how long it is; the same length is said once.
-                Kind::ContentLength if has_coding || has_length => {}
-                Kind::Location => {
-                    let location = self.found.as_ref().and_then(|found| {
-                        let host = self.head.host();
-                        redirects::rewrite(self.settings, found, host, head.status, field.value)
-                    });
-                    write_field(out, field.name, location.as_deref().unwrap_or(field.value));
-                }
-                _ if field.is_listed => {}
-                _ => {
-                    has_length |= field.kind == Kind::ContentLength;
-                    write_field(out, field.name, field.value);
-                }
-            }
-        }
-        if is_chunked {
-            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-        }
-        if is_upgrade {
-            out.extend_from_slice(b"Connection: Upgrade\r\n");
-        } else if head.status >= 200 {
-            self.connection_header(keeps_alive).write(out);
-        }
-        out.extend_from_slice(b"\r\n");
+        self.heads()
+            .write_answer(out, head, is_chunked, keeps_alive);
     }
 }
 

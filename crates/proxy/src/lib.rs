@@ -11,7 +11,11 @@ mod error;
 mod error_page;
 mod forward;
 mod forwarded;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handover;
+mod heads;
 mod http1;
 mod http2;
 mod keepalive;
