@@ -425,11 +425,13 @@ def upgrade_drains():
         require(websocket.ends(10), "the websocket is cut at last")
         require(time.monotonic() - begun > 1, "not at once")
         same(proxy.ended(), 0, "the exit code")
-    with site("--drain-timeout", "500") as proxy:
+    with site("--drain-timeout", "1500") as proxy:
         websocket = Connection(proxy.port).websocket()
         proxy.upgrade()
-        require(websocket.echoes(), "the websocket echoes")
         proxy.signal(signal.SIGTERM)
+        time.sleep(0.7)
+        require(websocket.echoes(), "the websocket echoes")
+        require(is_alive(proxy.pids[-1]), "the new process waits for the old one")
         require(websocket.ends(10), "the websocket is cut")
         same(proxy.ended(5), 0, "the exit code of the old process")
         wait_until(lambda: not is_alive(proxy.pids[-1]), "the end of the new process", 5)

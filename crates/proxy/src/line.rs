@@ -140,14 +140,18 @@ impl Line {
     /// the other end is gone.
     pub(crate) fn keep(self, shared: &Arc<Shared>, end: End, done: CancellationToken) {
         let (known, reader, writer) = (self.known, self.reader, self.writer);
-        shared.lines.spawn(tell(
+        let tasks = match end {
+            End::Old => &shared.lines,
+            End::New => &shared.predecessors,
+        };
+        tasks.spawn(tell(
             Arc::clone(shared),
             known.clone(),
             writer,
             end,
             done.clone(),
         ));
-        tokio::spawn(hear(Arc::clone(shared), known, reader, end, done));
+        tasks.spawn(hear(Arc::clone(shared), known, reader, end, done));
     }
 }
 
@@ -254,6 +258,7 @@ async fn tell(
     uses.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = None;
     let mut told_uses_at = 0;
+    let mut told_stop = false;
     loop {
         let mut lines = String::new();
         let is_last = tokio::select! {
@@ -262,9 +267,10 @@ async fn tell(
                 add_uses(&shared.routes, &mut told_uses_at, &mut lines);
                 false
             }
-            () = shared.stop.cancelled(), if end == End::New => {
+            () = shared.site_stops.cancelled(), if end == End::New && !told_stop => {
                 lines.push_str(&line(&Message::Stop));
-                true
+                told_stop = true;
+                false
             }
             () = done.cancelled() => {
                 if end == End::Old {
@@ -323,6 +329,7 @@ async fn hear(
         match message {
             Ok(Some(Message::Stop)) if end == End::Old => {
                 tracing::warn!("The new proxy stops, and this one with it");
+                shared.site_stops.cancel();
                 shared.stop.cancel();
             }
             Ok(Some(_)) => {}
