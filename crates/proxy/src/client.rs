@@ -192,9 +192,6 @@ impl Connection {
             Poll::Ready(_) => return Poll::Ready(Arrival::Nothing),
             Poll::Pending => {}
         }
-        if worker.stopping.get() && self.received.is_empty() {
-            return Poll::Ready(Arrival::Nothing);
-        }
         let mut scratch = worker.scratch.borrow_mut();
         // What came with the request before may already be a whole one.
         let mut is_new = !self.received.is_empty() && control.phase.get() == Phase::Request;
@@ -202,6 +199,10 @@ impl Connection {
             if !is_new {
                 let mut buffer = ReadBuf::new(&mut scratch[..USUAL_READ]);
                 match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                    // What came before the end is still answered.
+                    Poll::Pending if worker.stopping.get() && self.received.is_empty() => {
+                        return Poll::Ready(Arrival::Nothing);
+                    }
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Err(_)) => return Poll::Ready(Arrival::Nothing),
                     Poll::Ready(Ok(())) if buffer.filled().is_empty() => {

@@ -49,6 +49,9 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// With too many connections, those end that have waited for a request for this long.
 const BRIEFLY_IDLE: Duration = Duration::from_secs(1);
 
+/// How often they are looked for then: there may be many, and many who want their places.
+const MAKE_ROOM: Duration = Duration::from_millis(100);
+
 pub(crate) struct Worker {
     index: usize,
     pub(crate) shared: Arc<Shared>,
@@ -68,6 +71,8 @@ pub(crate) struct Worker {
     pub(crate) stopping: Cell<bool>,
     /// Everything ends now.
     pub(crate) killed: Cell<bool>,
+    /// When idle connections were last looked for because there were too many.
+    made_room: Cell<Instant>,
     controls: RefCell<HashMap<u64, Rc<Control>>>,
     next_control: Cell<u64>,
     pub(crate) tasks: TaskTracker,
@@ -127,6 +132,7 @@ async fn run(start: Start) {
         retiring: Cell::new(false),
         stopping: Cell::new(false),
         killed: Cell::new(false),
+        made_room: Cell::new(Instant::now()),
         controls: RefCell::default(),
         next_control: Cell::new(0),
         tasks: TaskTracker::new(),
@@ -161,6 +167,7 @@ async fn run(start: Start) {
     worker.tasks.close();
     if !worker.shared.stop.is_cancelled() {
         worker.retiring.set(true);
+        worker.wake_all();
         tokio::select! {
             () = worker.tasks.wait() => return,
             () = worker.shared.stop.cancelled() => {}
@@ -322,6 +329,11 @@ impl Worker {
 
     /// Ends the connections that wait for a request, which their clients can make anew.
     fn make_room(&self) {
+        let now = Instant::now();
+        if now.duration_since(self.made_room.get()) < MAKE_ROOM {
+            return;
+        }
+        self.made_room.set(now);
         for control in self.controls.borrow().values() {
             if control.is_idle_for(BRIEFLY_IDLE) {
                 control.end(Verdict::Ended);
