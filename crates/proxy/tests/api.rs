@@ -13,9 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{SinkExt, StreamExt};
 use orrery_proxy::{Options, Token};
 use serde_json::{Value, json};
 use support::{Origin, Proxy, TOKEN, dead_url, eventually, raw_exchange};
+use tokio_tungstenite::tungstenite::Message;
 
 async fn proxy() -> Proxy {
     Proxy::start(Options::default()).await
@@ -497,4 +499,38 @@ async fn each_request_is_in_the_access_log_without_its_query() {
         (&second["path"], &second["status"]),
         (&json!("/missing"), &json!(404))
     );
+}
+
+// === Limits ===
+
+#[tokio::test]
+async fn a_silent_websocket_is_closed_and_a_busy_one_is_not() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(Options {
+        default_target: Some(origin.url()),
+        websocket_timeout: Some(1000),
+        ..Options::default()
+    })
+    .await;
+    let mut silent = proxy.websocket("/ws/silent").await.unwrap();
+    let mut busy = proxy.websocket("/ws/busy").await.unwrap();
+    let end = async {
+        while let Some(Ok(_)) = silent.next().await {}
+        Instant::now()
+    };
+    let begin = Instant::now();
+    tokio::pin!(end);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut end => break ended,
+            () = tokio::time::sleep(Duration::from_millis(100)) => {
+                busy.send(Message::text("x")).await.unwrap();
+                assert!(matches!(busy.next().await, Some(Ok(_))), "it is open");
+            }
+        }
+    };
+    let taken = ended - begin;
+    assert!(taken < Duration::from_secs(15), "{taken:?}");
+    busy.send(Message::text("x")).await.unwrap();
+    assert!(matches!(busy.next().await, Some(Ok(_))), "it is open");
 }
