@@ -69,7 +69,8 @@ def main() -> int:
 
 def run_group(kind: str, group: list[Case], steps: Steps, raw: bool) -> None:
     first = group[0]
-    with Site(kind, PATIENCE) as site, Server() as echo:
+    # It must not end a connection just when a proxy uses it again.
+    with Site(kind, PATIENCE) as site, Server(patience=900) as echo:
         if first.options is None:
             return run_case(site, first, steps, raw)
         try:
