@@ -80,32 +80,49 @@ class Bench:
 
     # How it is measured
 
-    def rounds(self, contenders: dict[str, Proxy | None], command: dict) -> dict[str, list[dict]]:
-        """Asks all contenders in turn, each round from another one on; `None` is the server itself."""
+    def rounds(self, contenders: dict[str, Proxy | None], connections: int, command: dict) -> dict[str, list[dict]]:
+        """Asks all contenders in turn, each round from another one on; `None` is the server itself.
+
+        Opening and closing are no part of what is measured. Websockets stay open over all rounds, other
+        connections, which the proxies close when they are idle, for one.
+        """
         found: dict[str, list[dict]] = {name: [] for name in contenders}
-        for proxy in contenders.values():
-            self.once(proxy, command | {"seconds": 0.3})
+        keep = command["do"] == "echo"
+        if keep:
+            for name, proxy in contenders.items():
+                self.load.ask(do="open_websockets", set=name, address=self.address(proxy), connections=connections, paths=paths("api/kernels/k/channels"))
         names = list(contenders)
-        for turn in range(self.options.rounds):
+        for turn in range(-1, self.options.rounds):
             at = turn % len(names)
             for name in names[at:] + names[:at]:
                 # Nothing is compared with the server itself.
-                if contenders[name] or turn < 5:
-                    found[name].append(self.once(contenders[name], command))
+                if not contenders[name] and turn >= 5:
+                    continue
+                if not keep:
+                    self.load.ask(do="open", set=name, address=self.address(contenders[name]), connections=connections)
+                answer = self.once(contenders[name], command | {"set": name})
+                if not keep:
+                    self.load.ask(do="close", set=name)
+                # The first round is for caches and pools.
+                if turn >= 0:
+                    found[name].append(answer)
+        for name in names:
+            self.load.ask(do="close", set=name)
         return found
+
+    def address(self, proxy: Proxy | None) -> str:
+        return proxy.address if proxy else self.server
 
     def once(self, proxy: Proxy | None, command: dict) -> dict:
         """One measurement, with the time on the core that the proxy and the load needed for each answer."""
-        address = proxy.address if proxy else self.server
         before = proxy.cpu_seconds() if proxy else 0.0
         load_before = cpu_seconds(self.load.process.pid)
-        answer = self.load.ask(address=address, **command)
-        if count := answer.get("count"):
-            if proxy:
-                answer["cpu_us"] = (proxy.cpu_seconds() - before) / count * 1e6
-                answer["busy"] = (proxy.cpu_seconds() - before) / answer["seconds"]
-            answer["load_cpu_us"] = (cpu_seconds(self.load.process.pid) - load_before) / count * 1e6
-            answer["load_busy"] = (cpu_seconds(self.load.process.pid) - load_before) / answer["seconds"]
+        answer = self.load.ask(**command)
+        load_spent = cpu_seconds(self.load.process.pid) - load_before
+        answer |= {"load_cpu_us": load_spent / answer["count"] * 1e6, "load_busy": load_spent / answer["seconds"]}
+        if proxy:
+            spent = proxy.cpu_seconds() - before
+            answer |= {"cpu_us": spent / answer["count"] * 1e6, "busy": spent / answer["seconds"]}
         return answer
 
     def show(self, title: str, found: dict[str, list[dict]], columns: list[tuple[str, str]]) -> None:
@@ -134,8 +151,8 @@ class Bench:
     def requests(self) -> None:
         contenders = {kind: self.with_users(kind) for kind in self.kinds()}
         for title, key, browser in (("bare heads", "requests", False), ("a browser's heads", "requests_browser", True)):
-            command = {"do": "requests", "paths": paths("api/status"), "connections": 32, "seconds": self.options.seconds, "browser": browser}
-            found = self.rounds({**contenders, "no proxy": None}, command)
+            command = {"do": "requests", "paths": paths("api/status"), "seconds": self.options.seconds, "browser": browser}
+            found = self.rounds({**contenders, "no proxy": None}, 32, command)
             self.show(f"Small answers over 32 connections, {title}", found, self.REQUEST_COLUMNS)
             self.judge_ratio(f"answers/s, {title}", found, "per_second", "orrery", "nginx", least=1)
             self.judge_ratio(f"p99, {title}", found, "p99_us", "orrery", "nginx", most=1)
@@ -150,8 +167,8 @@ class Bench:
             contenders[f"{kind} 10,000"] = self.with_users(kind, routes=MANY_ROUTES)
         if "nginx" in self.kinds():
             contenders["nginx"] = self.with_users("nginx")
-        command = {"do": "requests", "paths": paths("api/status"), "connections": 32, "seconds": self.options.seconds}
-        found = self.rounds(contenders, command)
+        command = {"do": "requests", "paths": paths("api/status"), "seconds": self.options.seconds}
+        found = self.rounds(contenders, 32, command)
         self.show("The same with 10,000 routes in the table", found, self.REQUEST_COLUMNS)
         self.judge_ratio("answers/s with 10,000 routes", found, "per_second", "orrery 10,000", "orrery", least=0.97)
         self.judge_ratio("p99 with 10,000 routes", found, "p99_us", "orrery 10,000", "nginx", most=1)
@@ -160,8 +177,7 @@ class Bench:
 
     def websockets(self) -> None:
         contenders = {kind: self.with_users(kind) for kind in self.kinds()}
-        command = {"do": "echo", "paths": paths("api/kernels/k/channels"), "connections": 200, "seconds": self.options.seconds}
-        found = self.rounds({**contenders, "no proxy": None}, command)
+        found = self.rounds({**contenders, "no proxy": None}, 200, {"do": "echo", "seconds": self.options.seconds})
         self.show("Websocket echo over 200 connections", found, self.REQUEST_COLUMNS)
         self.judge_ratio("websocket echoes/s", found, "per_second", "orrery", "nginx", least=1)
         self.results["websockets"] = found
@@ -214,15 +230,16 @@ class Bench:
         found = {}
         for kind in self.kinds():
             proxy = self.with_users(kind)
-            command = {"do": "hold", "address": proxy.address, "paths": paths("api/kernels/k/channels"), "messages": 1}
+            command = {"do": "open_websockets", "address": proxy.address, "paths": paths("api/kernels/k/channels"), "idle": True}
             # What the first ones need once and for all is not theirs.
-            self.load.ask(**command, connections=50)
+            self.load.ask(**command, set="first", connections=50)
             time.sleep(0.3)
             before = proxy.rss_kb()
-            self.load.ask(**command, connections=count)
+            self.load.ask(**command, set="idle", connections=count)
             time.sleep(1.5)
             after = proxy.rss_kb()
-            self.load.ask(do="release")
+            for name in ("first", "idle"):
+                self.load.ask(do="close", set=name)
             time.sleep(1.5)
             found[kind] = [{"rss_before": before, "rss_with": after, "rss_released": proxy.rss_kb(), "kb_each": (after - before) / count}]
             self.stop(proxy)
@@ -267,9 +284,9 @@ class Bench:
             f"{count} thread{'s'[: count - 1]}": self.with_users("orrery", "--threads", str(count), cores=PROXY_CORE | LOAD_CORE) for count in (1, 2)
         }
         os.sched_setaffinity(self.load.process.pid, PROXY_CORE | LOAD_CORE)
-        command = {"do": "requests", "paths": paths("api/status"), "connections": 32, "seconds": self.options.seconds, "pipeline": 8}
+        command = {"do": "requests", "paths": paths("api/status"), "seconds": self.options.seconds, "pipeline": 8}
         try:
-            found = self.rounds(contenders, command)
+            found = self.rounds(contenders, 32, command)
         finally:
             os.sched_setaffinity(self.load.process.pid, LOAD_CORE)
         self.show("Threads, on both cores beside the load", found, self.REQUEST_COLUMNS)

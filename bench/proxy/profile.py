@@ -22,9 +22,9 @@ import bench  # noqa: E402
 from proxies import Orrery, Proxy  # noqa: E402
 
 COMMANDS = {
-    "requests": {"do": "requests", "connections": 32, "paths": bench.paths("api/status")},
-    "browser": {"do": "requests", "connections": 32, "paths": bench.paths("api/status"), "browser": True},
-    "echo": {"do": "echo", "connections": 200, "paths": bench.paths("api/kernels/k/channels")},
+    "requests": (32, {"do": "requests", "paths": bench.paths("api/status")}),
+    "browser": (32, {"do": "requests", "paths": bench.paths("api/status"), "browser": True}),
+    "echo": (200, {"do": "echo"}),
 }
 # The first that matches a frame of the kernel, seen from the innermost, says what the kernel did.
 KERNEL = [
@@ -67,13 +67,13 @@ def main() -> None:
         data = Path(folder) / "perf.data"
         try:
             proxy = running.with_users(options.proxy)
-            command = COMMANDS[options.what]
-            running.once(proxy, command | {"seconds": 0.5})
+            connections, command = COMMANDS[options.what]
+            seconds = options.seconds
             recorder = subprocess.Popen(
-                ["perf", "record", "-q", "-e", "cpu-clock", "-F", "5000", "-g", "-t", str(thread(proxy)), "-o", str(data), "--", "sleep", str(options.seconds)],
+                ["perf", "record", "-q", "-e", "cpu-clock", "-F", "5000", "-g", "-t", str(thread(proxy)), "-o", str(data), "--", "sleep", str(seconds)],
             )
-            answer = running.once(proxy, command | {"seconds": options.seconds + 0.5})
-            recorder.wait(options.seconds + 30)
+            answer = running.rounds({"profiled": proxy}, connections, command | {"seconds": seconds})["profiled"][0]
+            recorder.wait(seconds + 30)
         finally:
             running.close()
         script = subprocess.run(["perf", "script", "-i", str(data), "-F", "comm,ip,sym,dso"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout

@@ -1,6 +1,6 @@
 //! Small answers over many connections.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, time::Duration};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,10 +13,8 @@ use crate::{
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Load {
-    address: SocketAddr,
     /// Connection `n` asks for `paths[n % paths.len()]`.
     paths: Vec<String>,
-    connections: usize,
     seconds: f64,
     /// With the headers a browser sends, instead of `Host` alone.
     #[serde(default)]
@@ -46,13 +44,13 @@ pub(crate) const BROWSER: &str = "Connection: keep-alive\r\n\
     Accept-Language: en-GB,en;q=0.9\r\n\
     Cookie: jupyterhub-session-id=5d6c8a0f3c1d4f0e9b7a6d5c4b3a2f1e; _xsrf=2|1a2b3c4d|0123456789abcdef0123456789abcdef|1700000000; jupyterhub-user-ada=2|1:0|10:1700000000|19:jupyterhub-user-ada|40:0123456789abcdef0123456789abcdef01234567|0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\r\n";
 
-pub(crate) async fn run(load: Load) -> io::Result<Value> {
+/// Gives the connections back when all have had their last answers.
+pub(crate) async fn run(
+    connections: Vec<Connection>,
+    load: Load,
+) -> io::Result<(Vec<Connection>, Value)> {
     if load.paths.is_empty() || load.pipeline == 0 {
         return Err(bad("no paths, or nothing under way"));
-    }
-    let mut connections = Vec::with_capacity(load.connections);
-    for _ in 0..load.connections {
-        connections.push(Connection::open(load.address).await?);
     }
     let begun = Instant::now();
     let end = begun + Duration::from_secs_f64(load.seconds);
@@ -64,11 +62,22 @@ pub(crate) async fn run(load: Load) -> io::Result<Value> {
         let requests = request.repeat(load.pipeline).into_bytes();
         tasks.spawn_local(ask_until(end, connection, requests, load.pipeline));
     }
-    let mut times = Times::default();
+    finish(begun, tasks).await
+}
+
+/// Waits for all connections, and sums up.
+pub(crate) async fn finish(
+    begun: Instant,
+    mut tasks: JoinSet<io::Result<(Connection, Times)>>,
+) -> io::Result<(Vec<Connection>, Value)> {
+    let mut all = Times::default();
+    let mut connections = Vec::with_capacity(tasks.len());
     while let Some(done) = tasks.join_next().await {
-        times.merge(done.map_err(io::Error::other)??);
+        let (connection, times) = done.map_err(io::Error::other)??;
+        connections.push(connection);
+        all.merge(times);
     }
-    Ok(times.summary(begun.elapsed()))
+    Ok((connections, all.summary(begun.elapsed())))
 }
 
 async fn ask_until(
@@ -76,7 +85,7 @@ async fn ask_until(
     mut connection: Connection,
     requests: Vec<u8>,
     pipeline: usize,
-) -> io::Result<Times> {
+) -> io::Result<(Connection, Times)> {
     let mut times = Times::default();
     let mut now = Instant::now();
     while now < end {
@@ -91,5 +100,5 @@ async fn ask_until(
             times.add(now - then);
         }
     }
-    Ok(times)
+    Ok((connection, times))
 }

@@ -8,25 +8,19 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     connection::{Connection, bad},
+    requests::finish,
     summary::Times,
 };
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct Load {
+pub(crate) struct Wanted {
     address: SocketAddr,
+    /// Websocket `n` is one of `paths[n % paths.len()]`.
     paths: Vec<String>,
     connections: usize,
-    seconds: f64,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct Hold {
-    address: SocketAddr,
-    paths: Vec<String>,
-    connections: usize,
-    /// Each sends one message and has its echo before it falls silent.
+    /// Each sends one message and has its echo, then falls silent for good.
     #[serde(default)]
-    messages: usize,
+    idle: bool,
 }
 
 /// A masked text frame of 32 bytes and its echo.
@@ -41,7 +35,7 @@ fn message() -> (Vec<u8>, Vec<u8>) {
     (sent, echoed)
 }
 
-async fn open(address: SocketAddr, path: &str) -> io::Result<Connection> {
+async fn handshake(address: SocketAddr, path: &str) -> io::Result<Connection> {
     let mut connection = Connection::open(address).await?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: hub.example.org\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -54,25 +48,21 @@ async fn open(address: SocketAddr, path: &str) -> io::Result<Connection> {
     }
 }
 
-pub(crate) async fn echo(load: Load) -> io::Result<Value> {
-    let mut connections = Vec::with_capacity(load.connections);
-    for number in 0..load.connections {
-        connections.push(open(load.address, path(&load.paths, number)?).await?);
-    }
+/// Gives the websockets back when all have had their last echo.
+pub(crate) async fn echo(
+    connections: Vec<Connection>,
+    seconds: f64,
+) -> io::Result<(Vec<Connection>, Value)> {
     let begun = Instant::now();
-    let end = begun + Duration::from_secs_f64(load.seconds);
+    let end = begun + Duration::from_secs_f64(seconds);
     let mut tasks = JoinSet::new();
     for connection in connections {
         tasks.spawn_local(play_until(end, connection));
     }
-    let mut times = Times::default();
-    while let Some(done) = tasks.join_next().await {
-        times.merge(done.map_err(io::Error::other)??);
-    }
-    Ok(times.summary(begun.elapsed()))
+    finish(begun, tasks).await
 }
 
-async fn play_until(end: Instant, mut connection: Connection) -> io::Result<Times> {
+async fn play_until(end: Instant, mut connection: Connection) -> io::Result<(Connection, Times)> {
     let (sent, echoed) = message();
     let mut times = Times::default();
     let mut now = Instant::now();
@@ -82,22 +72,22 @@ async fn play_until(end: Instant, mut connection: Connection) -> io::Result<Time
         let then = std::mem::replace(&mut now, Instant::now());
         times.add(now - then);
     }
-    Ok(times)
+    Ok((connection, times))
 }
 
-pub(crate) async fn hold(load: Hold) -> io::Result<Vec<Connection>> {
+pub(crate) async fn open(wanted: Wanted) -> io::Result<Vec<Connection>> {
     let (sent, echoed) = message();
-    let mut held = Vec::with_capacity(load.connections);
-    for number in 0..load.connections {
-        let mut connection = open(load.address, path(&load.paths, number)?).await?;
-        for _ in 0..load.messages {
+    let mut opened = Vec::with_capacity(wanted.connections);
+    for number in 0..wanted.connections {
+        let mut connection = handshake(wanted.address, path(&wanted.paths, number)?).await?;
+        if wanted.idle {
             connection.send(&sent).await?;
             connection.expect(&echoed).await?;
+            connection.shrink();
         }
-        connection.shrink();
-        held.push(connection);
+        opened.push(connection);
     }
-    Ok(held)
+    Ok(opened)
 }
 
 fn path(paths: &[String], number: usize) -> io::Result<&str> {
