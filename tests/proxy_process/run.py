@@ -109,7 +109,8 @@ class Proxy:
             raise AssertionError(f"the proxy did not end; the log says:\n{self.log()}") from None
 
     def stop(self) -> None:
-        for pid in reversed(self.pids):
+        # A step that failed in mid upgrade may not have noted the new process.
+        for pid in {*self.pids, self.pid()} - {None}:
             if is_alive(pid):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait(10)
