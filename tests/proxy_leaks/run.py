@@ -255,7 +255,7 @@ class Story:
             return sum(counts) >= wanted
 
         try:
-            wait_until(all_there, "the connections at the servers", 20)
+            wait_until(all_there, "the connections at the servers", 60)
         except AssertionError as error:
             raise AssertionError(f"{error}: {wanted} were opened, the servers have {counts}") from None
 

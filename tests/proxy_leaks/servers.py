@@ -25,7 +25,7 @@ import sys
 from urllib.parse import urlsplit
 
 GREETING = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-PIECE = 16 * 1024
+PIECE = 1024
 
 
 def content(server: int, length: int, seed: str) -> bytes:
