@@ -16,6 +16,7 @@ import json
 import os
 import random
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -228,6 +229,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     print(f"seed {options.seed}, {places.orrery_binary().parent.name} build, {'TLS' if options.tls else 'plain'}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_signal: sys.exit("told to end"))
     with tempfile.TemporaryDirectory(prefix="orrery-soak-") as folder:
         run = Soak(Path(folder), options.seed, options.tls)
         try:

@@ -24,7 +24,7 @@ from servers import content, frame, take_frame  # noqa: E402
 
 HANDSHAKE = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 #: A whole exchange must have ended by then.
-PATIENCE = 30
+PATIENCE = 90
 
 
 class Wrong(Exception):

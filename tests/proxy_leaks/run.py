@@ -285,6 +285,8 @@ def main() -> None:
     # A websocket takes two file descriptors of the proxy.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # Whoever ends the test wants the namespaces and the programs in them gone, too.
+    signal.signal(signal.SIGTERM, lambda *_signal: sys.exit("told to end"))
     steps = Steps("proxy-leaks")
     with ExitStack() as resources:
         folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="orrery-leaks-")))
