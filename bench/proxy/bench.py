@@ -142,7 +142,8 @@ class Bench:
         ratio = paired(found[ours], found[theirs], key)
         met = (least is None or ratio >= least) and (most is None or ratio <= most)
         limit = f"at least {least:g}" if least is not None else f"at most {most:g}"
-        self.judge(what, f"{ratio:.3f} of {theirs}, aim {limit}", met)
+        core = f"; for each second of the proxy's core {1 / paired(found[ours], found[theirs], 'cpu_us'):.3f}" if key == "per_second" else ""
+        self.judge(what, f"{ratio:.3f} of {theirs}{core}; aim {limit}", met)
 
     # What is measured
 
@@ -348,7 +349,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1, help="how long each time")
     parser.add_argument("--idle", type=int, default=4000, help="how many idle websockets")
     parser.add_argument("--fill-seconds", type=float, default=60, help="how long a proxy may take to be given 100,000 routes")
-    parser.add_argument("--realtime", action="store_true", help="proxies and load go before all other programs (needs root): for a machine that others use too")
+    parser.add_argument("--realtime", action="store_true", help="proxies and load go before all other programs (needs root), for a machine that others use too; the kernel takes them their cores for 50 ms in each second, so measure for whole seconds")
     parser.add_argument("--orrery", type=shlex.split, default=os.environ.get("ORRERY_PROXY_COMMAND"), help="the command instead of `orrery proxy`")
     parser.add_argument("--load", default=os.environ.get("ORRERY_BENCH_LOAD"), help="the load generator, instead of building it")
     parser.add_argument("--check", action="store_true", help="exit with 1 when an aim is missed")
