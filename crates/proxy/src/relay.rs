@@ -35,6 +35,11 @@ pub(crate) struct Relay<'a> {
     /// The head of the answer, and the interim ones before it.
     head: Box<ResponseHead>,
     tally: Tally,
+    interim: usize,
+    /// Whether the answer's head said that another request may follow.
+    keeps_alive: bool,
+    /// Whether the server's connection cannot serve another request.
+    is_spoiled: bool,
 }
 
 /// What decides how heads are written; [`crate::forward`] has the rules.
@@ -141,6 +146,10 @@ const TURNS: usize = 16;
 
 impl<'a> Relay<'a> {
     /// `to_upstream` holds the request's head as the server is to get it.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of one exchange, named where it begins"
+    )]
     pub(crate) fn new(
         client: &'a Client,
         connection: &'a mut Connection,
@@ -174,25 +183,38 @@ impl<'a> Relay<'a> {
             to_client: client.worker.outboxes.take(),
             head: client.worker.answers.take(),
             tally: Tally::default(),
+            interim: 0,
+            keeps_alive: false,
+            is_spoiled: false,
         }
     }
 
     /// Forwards everything.
     pub(crate) async fn run(mut self) -> Result<Outcome, Broken> {
-        self.client
-            .control
-            .enter(Phase::Exchange, &self.client.worker);
-        let mut interim = 0;
-        let result = poll_fn(|cx| self.poll(cx, &mut interim)).await;
         let worker = &self.client.worker;
-        worker.outboxes.give(std::mem::take(&mut self.to_upstream));
-        worker.outboxes.give(std::mem::take(&mut self.to_client));
-        let result = result.map(|()| self.outcome());
+        let phase = if self.connection.has_ended {
+            Phase::HalfClosed
+        } else {
+            Phase::Exchange
+        };
+        self.client.control.enter(phase, worker);
+        let result = match poll_fn(|cx| self.poll(cx)).await {
+            Ok(()) => Ok(self.outcome()),
+            // What the client has already got of an answer cannot be taken back.
+            Err(Broken::BadBody | Broken::BadAnswer(_) | Broken::Upstream { .. })
+                if self.tally.status != 0 || !self.to_client.is_done() =>
+            {
+                Err(Broken::HalfAnswer(self.tally))
+            }
+            Err(broken) => Err(broken),
+        };
+        worker.outboxes.give(self.to_upstream);
+        worker.outboxes.give(self.to_client);
         worker.answers.give(self.head);
         result
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, interim: &mut usize) -> Poll<Result<(), Broken>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         let Client {
             worker, control, ..
         } = self.client;
@@ -212,16 +234,21 @@ impl<'a> Relay<'a> {
         if let Err(broken) = self.poll_ahead(cx, &mut scratch) {
             return Poll::Ready(Err(broken));
         }
-        self.poll_download(cx, &mut scratch, interim)
+        self.poll_download(cx, &mut scratch)
     }
 
     /// Moves the request. Returns when there is nothing to do for now.
     fn poll_upload(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<(), Broken> {
         for _ in 0..TURNS {
-            if !self.to_upstream.is_empty() {
-                match self.to_upstream.poll_send(cx, self.upstream) {
+            if !self.to_upstream.is_done() {
+                let waiting = self.to_upstream.waiting();
+                let sent = self.to_upstream.poll_send(cx, self.upstream);
+                if self.to_upstream.waiting() < waiting {
+                    self.client.hears_upstream();
+                }
+                match sent {
                     Poll::Pending => return Ok(()),
-                    Poll::Ready(Ok(())) => self.upstream_heard(),
+                    Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => self.stop_upload(),
                 }
             }
@@ -237,7 +264,7 @@ impl<'a> Relay<'a> {
             match Pin::new(&mut self.connection.stream).poll_read(cx, &mut buffer) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    self.client_heard();
+                    self.client.hears_client();
                     self.pass_up(cx, buffer.filled())?;
                 }
                 // Half a body is no request.
@@ -284,7 +311,7 @@ impl<'a> Relay<'a> {
         if failed {
             self.stop_upload();
         } else {
-            self.upstream_heard();
+            self.client.hears_upstream();
         }
         if is_done {
             self.upload = Upload::Complete;
@@ -323,7 +350,7 @@ impl<'a> Relay<'a> {
                     control.enter(Phase::HalfClosed, &self.client.worker);
                 }
                 Poll::Ready(Ok(())) => {
-                    self.client_heard();
+                    self.client.hears_client();
                     self.connection.received.extend_from_slice(buffer.filled());
                 }
                 Poll::Ready(Err(_)) => return Err(Broken::Client),
@@ -337,15 +364,15 @@ impl<'a> Relay<'a> {
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
-        interim: &mut usize,
     ) -> Poll<Result<(), Broken>> {
         for _ in 0..TURNS {
-            if !self.to_client.is_empty() {
-                let sent = self.to_client.poll_send(cx, &mut self.connection.stream);
-                self.client.control.client_is_slow.set(sent.is_pending());
-                match sent {
+            if !self.to_client.is_done() {
+                match self
+                    .client
+                    .poll_flush(cx, self.connection, &mut self.to_client)
+                {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(())) => self.client_heard(),
+                    Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken::Client)),
                 }
             }
@@ -354,11 +381,11 @@ impl<'a> Relay<'a> {
             }
             let mut buffer = ReadBuf::new(self.to_client.room(scratch));
             match Pin::new(&mut *self.upstream).poll_read(cx, &mut buffer) {
-                Poll::Pending => return self.poll_flush(cx),
+                Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    self.upstream_heard();
+                    self.client.hears_upstream();
                     let passed = match &self.download {
-                        Download::Head { .. } => self.pass_head(cx, buffer.filled(), interim),
+                        Download::Head { .. } => self.pass_head(cx, buffer.filled()),
                         _ => self.pass_down(cx, buffer.filled()),
                     };
                     if let Err(broken) = passed {
@@ -377,20 +404,7 @@ impl<'a> Relay<'a> {
         Poll::Pending
     }
 
-    /// Nothing more comes for now, so what TLS has gathered goes out.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        match self.to_client.poll_send(cx, &mut self.connection.stream) {
-            Poll::Ready(Err(_)) => Poll::Ready(Err(Broken::Client)),
-            _ => Poll::Pending,
-        }
-    }
-
-    fn pass_head(
-        &mut self,
-        cx: &mut Context<'_>,
-        input: &[u8],
-        interim: &mut usize,
-    ) -> Result<(), Broken> {
+    fn pass_head(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), Broken> {
         let Download::Head { received, scan } = &mut self.download else {
             return Ok(());
         };
@@ -423,8 +437,8 @@ impl<'a> Relay<'a> {
                 }
                 101 => return Err(Broken::BadAnswer("another protocol, unasked")),
                 100..200 => {
-                    *interim += 1;
-                    if *interim > MOST_INTERIM {
+                    self.interim += 1;
+                    if self.interim > MOST_INTERIM {
                         return Err(Broken::BadAnswer("too many interim answers"));
                     }
                     if self.rules.client_is_http_11() {
@@ -448,10 +462,10 @@ impl<'a> Relay<'a> {
         // A body without a length goes in chunks, or else ends with the connection.
         let is_open_ended = matches!(framing, Framing::Chunked | Framing::UntilClose);
         let is_chunked = is_open_ended && is_http_11;
-        let keeps_alive = self.keeps_alive(is_open_ended && !is_http_11);
+        self.keeps_alive = self.may_keep_alive(is_open_ended && !is_http_11);
         let out = &mut self.to_client.bytes;
         self.rules
-            .write_head(out, &self.head, is_chunked, keeps_alive);
+            .write_head(out, &self.head, is_chunked, self.keeps_alive);
         self.tally.status = self.head.status;
         if self.head.status < 300 {
             self.route.touch();
@@ -466,7 +480,7 @@ impl<'a> Relay<'a> {
         Ok(())
     }
 
-    fn keeps_alive(&self, ends_with_connection: bool) -> bool {
+    fn may_keep_alive(&self, ends_with_connection: bool) -> bool {
         let is_awaited = matches!(
             self.upload,
             Upload::Body {
@@ -491,7 +505,7 @@ impl<'a> Relay<'a> {
         else {
             // Bytes behind an answer that is complete: the connection is not used again.
             if !input.is_empty() {
-                self.head.fields.close = true;
+                self.is_spoiled = true;
             }
             return Ok(());
         };
@@ -516,19 +530,16 @@ impl<'a> Relay<'a> {
             };
             written.map_err(|_| Broken::Client)?;
         }
-        if self.to_client.is_empty() {
+        if self.to_client.is_done() {
             // All of it went out without waiting, which nobody else notices.
-            let Client {
-                worker, control, ..
-            } = self.client;
-            control.client_heard.set(worker.now.get());
+            self.client.hears_client();
         }
         if decoder.is_done() {
             if *is_chunked {
                 framing::write_last_chunk(&mut self.to_client.bytes, &decoder.trailers());
             }
             if !input.is_empty() {
-                self.head.fields.close = true;
+                self.is_spoiled = true;
             }
             self.download = Download::Complete;
         }
@@ -545,7 +556,7 @@ impl<'a> Relay<'a> {
                 if *is_chunked {
                     framing::write_last_chunk(&mut self.to_client.bytes, b"");
                 }
-                self.head.fields.close = true;
+                self.is_spoiled = true;
                 self.download = Download::Complete;
                 Ok(())
             }
@@ -559,7 +570,9 @@ impl<'a> Relay<'a> {
     fn broken_upstream(&self, error: io::Error) -> Broken {
         match &self.download {
             Download::Head { received, .. } => Broken::Upstream {
-                is_silent: received.is_empty() && error.kind() != io::ErrorKind::TimedOut,
+                is_silent: received.is_empty()
+                    && self.interim == 0
+                    && error.kind() != io::ErrorKind::TimedOut,
                 error,
             },
             _ => Broken::HalfAnswer(self.tally),
@@ -588,40 +601,17 @@ impl<'a> Relay<'a> {
             Download::Upgraded(received) => Some(received),
             _ => None,
         };
-        let open_ended = self.head.framing(self.rules.method()) == Ok(Framing::UntilClose);
-        let chunked_for_old = !self.rules.client_is_http_11()
-            && matches!(
-                self.head.framing(self.rules.method()),
-                Ok(Framing::UntilClose | Framing::Chunked)
-            );
         Outcome {
             status: self.tally.status,
             bytes: self.tally.bytes,
             upstream_is_reusable: is_complete
                 && rest.is_none()
-                && self.to_upstream.is_empty()
-                && !open_ended
+                && self.to_upstream.is_done()
+                && !self.is_spoiled
                 && self.head.keeps_alive(),
-            client_is_reusable: is_complete
-                && self.rules.keeps_alive()
-                && !self.rules.wants_websocket()
-                && !chunked_for_old,
+            client_is_reusable: is_complete && self.keeps_alive,
             rest,
             upgraded,
         }
-    }
-
-    fn client_heard(&self) {
-        let Client {
-            worker, control, ..
-        } = self.client;
-        control.client_heard.set(worker.now.get());
-    }
-
-    fn upstream_heard(&self) {
-        let Client {
-            worker, control, ..
-        } = self.client;
-        control.upstream_heard.set(worker.now.get());
     }
 }
