@@ -137,15 +137,22 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Option<IpAdd
             Arrival::Head => forward::handle(&client, &mut connection, &head).await,
             Arrival::Nothing => Next::Cut,
             Arrival::Late => {
-                let _ = connection.write_now(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
-                Next::Cut
+                const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+                client.control.pardon();
+                match connection.write_now(LATE) {
+                    Ok(()) => Next::Close,
+                    Err(_) => Next::Cut,
+                }
             }
             Arrival::Refused(refusal) => {
                 answer::refuse_head(&client, &mut connection, refusal).await
             }
         };
         match next {
-            Next::Request if !worker.is_leaving() && !connection.has_ended => {}
+            // What came before the end of the client's side is still answered.
+            Next::Request
+                if !worker.is_leaving()
+                    && (!connection.has_ended || !connection.received.is_empty()) => {}
             Next::Request | Next::Close => {
                 connection.close(&client).await;
                 break;
@@ -276,8 +283,14 @@ impl Connection {
                 }
                 let mut input = buffer.filled();
                 discarded += input.len() as u64;
-                while let Ok(Some(_)) = body.next(&mut input) {}
-                if discarded > MOST_DISCARDED || (!input.is_empty() && !body.is_done()) {
+                loop {
+                    match body.next(&mut input) {
+                        Ok(Some(_)) => {}
+                        Ok(None) => break,
+                        Err(BadChunk) => return Poll::Ready(false),
+                    }
+                }
+                if discarded > MOST_DISCARDED {
                     return Poll::Ready(false);
                 }
                 self.received.extend_from_slice(input);
@@ -361,11 +374,36 @@ impl Client {
             if self.control.poll_verdict(&self.worker, cx).is_ready() {
                 return Poll::Ready(false);
             }
-            outbox
-                .poll_send(cx, &mut connection.stream)
+            self.poll_flush(cx, connection, outbox)
                 .map(|sent| sent.is_ok())
         })
         .await
+    }
+
+    /// The client has taken or sent something.
+    pub(crate) fn hears_client(&self) {
+        self.control.client_heard.set(self.worker.now.get());
+    }
+
+    /// The server has taken or sent something.
+    pub(crate) fn hears_upstream(&self) {
+        self.control.upstream_heard.set(self.worker.now.get());
+    }
+
+    /// Ready when everything has gone out. Meanwhile the client is known to be slow.
+    pub(crate) fn poll_flush(
+        &self,
+        cx: &mut Context<'_>,
+        connection: &mut Connection,
+        outbox: &mut Outbox,
+    ) -> Poll<io::Result<()>> {
+        let waiting = outbox.waiting();
+        let sent = outbox.poll_send(cx, &mut connection.stream);
+        if outbox.waiting() < waiting {
+            self.hears_client();
+        }
+        self.control.client_is_slow.set(sent.is_pending());
+        sent
     }
 }
 

@@ -58,9 +58,9 @@ pub(crate) async fn handle(
         Err(reason) => {
             let exchange = Exchange::new(client, head, Framing::None, wants_websocket);
             let fault = Fault::Downstream(reason);
-            let (tally, _) = exchange.answer_fault(connection, &fault).await;
+            let (tally, next) = exchange.answer_fault(connection, &fault, false).await;
             exchange.log(begin, tally);
-            return Next::Close;
+            return next;
         }
     };
     let mut exchange = Exchange::new(client, head, body, wants_websocket);
@@ -135,17 +135,15 @@ impl<'a> Exchange<'a> {
         if let Some(answer) = self.look_into_cache(route) {
             return self.repeat(connection, &answer).await;
         }
-        let pool = &self.client.worker.pool;
-        let mut may_repeat = self.is_repeatable();
+        let mut kept = self.client.worker.pool.take(&route.target.upstream);
         loop {
-            let leased = match pool.take(&route.target.upstream) {
+            let mut leased = match kept.take() {
                 Some(leased) => leased,
                 None => match self.connect(route).await {
                     Ok(leased) => leased,
                     Err(fault) => return self.fail(connection, &fault).await,
                 },
             };
-            let mut leased = leased;
             let mut request = self.client.worker.outboxes.take();
             self.heads().write_request(&mut request.bytes, found);
             let relay = Relay::new(
@@ -160,13 +158,11 @@ impl<'a> Exchange<'a> {
             );
             match relay.run().await {
                 Ok(outcome) => return self.finish(connection, leased, outcome).await,
-                // A pooled connection may have been closed by the server meanwhile.
+                // A pooled connection may have been closed by the server meanwhile. The next one is
+                // new, so this happens once.
                 Err(Broken::Upstream {
                     is_silent: true, ..
-                }) if leased.is_used && may_repeat => {
-                    // Once is enough: the next connection is new, or was open a moment ago.
-                    may_repeat = pool.has_idle(&route.target.upstream);
-                }
+                }) if leased.is_used && self.is_repeatable() => {}
                 Err(broken) => return self.broken(connection, route, broken).await,
             }
         }
@@ -212,9 +208,7 @@ impl<'a> Exchange<'a> {
         let counters = self.client.worker.counters();
         counters.edge_cache_hits.fetch_add(1, Ordering::Relaxed);
         self.count_status(repeated.status);
-        // After a request for a websocket another protocol may follow.
-        let keeps_alive =
-            self.keeps_alive() && !self.wants_websocket && !self.client.worker.is_leaving();
+        let keeps_alive = self.may_keep_alive();
         let headers: Vec<(&[u8], &[u8])> = repeated
             .headers
             .iter()
@@ -339,33 +333,31 @@ impl<'a> Exchange<'a> {
                 },
             }),
         };
-        if matches!(fault, Fault::Downstream(_)) {
-            let (tally, _) = self.answer_fault(connection, &fault).await;
-            return (tally, Next::Close);
-        }
-        // How much of the body was read is not known any more.
-        let (tally, next) = self.answer_fault(connection, &fault).await;
-        match (next, self.body) {
-            (Next::Request, Framing::None) => (tally, Next::Request),
-            (Next::Request, _) => (tally, Next::Close),
-            (next, _) => (tally, next),
-        }
+        // How much of a body was read is not known any more.
+        let may_continue = self.body == Framing::None;
+        self.answer_fault(connection, &fault, may_continue).await
     }
 
     /// Answers a request of which no byte of a body has been read.
     async fn fail(&self, connection: &mut Connection, fault: &Fault) -> (Tally, Next) {
-        let (tally, mut next) = self.answer_fault(connection, fault).await;
-        if matches!(next, Next::Request) && self.body != Framing::None {
-            let is_awaited = self.head.fields.first(Kind::Expect).is_some();
-            let mut body = Decoder::new(self.body);
-            if is_awaited || !connection.drain(self.client, &mut body).await {
-                next = Next::Close;
-            }
+        // Who waits to be asked for a body may send it, or the next request.
+        let may_continue =
+            self.body == Framing::None || self.head.fields.first(Kind::Expect).is_none();
+        let (tally, mut next) = self.answer_fault(connection, fault, may_continue).await;
+        let mut body = Decoder::new(self.body);
+        if matches!(next, Next::Request) && !connection.drain(self.client, &mut body).await {
+            next = Next::Close;
         }
         (tally, next)
     }
 
-    async fn answer_fault(&self, connection: &mut Connection, fault: &Fault) -> (Tally, Next) {
+    /// `may_continue`: whether it is known where the next request begins.
+    async fn answer_fault(
+        &self,
+        connection: &mut Connection,
+        fault: &Fault,
+        may_continue: bool,
+    ) -> (Tally, Next) {
         self.log_fault(fault);
         let status = fault.status();
         self.count_status(status.as_u16());
@@ -384,8 +376,7 @@ impl<'a> Exchange<'a> {
                 error_page::get(&self.client.worker, status, &target).await
             }
         };
-        let is_downstream = matches!(fault, Fault::Downstream(_));
-        let keeps_alive = !is_downstream && self.keeps_alive() && !self.client.worker.is_leaving();
+        let keeps_alive = may_continue && self.may_keep_alive();
         let headers: Vec<(&[u8], &[u8])> = page
             .headers
             .iter()
@@ -408,6 +399,12 @@ impl<'a> Exchange<'a> {
             false => Next::Cut,
         };
         (tally, next)
+    }
+
+    /// Whether the client's connection may stay open after an answer of our own.
+    fn may_keep_alive(&self) -> bool {
+        // After a request for a websocket another protocol may follow.
+        self.keeps_alive() && !self.wants_websocket && !self.client.worker.is_leaving()
     }
 
     fn connection_header(&self, keeps_alive: bool) -> ConnectionHeader {

@@ -78,6 +78,10 @@ impl<'a> Forwarded<'a> {
             return;
         }
         let Some(place) = KINDS.iter().position(|(kind, _)| *kind == field.kind) else {
+            // Other names for the same things, which servers may prefer.
+            if self.belief != Belief::Ignore {
+                write_field(out, field.name, field.value);
+            }
             return;
         };
         if self.belief != Belief::Ignore && !self.written[place] {
@@ -166,7 +170,9 @@ mod tests {
         let mut forwarded = Forwarded::new(&settings, &head.fields, peer, head.host(), websocket);
         let mut out = Vec::new();
         for field in head.fields.iter() {
-            if KINDS.iter().any(|(kind, _)| *kind == field.kind) {
+            if KINDS.iter().any(|(kind, _)| *kind == field.kind)
+                || field.kind == Kind::ForwardedOther
+            {
                 forwarded.write(&mut out, &field);
             }
         }
@@ -215,6 +221,13 @@ mod tests {
             written(&options, sent, [11, 0, 0, 1]),
             "X-Forwarded-For: 11.0.0.1\nX-Forwarded-Port: 8000\nX-Forwarded-Proto: http\n\
              X-Forwarded-Host: h:8000\n"
+        );
+        let other = "X-Real-IP: 1.1.1.1\r\nX-Scheme: https\r\nForwarded: for=1.1.1.1\r\n";
+        assert!(written(&options, other, [10, 0, 0, 1]).starts_with("X-Real-IP: 1.1.1.1\n"));
+        let left = written(&options, other, [11, 0, 0, 1]);
+        assert!(
+            !left.contains("1.1.1.1") && !left.contains("X-Scheme"),
+            "{left}"
         );
         let off = Options {
             no_x_forward: true,

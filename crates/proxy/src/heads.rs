@@ -68,7 +68,8 @@ impl Heads<'_> {
                 Kind::ForwardedFor
                 | Kind::ForwardedPort
                 | Kind::ForwardedProto
-                | Kind::ForwardedHost => forwarded.write(out, &field),
+                | Kind::ForwardedHost
+                | Kind::ForwardedOther => forwarded.write(out, &field),
                 _ if field.is_listed => {}
                 _ => write_field(out, field.name, field.value),
             }
@@ -139,8 +140,9 @@ impl Heads<'_> {
             match field.kind {
                 Kind::Connection | Kind::Hop | Kind::TransferEncoding => {}
                 Kind::Upgrade if !is_upgrade => {}
-                // The chunks say how long it is; the same length is said once.
-                Kind::ContentLength if has_coding || has_length => {}
+                // The chunks say how long it is; the same length is said once, and never of nothing.
+                Kind::ContentLength
+                    if has_coding || has_length || head.status < 200 || head.status == 204 => {}
                 Kind::Location => {
                     let location = self.found.and_then(|found| {
                         let host = self.head.host();

@@ -49,8 +49,18 @@ impl Outbox {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.sent == self.bytes.len()
+    }
+
+    /// Whether everything has gone out, also out of what TLS holds.
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_empty() && !self.unflushed
+    }
+
+    /// How many bytes wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.bytes.len() - self.sent
     }
 
     /// Forgets what waits.

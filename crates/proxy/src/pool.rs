@@ -127,13 +127,6 @@ impl Pool {
         Ok(self.lease(upstream.id, stream, false))
     }
 
-    /// Whether idle connections to a server are left.
-    pub(crate) fn has_idle(&self, upstream: &Upstream) -> bool {
-        let idle = self.idle.borrow();
-        idle.get(&upstream.id)
-            .is_some_and(|connections| !connections.is_empty())
-    }
-
     /// Closes connections that have been idle for long, that their servers have closed, or that are
     /// more than the requests of late needed.
     pub(crate) fn sweep(&self, now: Instant) {

@@ -15,7 +15,12 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{client::Phase, routes::Route, transport::Stream, worker::{USUAL_READ, Worker}};
+use crate::{
+    client::Phase,
+    routes::Route,
+    transport::Stream,
+    worker::{USUAL_READ, Worker},
+};
 
 /// How long the one direction may stay silent when the other has ended. Protocols that end one
 /// direction early are rare, and peers that vanished must not hold sockets.
@@ -102,8 +107,8 @@ impl Tunnel {
             let mut scratch = worker.scratch.borrow_mut();
             let scratch = &mut scratch[..USUAL_READ];
             let Self { client, upstream } = &mut self;
-            let up = copy(cx, client, upstream, scratch, route)?;
-            let down = copy(cx, upstream, client, scratch, route)?;
+            let up = poll_copy(cx, client, upstream, scratch, route)?;
+            let down = poll_copy(cx, upstream, client, scratch, route)?;
             // Somebody has said something, or this turn would not be.
             control.client_heard.set(worker.now.get());
             if up.is_ready() && down.is_ready() {
@@ -124,20 +129,6 @@ impl Tunnel {
 }
 
 /// Moves what `from` has to say to `to`. Ready when `from` has ended and `to` knows it.
-fn copy(
-    cx: &mut Context<'_>,
-    from: &mut Side,
-    to: &mut Side,
-    scratch: &mut [u8],
-    route: &Route,
-) -> io::Result<Poll<()>> {
-    match poll_copy(cx, from, to, scratch, route) {
-        Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
-        Poll::Ready(Err(error)) => Err(error),
-        Poll::Pending => Ok(Poll::Pending),
-    }
-}
-
 fn poll_copy(
     cx: &mut Context<'_>,
     from: &mut Side,

@@ -173,7 +173,6 @@ async fn run(start: Start) {
             () = worker.shared.stop.cancelled() => {}
         }
     }
-    sweeping.shutdown().await;
     // What was accepted last has its first request on the way.
     tokio::select! {
         () = worker.tasks.wait() => return,

@@ -308,6 +308,85 @@ async fn a_post_is_never_sent_twice() {
 }
 
 #[tokio::test]
+async fn a_request_is_repeated_once_at_most() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::with_one_worker(&origin).await;
+    // Many idle connections to the server.
+    let slow = (0..8).map(|_| proxy.get("/slow"));
+    futures_util::future::join_all(slow).await;
+    let before = origin.requests();
+    let answer = proxy
+        .raw("DELETE /vanish HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        .await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(origin.requests() - before, 2);
+}
+
+#[tokio::test]
+async fn a_bad_chunk_behind_the_begin_of_an_answer_cuts_it() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::with_root(&origin).await;
+    let mut raw = Raw::connect(&proxy).await;
+    raw.send("POST /echo HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        .await;
+    raw.until("abc").await;
+    raw.send("zz\r\n").await;
+    let rest = raw.rest().await;
+    assert!(!rest.contains("HTTP/1.1"), "no second answer in it: {rest}");
+
+    // Nor does the next request begin behind what is no chunk, when the body is read away.
+    let proxy = Proxy::start(Options::default()).await;
+    let mut raw = Raw::connect(&proxy).await;
+    raw.send("POST /none HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX")
+        .await;
+    raw.until("</html>").await;
+    raw.send("\r\n0\r\n\r\nGET /_chp_healthz HTTP/1.1\r\nHost: h\r\n\r\n")
+        .await;
+    let rest = raw.rest().await;
+    assert!(!rest.contains("HTTP/1.1"), "{rest}");
+}
+
+#[tokio::test]
+async fn what_an_answer_says_of_its_connection_holds() {
+    let proxy = Proxy::start(Options::default()).await;
+    proxy.add("/dead", &support::dead_url()).await;
+    for request in [
+        "POST /dead HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+        "GET /none HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ] {
+        let mut raw = Raw::connect(&proxy).await;
+        raw.send(request).await;
+        let head = raw.until("\r\n\r\n").await;
+        assert!(head.contains("Connection: close\r\n"), "{head}");
+        raw.rest().await;
+    }
+    // A body that is no more than the request says leaves the connection open.
+    let mut raw = Raw::connect(&proxy).await;
+    raw.send("POST /dead HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello")
+        .await;
+    let head = raw.until("</html>").await;
+    assert!(!head.contains("Connection: close"), "{head}");
+    raw.send("GET /_chp_healthz HTTP/1.1\r\nHost: h\r\n\r\n")
+        .await;
+    raw.until("OK").await;
+}
+
+#[tokio::test]
+async fn requests_sent_before_the_end_are_all_answered() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::with_root(&origin).await;
+    let mut raw = Raw::connect(&proxy).await;
+    raw.send("GET /slow HTTP/1.1\r\nHost: h\r\n\r\nGET /second HTTP/1.1\r\nHost: h\r\n\r\n")
+        .await;
+    raw.finish().await;
+    let rest = raw.rest().await;
+    assert!(
+        rest.contains("GET /slow") && rest.contains("GET /second"),
+        "{rest}"
+    );
+}
+
+#[tokio::test]
 async fn a_server_that_dies_in_mid_body_ends_the_answer() {
     let origin = Origin::start().await;
     let proxy = Proxy::with_root(&origin).await;

@@ -51,6 +51,8 @@ enum State {
         line: u16,
     },
     Done,
+    /// It is no body; nothing more is read from it.
+    Bad,
 }
 
 /// Why a body in chunks is refused.
@@ -92,6 +94,7 @@ impl Decoder {
         loop {
             match &mut self.state {
                 State::Done => return Ok(None),
+                State::Bad => return Err(BadChunk),
                 State::UntilClose => {
                     return Ok(Some(std::mem::take(input)).filter(|piece| !piece.is_empty()));
                 }
@@ -114,7 +117,9 @@ impl Decoder {
                         return Ok(None);
                     };
                     *input = rest;
-                    self.state = self.between(*byte)?;
+                    let state = self.between(*byte);
+                    self.state = *state.as_ref().unwrap_or(&State::Bad);
+                    state?;
                 }
             }
         }
@@ -330,6 +335,17 @@ mod tests {
         ] {
             assert_eq!(decode(&[body.as_bytes()]), Err(BadChunk), "{body:?}");
         }
+    }
+
+    #[test]
+    fn a_bad_chunk_stays_bad() {
+        let mut decoder = Decoder::new(Framing::Chunked);
+        let mut input = &b"3\r\nabcX"[..];
+        assert_eq!(decoder.next(&mut input), Ok(Some(&b"abc"[..])));
+        assert_eq!(decoder.next(&mut input), Err(BadChunk));
+        let mut input = &b"\r\n0\r\n\r\n"[..];
+        assert_eq!(decoder.next(&mut input), Err(BadChunk));
+        assert!(!decoder.is_done());
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub(crate) enum Kind {
     ForwardedPort,
     ForwardedProto,
     ForwardedHost,
+    /// Other names that proxies use for what they know of a client.
+    ForwardedOther,
     Location,
     Other,
 }
@@ -171,15 +173,19 @@ impl Kind {
             6 if is(b"expect") => Kind::Expect,
             7 if is(b"upgrade") => Kind::Upgrade,
             8 if is(b"location") => Kind::Location,
+            8 if is(b"x-scheme") => Kind::ForwardedOther,
+            9 if is(b"forwarded") || is(b"x-real-ip") => Kind::ForwardedOther,
             10 if is(b"connection") => Kind::Connection,
             10 if is(b"keep-alive") => Kind::Hop,
             14 if is(b"content-length") => Kind::ContentLength,
             15 if is(b"x-forwarded-for") => Kind::ForwardedFor,
+            15 if is(b"x-forwarded-ssl") => Kind::ForwardedOther,
             16 if is(b"x-forwarded-port") => Kind::ForwardedPort,
             16 if is(b"x-forwarded-host") => Kind::ForwardedHost,
             16 if is(b"proxy-connection") => Kind::Hop,
             17 if is(b"x-forwarded-proto") => Kind::ForwardedProto,
             17 if is(b"transfer-encoding") => Kind::TransferEncoding,
+            18 if is(b"x-forwarded-scheme") => Kind::ForwardedOther,
             _ => Kind::Other,
         }
     }
@@ -197,6 +203,7 @@ impl Kind {
                 | Kind::ForwardedPort
                 | Kind::ForwardedProto
                 | Kind::ForwardedHost
+                | Kind::ForwardedOther
         )
     }
 }

@@ -428,7 +428,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, sta
         async move {
             let path = request.uri().path().to_owned();
             open.0.paths.lock().unwrap().push(path.clone());
-            if close_next.load(Ordering::SeqCst) > 0 {
+            if close_next.load(Ordering::SeqCst) > 0 || path.ends_with("/vanish") {
                 return Err(std::io::Error::other("closed as announced"));
             }
             if path.ends_with("/close-next") {
@@ -470,6 +470,9 @@ async fn answer(
         "slow" => {
             tokio::time::sleep(Duration::from_millis(700)).await;
             Response::new(text(&line))
+        }
+        size if path.starts_with("/large/") => {
+            Response::new(text(&"x".repeat(size.parse().unwrap())))
         }
         "hang" => std::future::pending().await,
         "die" => {
