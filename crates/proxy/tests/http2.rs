@@ -16,6 +16,7 @@ mod support;
 mod frames;
 
 use std::{
+    fmt::Write,
     future::poll_fn,
     net::SocketAddr,
     sync::Arc,
@@ -110,8 +111,8 @@ fn escape(name: &str, mut choice: u64) -> String {
         let is_plain = byte.is_ascii_alphanumeric() || b"-._~@+;".contains(&byte);
         match choice & 3 {
             _ if is_plain && choice & 1 == 0 => escaped.push(char::from(byte)),
-            2 | 3 => escaped += &format!("%{byte:02X}"),
-            _ => escaped += &format!("%{byte:02x}"),
+            2 | 3 => write!(escaped, "%{byte:02X}").unwrap(),
+            _ => write!(escaped, "%{byte:02x}").unwrap(),
         }
     }
     escaped
@@ -493,7 +494,7 @@ async fn who_knows_only_http1_gets_it() {
     // Browsers open a connection of its own for a websocket, without offering h2.
     let stream = site.connect_to(site.proxy.address(), &["http/1.1"]).await;
     let url = "wss://localhost/user/ws";
-    let (mut socket, _) = within(tokio_tungstenite::client_async(url, stream))
+    let (mut socket, _) = within(Box::pin(tokio_tungstenite::client_async(url, stream)))
         .await
         .unwrap();
     let message = tokio_tungstenite::tungstenite::Message::text("hello");

@@ -78,7 +78,7 @@ pub fn response(data: &[u8]) {
         match head.framing(method) {
             Ok(Framing::None) => {}
             Ok(Framing::Chunked) => {
-                assert!(!has_none && values(&head.fields, b"transfer-encoding").len() == 1)
+                assert!(!has_none && values(&head.fields, b"transfer-encoding").len() == 1);
             }
             Ok(Framing::Length(length)) => {
                 let values = values(&head.fields, b"content-length");

@@ -1,6 +1,6 @@
 //! The route table, against sorted maps.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 use serde_json::{Map, Value};
 
@@ -140,7 +140,7 @@ fn ask(table: &RouteTable, model: &BTreeMap<Vec<Vec<u8>>, String>, raw: &str) {
     // The same path with all that may be escaped escaped is for the same server.
     let escaped: String = raw
         .split('/')
-        .map(|segment| escape_anew(segment))
+        .map(escape_anew)
         .collect::<Vec<_>>()
         .join("/");
     assert_eq!(
@@ -183,7 +183,7 @@ fn escape_anew(segment: &str) -> String {
                 escaped.extend(['%', char::from(*a), char::from(*b)]);
                 rest = after;
             }
-            _ => escaped += &format!("%{byte:02X}"),
+            _ => write!(escaped, "%{byte:02X}").expect("texts take any text"),
         }
     }
     escaped

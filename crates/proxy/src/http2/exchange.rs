@@ -58,7 +58,7 @@ pub(super) async fn run(
     mut respond: SendResponse<Bytes>,
 ) -> Ending {
     let (head, body) = request.into_parts();
-    let mut request = match translate::request(head, !body.is_end_stream()) {
+    let mut request = match translate::request(&head, !body.is_end_stream()) {
         Ok(request) => request.map(|()| RequestBody::new(body)),
         Err(malformed) => {
             tracing::debug!("downstream: a malformed request: {}", malformed.0);

@@ -13,12 +13,12 @@ pub(super) struct Malformed(pub(super) &'static str);
 
 /// The head as HTTP/1.1 has it. What RFC 9113 wants checked is checked here unless the h2 crate
 /// has done so; all the rest is left to the one who reads HTTP/1.1.
-pub(super) fn request(head: request::Parts, has_body: bool) -> Result<Request<()>, Malformed> {
+pub(super) fn request(head: &request::Parts, has_body: bool) -> Result<Request<()>, Malformed> {
     let mut request = Request::new(());
     *request.method_mut() = head.method.clone();
     *request.version_mut() = Version::HTTP_11;
-    *request.uri_mut() = target(&head)?;
-    *request.headers_mut() = request_headers(&head, has_body)?;
+    *request.uri_mut() = target(head)?;
+    *request.headers_mut() = request_headers(head, has_body)?;
     Ok(request)
 }
 
@@ -147,7 +147,7 @@ mod tests {
         has_body: bool,
     ) -> Result<(String, Vec<String>), Malformed> {
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let request = super::request(head, has_body)?;
+        let request = super::request(&head, has_body)?;
         let line = format!("{} {}", request.method(), request.uri());
         let headers = request.headers().iter();
         let headers = headers.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
