@@ -8,8 +8,9 @@
 //!   answer with `X-Orrery-Stopped: <seconds>`. It is given to everybody.
 //! - *Learned*: JupyterHub's redirects such requests to `/hub/user/…`, asks there who it is, and answers
 //!   424 (or 503) with JSON that names the path. The proxy sees that answer pass, and gives it, with the
-//!   path of the new request, to those who show a credential that the hub has just accepted (the cookie
-//!   of the session, which holds on both paths, or a token). Nobody else learns anything.
+//!   path of the new request, to requests with the same credentials alone: the cookie
+//!   `jupyterhub-session-id`, which is sent on both paths, and `Authorization`. A hash of them is a part
+//!   of the key, so nobody else can find it.
 //!
 //! JupyterHub takes the first part of the path behind the user's name for the server's name if there is
 //! such a server, so an answer holds for all paths with the same two parts (`/user/ada/api/…`): they
@@ -47,11 +48,8 @@ const MAX_HEADERS: usize = 4096;
 /// older and a younger one, make up each.
 const MAX_ENTRIES: usize = 16_384;
 const MAX_BYTES: usize = 8 * 1024 * 1024;
-/// Credentials that one learned answer is given for, and that are looked at of one request.
-const MAX_HOLDERS: usize = 8;
-const MAX_CREDENTIALS: usize = 24;
-/// A value shorter than this is no secret.
-const MIN_SECRET: usize = 20;
+/// The cookie that tells one browser's session from another's, with what precedes its value.
+const SESSION: &[u8] = b"jupyterhub-session-id=";
 /// Parts of a site's prefix (`JupyterHub.base_url`) before `user`.
 const MAX_PREFIX: usize = 4;
 
@@ -75,8 +73,8 @@ pub(crate) struct Key {
     sibling: Option<Box<[u8]>>,
     /// The path from `/user/` on, as the client wrote it and as the hub names it.
     told: Box<[u8]>,
-    /// Hashes of what the client shows as its credentials.
-    credentials: Vec<u64>,
+    /// A hash of what the client shows as its credentials, if it does.
+    credentials: Option<u64>,
     is_websocket: bool,
     /// The request goes to the hub's own `/hub/user/…`, whose answers are learned from only.
     learns: bool,
@@ -99,19 +97,12 @@ struct Generation {
 
 struct Entry {
     answer: Rc<Answer>,
-    /// `None` for a marked answer.
-    learned: Option<Learned>,
+    /// Where in the body of a learned answer the path stands; `None` for a marked answer.
+    path: Option<Range<usize>>,
     /// From now on one request, and one only, asks the hub anew; the others are answered still.
     renew: Instant,
     renewing: bool,
     end: Instant,
-}
-
-struct Learned {
-    /// Where in the body the path stands.
-    path: Range<usize>,
-    /// Who may have the answer, and until when.
-    holders: Vec<(u64, Instant)>,
 }
 
 impl EdgeCache {
@@ -194,7 +185,7 @@ impl EdgeCache {
             group: group(server),
             sibling: (is_websocket && *server != b"api").then(|| group(b"api")),
             told: told.as_bytes().into(),
-            credentials: self.hashes(credentials),
+            credentials: self.credentials(credentials),
             is_websocket,
             learns,
         })
@@ -209,10 +200,15 @@ impl EdgeCache {
         [Some(&key.group), key.sibling.as_ref()]
             .into_iter()
             .flatten()
-            .find_map(|group| {
-                let entry = match self.young.entries.get_mut(group) {
+            .flat_map(|group| {
+                let own = key.credentials.map(|hash| of_holder(group, hash).into());
+                [Some(Cow::Borrowed(&**group)), own.map(Cow::Owned)]
+            })
+            .flatten()
+            .find_map(|place| {
+                let entry = match self.young.entries.get_mut(&*place) {
                     Some(entry) => entry,
-                    None => self.old.entries.get_mut(group)?,
+                    None => self.old.entries.get_mut(&*place)?,
                 };
                 entry.answer_for(key, now)
             })
@@ -276,51 +272,29 @@ impl EdgeCache {
         }
         let end = now + lifetime;
         let early = (lifetime / 4).min(Duration::from_secs(3));
-        let learned = if key.learns {
-            let Some(path) = place_of_path(&answer.body, &key.told) else {
+        let (place, path) = if key.learns {
+            let path = place_of_path(&answer.body, &key.told);
+            let (Some(path), Some(hash)) = (path, key.credentials) else {
                 return;
             };
-            if key.credentials.is_empty() {
-                return;
-            }
-            let holders = self.holders(&key, now, end);
-            Some(Learned { path, holders })
+            (of_holder(&key.group, hash), Some(path))
         } else {
-            None
+            (key.group, None)
         };
         answer.headers.retain(|(name, _)| is_kept(name));
         let entry = Entry {
             answer: Rc::new(answer),
-            learned,
+            path,
             renew: now + lifetime.saturating_sub(early),
             renewing: false,
             end,
         };
-        let size = entry.size() + key.group.len();
-        self.old.remove(&key.group);
-        self.young.remove(&key.group);
+        let size = entry.size() + place.len();
+        self.old.remove(&place);
+        self.young.remove(&place);
         self.turn(now, size);
         self.young.bytes += size;
-        self.young.entries.insert(key.group, entry);
-    }
-
-    /// The credentials that a newly learned answer is for: its own, and those that the one before was
-    /// for, as long as they hold.
-    fn holders(&self, key: &Key, now: Instant, end: Instant) -> Vec<(u64, Instant)> {
-        let before = match self.young.entries.get(&key.group) {
-            Some(entry) => Some(entry),
-            None => self.old.entries.get(&key.group),
-        };
-        let before = before.and_then(|entry| entry.learned.as_ref());
-        let before = before.map_or(&[][..], |learned| &learned.holders);
-        let mut holders: Vec<_> = key.credentials.iter().map(|hash| (*hash, end)).collect();
-        holders.truncate(MAX_HOLDERS);
-        for (hash, until) in before {
-            if holders.len() < MAX_HOLDERS && *until > now && !key.credentials.contains(hash) {
-                holders.push((*hash, *until));
-            }
-        }
-        holders
+        self.young.entries.insert(place, entry);
     }
 
     /// Lets the older half go when the younger one is full, or when all of it is out of date.
@@ -335,18 +309,10 @@ impl EdgeCache {
         }
     }
 
-    /// Hashes of each cookie, and of what else authorizes, that is long enough to be a secret.
-    fn hashes<'a>(&self, values: impl Iterator<Item = &'a [u8]>) -> Vec<u64> {
-        values
-            .flat_map(|value| value.split(|byte| *byte == b';'))
-            .map(<[u8]>::trim_ascii)
-            .filter(|item| {
-                let name = item.iter().position(|byte| matches!(byte, b'=' | b' '));
-                name.is_some_and(|end| item.len() - end > MIN_SECRET)
-            })
-            .take(MAX_CREDENTIALS)
-            .map(|item| self.hasher.hash_one(item))
-            .collect()
+    /// A hash of all that proves who asks: other cookies are alike for many.
+    fn credentials<'a>(&self, values: impl Iterator<Item = &'a [u8]>) -> Option<u64> {
+        let proofs: Vec<&[u8]> = values.flat_map(proofs).collect();
+        (!proofs.is_empty()).then(|| self.hasher.hash_one(proofs))
     }
 }
 
@@ -371,31 +337,43 @@ impl Entry {
         if now >= self.end {
             return None;
         }
-        if let Some(learned) = &self.learned {
-            let holds =
-                |(hash, until): &(u64, Instant)| *until > now && key.credentials.contains(hash);
-            if !learned.holders.iter().any(holds) {
-                return None;
-            }
-        }
         // A websocket learns nothing, as browsers do not follow its redirect.
-        if now >= self.renew && !self.renewing && !(key.is_websocket && self.learned.is_some()) {
+        if now >= self.renew && !self.renewing && !(key.is_websocket && self.path.is_some()) {
             self.renewing = true;
             return None;
         }
-        let Some(learned) = &self.learned else {
+        let Some(path) = &self.path else {
             return Some(Rc::clone(&self.answer));
         };
         let body = &self.answer.body;
-        if body[learned.path.clone()] == *key.told {
+        if body[path.clone()] == *key.told {
             return Some(Rc::clone(&self.answer));
         }
-        let (before, behind) = (&body[..learned.path.start], &body[learned.path.end..]);
+        let (before, behind) = (&body[..path.start], &body[path.end..]);
         Some(Rc::new(Answer {
             body: [before, &key.told, behind].concat().into(),
             ..Answer::clone(&self.answer)
         }))
     }
+}
+
+/// Where an answer for the holder of these credentials alone is kept. No group has such a byte.
+fn of_holder(group: &[u8], credentials: u64) -> Box<[u8]> {
+    [group, b"\x01", &credentials.to_ne_bytes()].concat().into()
+}
+
+/// What in the value of a `Cookie` or an `Authorization` header proves who asks: a scheme, a space and
+/// what follows, or the cookie of the session.
+fn proofs(value: &[u8]) -> Vec<&[u8]> {
+    let ends_name = |byte: &&u8| matches!(byte, b' ' | b'=' | b';');
+    if value.iter().find(ends_name) == Some(&b' ') {
+        return vec![value];
+    }
+    value
+        .split(|byte| *byte == b';')
+        .map(<[u8]>::trim_ascii)
+        .filter(|item| item.len() > SESSION.len() && item.starts_with(SESSION))
+        .collect()
 }
 
 /// The part of a path behind its first `segments` segments, beginning with a slash.

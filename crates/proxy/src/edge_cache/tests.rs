@@ -300,6 +300,31 @@ fn a_learned_answer_is_for_those_whom_the_hub_accepted() {
     assert!(cache.get(&key, now).is_none());
 }
 
+/// A consent cookie, a load balancer's and the like are the same for many.
+#[test]
+fn other_cookies_prove_nothing() {
+    let mut cache = cache();
+    let now = Instant::now();
+    let ask = |cache: &EdgeCache, target: &str, cookies: &[&[u8]]| {
+        let common = b"cookieconsent_status=dismiss-all-and-forever; my-jupyterhub-session-id=01234567890123456789";
+        let cookies = [&[common.as_slice()], cookies].concat().join(&b"; "[..]);
+        poll(cache, target, &cookies).unwrap()
+    };
+    let learning = ask(&cache, "/hub/user/ada/api/x", &[ADA]);
+    assert!(pass(&mut cache, learning, &told("/user/ada/api/x"), now));
+    let key = ask(&cache, "/user/ada/api/x", &[ADA]);
+    assert!(cache.get(&key, now).is_some());
+    let empty = b"jupyterhub-session-id=".as_slice();
+    for cookies in [&[BOB][..], &[], &[empty], &[BOB, ADA], &[ADA, BOB]] {
+        let key = ask(&cache, "/user/ada/api/x", cookies);
+        assert!(cache.get(&key, now).is_none());
+    }
+    // Nor is anything learned from a request with no other.
+    let learning = ask(&cache, "/hub/user/bob/api/x", &[]);
+    pass(&mut cache, learning, &told("/user/bob/api/x"), now);
+    assert_eq!(cache.young.entries.len(), 1);
+}
+
 #[test]
 fn a_token_is_a_credential_too() {
     let mut cache = cache();
