@@ -1,23 +1,27 @@
-//! The listeners beside the public one: the REST API, metrics, and redirects to HTTPS.
+//! The listeners beside the public one: the REST API, metrics, and redirects to HTTPS. Each takes a
+//! bounded number of connections at a time, so that none takes the others' file descriptors, or the
+//! users'; more wait in the kernel.
 
 use std::{
     convert::Infallible,
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderValue, header::CONNECTION};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     api,
     listen::{BACKLOG, Listener},
-    redirect,
+    overload, redirect,
     server::Shared,
     transport::{Socket, Stream},
 };
@@ -30,8 +34,49 @@ pub(crate) enum Listening {
     Redirect,
 }
 
-/// How long a client may take for its handshake, and for its request's head.
-const HEAD_DEADLINE: Duration = Duration::from_mins(1);
+/// How long a client may take for its handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// What a listener's clients may have.
+struct Limits {
+    /// Connections at a time.
+    connections: usize,
+    /// For a request's head, also the first; a connection is idle no longer.
+    head: Duration,
+    /// For one request and its answer, with which the connection ends. `None` where it goes on.
+    life: Option<Duration>,
+}
+
+impl Listening {
+    /// `users` is how many connections of users there may be.
+    fn limits(self, users: usize) -> Limits {
+        match self {
+            Listening::Api => Limits {
+                connections: (users / 8).clamp(32, 1024),
+                head: Duration::from_mins(1),
+                life: None,
+            },
+            Listening::Metrics => Limits {
+                connections: 16,
+                head: Duration::from_secs(10),
+                life: Some(Duration::from_mins(1)),
+            },
+            Listening::Redirect => Limits {
+                connections: (users / 16).clamp(16, 1024),
+                head: Duration::from_secs(10),
+                life: Some(Duration::from_secs(20)),
+            },
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Listening::Api => "the API",
+            Listening::Metrics => "metrics",
+            Listening::Redirect => "redirects to HTTPS",
+        }
+    }
+}
 
 /// How long a client that was accepted just before the end has to send its request.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -49,21 +94,39 @@ pub(crate) async fn accept(
     let listener = match listener.into_tokio() {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::error!("internal: cannot listen for the API: {error}");
+            let name = listening.name();
+            tracing::error!("internal: cannot listen for {name}: {error}");
             return;
         }
     };
+    let limits = listening.limits(shared.settings.max_connections);
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let mut reported: Option<Instant> = None;
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let accept = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            let place = place.expect("the semaphore is never closed");
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            accepted = accept => accepted,
             () = shared.closed() => break,
         };
         match accepted.and_then(|(accepted, _)| accepted.into_socket()) {
             Ok(socket) => {
-                tasks.spawn(serve(Arc::clone(&shared), socket, listening));
+                tasks.spawn(serve(Arc::clone(&shared), socket, listening, place));
             }
+            // The client has left.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::error!("internal: cannot accept API connections for now: {error}");
+                let now = Instant::now();
+                if reported.is_none_or(|at| now - at > overload::REPORT) {
+                    reported = Some(now);
+                    let name = listening.name();
+                    tracing::error!(
+                        "internal: cannot accept connections to {name} for now: {error}"
+                    );
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -74,20 +137,30 @@ pub(crate) async fn accept(
     }
     // The kernel has accepted these, and would reset them.
     for _ in 0..BACKLOG {
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            break;
+        };
         let Some(Ok((accepted, _))) = listener.accept_waiting().await else {
             break;
         };
         if let Ok(socket) = accepted.into_socket() {
-            tasks.spawn(serve(Arc::clone(&shared), socket, listening));
+            tasks.spawn(serve(Arc::clone(&shared), socket, listening, place));
         }
     }
 }
 
-async fn serve(shared: Arc<Shared>, socket: Socket, listening: Listening) {
+/// Serves a connection to its end, and keeps its place for so long.
+async fn serve(
+    shared: Arc<Shared>,
+    socket: Socket,
+    listening: Listening,
+    _place: OwnedSemaphorePermit,
+) {
+    let limits = listening.limits(shared.settings.max_connections);
     let tls = shared.tls.api.as_ref();
     let stream = match tls.filter(|_| matches!(listening, Listening::Api)) {
         None => Stream::Plain(socket),
-        Some(tls) => match tokio::time::timeout(HEAD_DEADLINE, tls.accept(socket)).await {
+        Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(socket)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::debug!("downstream: no TLS with an API client: {error}");
@@ -122,7 +195,8 @@ async fn serve(shared: Arc<Shared>, socket: Socket, listening: Listening) {
     };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_DEADLINE)
+        .header_read_timeout(limits.head)
+        .keep_alive(limits.life.is_none())
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let closing = async {
@@ -138,14 +212,22 @@ async fn serve(shared: Arc<Shared>, socket: Socket, listening: Listening) {
             tokio::time::sleep(SETTLE).await;
         }
     };
+    let too_long = async {
+        match limits.life {
+            Some(life) => tokio::time::sleep(life).await,
+            None => std::future::pending().await,
+        }
+    };
     let result = tokio::select! {
         result = &mut connection => result,
+        () = too_long => return,
         () = closing => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     if let Err(error) = result {
-        tracing::debug!("downstream: an API connection ended early: {error}");
+        let name = listening.name();
+        tracing::debug!("downstream: a connection to {name} ended early: {error}");
     }
 }

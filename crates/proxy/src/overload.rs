@@ -19,7 +19,7 @@ use crate::{
 pub(crate) const PAUSE: Duration = Duration::from_millis(20);
 
 /// How often the log says so.
-const REPORT: Duration = Duration::from_secs(10);
+pub(crate) const REPORT: Duration = Duration::from_secs(10);
 
 /// How long a client that is refused may take to send its request. Who closes a connection on which
 /// something is unread resets it, and the client may never see the answer.
@@ -96,7 +96,7 @@ impl Overload {
                 Some(Ok((accepted, _))) => {
                     self.refused += 1;
                     if let Ok(socket) = accepted.into_socket() {
-                        tell(&socket);
+                        tell(&socket, false);
                     }
                 }
                 Some(Err(_)) | None => break,
@@ -121,7 +121,7 @@ pub(crate) fn refuse(accepted: Accepted, is_plain: bool) {
     }
     if LINGERING.fetch_add(1, Ordering::Relaxed) >= MOST_LINGERING {
         LINGERING.fetch_sub(1, Ordering::Relaxed);
-        tell(&socket);
+        tell(&socket, true);
         return;
     }
     tokio::task::spawn_local(async move {
@@ -132,19 +132,24 @@ pub(crate) fn refuse(accepted: Accepted, is_plain: bool) {
             }
         };
         let _ = tokio::time::timeout(LINGER, readable).await;
-        tell(&socket);
+        tell(&socket, true);
         drop(socket);
         LINGERING.fetch_sub(1, Ordering::Relaxed);
     });
 }
 
-/// Says why, as far as that is possible at once.
-fn tell(socket: &Socket) {
+/// Says why, as far as that is possible at once. Where it is not certain that the client does not
+/// speak TLS, it is told only when its request is there and shows so.
+fn tell(socket: &Socket, is_plain: bool) {
     let mut request = [0; 4096];
-    let _ = match socket {
+    let read = match socket {
         Either::Left(stream) => stream.try_read(&mut request),
         Either::Right(stream) => stream.try_read(&mut request),
     };
+    // TLS begins with a byte that is no letter (RFC 8446, section 5.1), a method with one.
+    if !is_plain && !(read.is_ok_and(|read| read > 0) && request[0].is_ascii_alphabetic()) {
+        return;
+    }
     let _ = match socket {
         Either::Left(stream) => stream.try_write(REFUSAL),
         Either::Right(stream) => stream.try_write(REFUSAL),

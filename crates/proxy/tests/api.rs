@@ -94,6 +94,37 @@ async fn answers_are_those_of_configurable_http_proxy() {
     assert_eq!(answer.text(), "{}");
 }
 
+/// Who holds connections to one listener takes them from nobody else.
+#[tokio::test]
+async fn connections_to_the_api_and_to_metrics_are_bounded() {
+    let proxy = Proxy::start(Options {
+        metrics_port: Some(0),
+        max_connections: Some(20),
+        ..Options::default()
+    })
+    .await;
+    let mut metrics = proxy.handle.metrics_address().unwrap();
+    metrics.set_ip([127, 0, 0, 1].into());
+    let request = "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n";
+    let answer = raw_exchange(metrics, request).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers("connection"), ["close"]);
+    let request = "GET /api/nope HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    for (address, most) in [(metrics, 16), (proxy.api_address(), 32)] {
+        let mut held = Vec::new();
+        for _ in 0..most {
+            held.push(tokio::net::TcpStream::connect(address).await.unwrap());
+        }
+        let mut next = tokio::spawn(raw_exchange(address, request));
+        let waited = tokio::time::timeout(Duration::from_millis(300), &mut next).await;
+        assert!(waited.is_err(), "one more than {most} is served");
+        assert_eq!(proxy.get("/user/nobody").await.status, 404);
+        held.pop();
+        let answer = tokio::time::timeout(Duration::from_secs(10), next).await;
+        assert_eq!(answer.unwrap().unwrap().status, 404);
+    }
+}
+
 #[tokio::test]
 async fn data_come_back_as_stored_with_the_time_of_the_request() {
     let proxy = proxy().await;
