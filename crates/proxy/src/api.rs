@@ -236,8 +236,9 @@ async fn post(
         tracing::warn!("Bad POST data: {error}");
         Refusal::new(StatusCode::BAD_REQUEST, error.to_string())
     })?;
-    tracing::info!("Adding route {} -> {}", route.path, route.target_url);
-    tracing::info!("Route added {} -> {}", route.path, route.target_url);
+    let path = in_one_line(&route.path);
+    tracing::info!("Adding route {path} -> {}", route.target_url);
+    tracing::info!("Route added {path} -> {}", route.target_url);
     metrics::count_activity();
     shared.metrics.api_add.fetch_add(1, Ordering::Relaxed);
     Ok(empty(StatusCode::CREATED))
@@ -247,11 +248,20 @@ fn delete(shared: &Shared, path: &str) -> Result<Response<Full<Bytes>>, Refusal>
     shared.metrics.api_delete.fetch_add(1, Ordering::Relaxed);
     match shared.routes.remove(path) {
         Some(route) => {
-            tracing::info!("Removing route {}", route.path);
+            tracing::info!("Removing route {}", in_one_line(&route.path));
             Ok(empty(StatusCode::NO_CONTENT))
         }
         None => Err(Refusal::empty(StatusCode::NOT_FOUND)),
     }
+}
+
+/// A path as it may stand in the log, where a line break would begin a line that nobody wrote.
+fn in_one_line(path: &str) -> String {
+    let part = |c: char| match c {
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    path.chars().map(part).collect()
 }
 
 /// The body as a JSON object. Other JSON has no target, and is answered like an empty object.
@@ -344,6 +354,12 @@ pub(crate) fn metrics(shared: &Shared, request: &Request<Incoming>) -> Response<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_no_line_of_the_log_s_own() {
+        let shown = in_one_line("/user/o'neil é\n12:00 Adding route /");
+        assert_eq!(shown, "/user/o'neil é\\n12:00 Adding route /");
+    }
 
     #[test]
     fn times() {
