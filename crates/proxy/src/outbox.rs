@@ -145,11 +145,20 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::{future::poll_fn, sync::Arc, task::Waker};
 
-    use tokio::io::AsyncReadExt;
+    use rustls::{
+        ClientConfig, RootCertStore, ServerConfig,
+        pki_types::{PrivateKeyDer, ServerName},
+    };
+    use tokio::{
+        io::{AsyncRead, AsyncReadExt},
+        net::UnixStream,
+    };
+    use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
     use super::*;
+    use crate::transport::Socket;
 
     #[tokio::test]
     async fn fast_peers_get_larger_pieces_and_slow_ones_smaller() {
@@ -188,5 +197,58 @@ mod tests {
             0,
             "a large piece's memory is given back"
         );
+    }
+
+    /// Two ends of a TLS connection over a socket with little room.
+    async fn tls_pair() -> (Stream, impl AsyncRead + Unpin) {
+        let certified = rcgen::generate_simple_self_signed(vec!["h".to_owned()]).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+        let certificate = certified.cert.der().clone();
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let accepting = TlsAcceptor::from(Arc::new(server)).accept(Socket::Right(ours));
+        let name = ServerName::try_from("h").unwrap();
+        let connecting = TlsConnector::from(Arc::new(client)).connect(name, theirs);
+        let (ours, theirs) = tokio::try_join!(accepting, connecting).unwrap();
+        (Stream::Tls(Box::new(TlsStream::Server(ours))), theirs)
+    }
+
+    #[tokio::test]
+    async fn what_is_done_has_left_tls_too() {
+        // In steps smaller than what TLS holds back when the socket is full.
+        for size in (100_000..400_000).step_by(30_000) {
+            let (mut stream, mut peer) = tls_pair().await;
+            let content = vec![1; size];
+            let mut outbox = Outbox::default();
+            poll_fn(|cx| Poll::Ready(outbox.write(cx, &mut stream, &content)))
+                .await
+                .unwrap();
+            let sending = async {
+                while !outbox.is_done() {
+                    poll_fn(|cx| outbox.poll_send(cx, &mut stream))
+                        .await
+                        .unwrap();
+                }
+                drop(stream);
+            };
+            let mut received = Vec::new();
+            // The end comes without TLS' words for it.
+            let reading = peer.read_to_end(&mut received);
+            let (_, ()) = tokio::join!(reading, sending);
+            assert_eq!(received.len(), size);
+        }
     }
 }

@@ -471,9 +471,6 @@ async fn answer(
             tokio::time::sleep(Duration::from_millis(700)).await;
             Response::new(text(&line))
         }
-        size if path.starts_with("/large/") => {
-            Response::new(text(&"x".repeat(size.parse().unwrap())))
-        }
         "hang" => std::future::pending().await,
         "die" => {
             let pieces =

@@ -65,31 +65,6 @@ async fn users_are_served_over_tls() {
 }
 
 #[tokio::test]
-async fn slow_readers_get_the_end_of_an_answer_too() {
-    let folder = tempdir().unwrap();
-    let site = Authority::new(folder.path(), "site");
-    // Around the sizes at which the last piece stays in TLS, because the socket is full.
-    let sizes = (0..12).map(|step| 2_600_000 + step * 120_000);
-    let origin = Origin::start().await;
-    let proxy = Proxy::start(Options {
-        default_target: Some(origin.url()),
-        ..serving(&site.sign("proxy", &["localhost"]))
-    })
-    .await;
-    let client = site.client(None);
-    let readers = sizes.map(async |size| {
-        let mut raw = Raw::over(client.connect(proxy.address()).await.unwrap());
-        raw.send(&format!("GET /large/{size} HTTP/1.1\r\nHost: h\r\n\r\n"))
-            .await;
-        // Whoever reads at once leaves nothing to wait.
-        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
-        raw.until("\r\n\r\n").await;
-        assert_eq!(raw.exactly(size).await.len(), size);
-    });
-    futures_util::future::join_all(readers).await;
-}
-
-#[tokio::test]
 async fn websockets_pass_through_tls_on_both_sides() {
     let folder = tempdir().unwrap();
     let site = Authority::new(folder.path(), "site");
