@@ -30,8 +30,9 @@ use crate::config::Config;
 const TOKEN_VARIABLE: &str = "CONFIGPROXY_AUTH_TOKEN";
 /// How long a proxy may take until its API answers.
 const UP: Duration = Duration::from_secs(15);
-/// How long a proxy may take to end after SIGTERM.
-const DOWN: Duration = Duration::from_secs(5);
+/// How long a proxy may take to end after SIGTERM. Ours lets websockets run for `--drain-timeout`,
+/// which is 5 s, and then has its own files and sockets to see to.
+const DOWN: Duration = Duration::from_secs(10);
 /// How long the ports of a proxy that has ended may stay taken.
 const LET_GO: Duration = Duration::from_secs(1);
 /// The pause between two looks while waiting for either.
