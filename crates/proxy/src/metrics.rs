@@ -94,6 +94,14 @@ pub(crate) fn count_activity() {
     PLACE.with(|place| ACTIVITY[*place].0.fetch_add(1, Ordering::Relaxed));
 }
 
+/// How often the state file could not be written, in the whole process.
+static STATE_FILE_FAILURES: AtomicU64 = AtomicU64::new(0);
+
+/// Counts that the state file could not be written.
+pub(crate) fn count_state_file_failure() {
+    STATE_FILE_FAILURES.fetch_add(1, Ordering::Relaxed);
+}
+
 /// Counts what only one thread counts, which is cheaper than an atomic addition.
 fn add(counter: &AtomicU64, number: u64) {
     let sum = counter.load(Ordering::Relaxed).wrapping_add(number);
@@ -307,6 +315,12 @@ impl Metrics {
             "counter",
             "Lines that the access log was too slow for",
             access_log_dropped,
+        );
+        page.one(
+            "orrery_proxy_state_file_failures_total",
+            "counter",
+            "How often the state file could not be written",
+            load(&STATE_FILE_FAILURES),
         );
         page.head(
             "orrery_proxy_request_duration_seconds",

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     metrics, path,
-    state_file::{self, StateFile},
+    state_file::{self, Rewrite, StateFile},
     target::{Target, TargetError},
     trie::Trie,
 };
@@ -261,12 +261,16 @@ impl RouteTable {
 
     /// Writes the state file anew, with the latest activity.
     pub(crate) fn save(&self) {
-        if let Err(error) = self.versions.rewrite() {
-            tracing::error!("{error}");
-        }
+        self.versions.rewrite();
     }
 
-    /// Leaves the state file to another process, which has read it. Nothing is written any more.
+    /// Whether the state file could not be written, and should be saved soon.
+    pub(crate) fn is_save_due(&self) -> bool {
+        let file = state_file::lock(&self.versions.writer);
+        file.as_ref().is_some_and(StateFile::is_due)
+    }
+
+    /// Leaves the state file to another process. Nothing is written any more.
     pub(crate) fn give_up_file(&self) {
         *state_file::lock(&self.versions.writer) = None;
     }
@@ -344,11 +348,9 @@ impl RouteTable {
             self.versions.current.store(Arc::new(next));
             current
         };
-        let written = state_file::rewrite(&self.versions.writer, || self.versions.current_routes());
+        let routes = || self.versions.current_routes();
+        state_file::rewrite(&self.versions.writer, Rewrite::Replaced, routes);
         drop(turn);
-        if let Err(error) = written {
-            tracing::error!("{error}");
-        }
         drop_here(old);
         Ok(replaced)
     }
@@ -471,12 +473,12 @@ impl Versions {
         self.current.load().routes.clone()
     }
 
-    fn rewrite(&self) -> Result<(), crate::Error> {
+    fn rewrite(&self) {
         let _turn = self
             .rewriting
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        state_file::rewrite(&self.writer, || self.current_routes())
+        state_file::rewrite(&self.writer, Rewrite::Same, || self.current_routes());
     }
 
     /// Changes do not wait for this.
@@ -488,11 +490,8 @@ impl Versions {
         let thread = std::thread::Builder::new()
             .name("state-file".to_owned())
             .spawn(move || {
-                let result = versions.rewrite();
+                versions.rewrite();
                 versions.rewrite_is_due.store(false, Ordering::Release);
-                if let Err(error) = result {
-                    tracing::error!("{error}");
-                }
             });
         if let Err(error) = thread {
             self.rewrite_is_due.store(false, Ordering::Release);

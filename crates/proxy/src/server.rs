@@ -1,10 +1,11 @@
 //! Starting, running and stopping the proxy.
 
 use std::{
-    fs,
+    fs::{self, File, OpenOptions},
     future::Future,
+    io::Write,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -14,6 +15,7 @@ use serde_json::{Map, Value};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -85,6 +87,9 @@ pub struct ProxyHandle {
 /// How often the state file gets the latest activity.
 const SAVE: Duration = Duration::from_mins(5);
 
+/// How soon a state file that could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
 /// Descriptors for listening, for the API, for files.
 const OTHER_FILES: usize = 64;
 
@@ -122,10 +127,18 @@ pub async fn run(mut options: Options) -> Result<(), Error> {
     };
     let pid_path = options.pid_file.clone();
     let mut handle = start_with(options, sockets, predecessor.as_mut()).await?;
+    let mut pid_file = pid_path.map(PidFile::open).transpose()?;
+    // From here on nothing may end this process: there is no other any more.
     if let Some(predecessor) = predecessor {
         handle.relieve(predecessor).await;
+        if let Some(pid_file) = &mut pid_file
+            && let Err(error) = pid_file.write()
+        {
+            tracing::error!("{error}");
+        }
+    } else if let Some(pid_file) = &mut pid_file {
+        pid_file.write()?;
     }
-    let mut pid_file = pid_path.map(|path| PidFile::write(&path)).transpose()?;
     notify(&[NotifyState::Ready]);
     let mut is_broken = false;
     loop {
@@ -252,11 +265,14 @@ async fn start_with(
     if let Some(predecessor) = predecessor {
         // The default target is among them, unless the API has taken it away. The state file is
         // the predecessor's until it retires.
+        if let Some(path) = &settings.state_file {
+            StateFile::check(path)?;
+        }
         predecessor.take_routes(&routes).await?;
         tracing::info!("Took over {} routes", routes.len());
     } else {
         if let Some(path) = &settings.state_file {
-            routes.keep_in(StateFile::open(path)?);
+            routes.keep_in(StateFile::open(path).await?);
         }
         add_default_target(&settings, &routes)?;
     }
@@ -391,8 +407,8 @@ impl ProxyHandle {
         }
     }
 
-    /// Stops the proxy: accepts nothing new, waits for requests and websockets until
-    /// `--drain-timeout`, then cuts what is left.
+    /// Stops the proxy: accepts nothing new, saves the routes, waits for requests and websockets
+    /// until `--drain-timeout`, then cuts what is left.
     pub async fn shutdown(mut self) {
         let shared = Arc::clone(&self.shared);
         if !shared.retire.is_cancelled() {
@@ -400,6 +416,14 @@ impl ProxyHandle {
         }
         shared.stop.cancel();
         self.sockets.clear();
+        // Not at the end: meanwhile a proxy may start in this one's place, and the file is its own.
+        let saved = tokio::task::spawn_blocking({
+            let shared = Arc::clone(&shared);
+            move || {
+                shared.routes.save();
+                shared.routes.give_up_file();
+            }
+        });
         self.close();
         let all = async {
             self.ended().await;
@@ -421,7 +445,7 @@ impl ProxyHandle {
             shared.kill.cancel();
             let _ = tokio::time::timeout(Duration::from_secs(5), &mut all).await;
         }
-        shared.routes.save();
+        let _ = saved.await;
         if let Some(log) = &shared.settings.access_log {
             log.flush();
         }
@@ -476,7 +500,7 @@ impl ProxyHandle {
         let routes = &self.shared.routes;
         let line = predecessor.relieve(routes).await;
         if let Some(path) = &self.shared.settings.state_file {
-            match StateFile::open(path) {
+            match StateFile::open(path).await {
                 Ok(mut file) => {
                     // What it says is known, and newer.
                     drop(file.take_loaded());
@@ -550,6 +574,7 @@ impl Drop for ProxyHandle {
     fn drop(&mut self) {
         self.shared.stop.cancel();
         self.shared.kill.cancel();
+        self.shared.routes.give_up_file();
     }
 }
 
@@ -575,41 +600,70 @@ async fn save_now_and_then(shared: Arc<Shared>) {
     if shared.settings.state_file.is_none() {
         return;
     }
+    let mut saved = Instant::now();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(SAVE) => {}
+            () = tokio::time::sleep(RETRY) => {}
             () = shared.closed() => return,
         }
+        if saved.elapsed() < SAVE && !shared.routes.is_save_due() {
+            continue;
+        }
         let shared = Arc::clone(&shared);
-        let saved = tokio::task::spawn_blocking(move || shared.routes.save());
-        let _ = saved.await;
+        let _ = tokio::task::spawn_blocking(move || shared.routes.save()).await;
+        saved = Instant::now();
     }
 }
 
 /// Removed when the proxy ends in good order.
-struct PidFile(Option<PathBuf>);
+struct PidFile {
+    file: File,
+    /// `None` when the file is another process's.
+    path: Option<PathBuf>,
+}
 
 impl PidFile {
-    fn write(path: &Path) -> Result<Self, Error> {
+    /// Makes sure that it can be written. What stands there stays until [`PidFile::write`].
+    fn open(path: PathBuf) -> Result<Self, Error> {
+        let mut options = OpenOptions::new();
+        match options.write(true).create(true).truncate(false).open(&path) {
+            Ok(file) => Ok(Self {
+                file,
+                path: Some(path),
+            }),
+            Err(source) => Err(Error::File {
+                action: "write the pid file",
+                path,
+                source,
+            }),
+        }
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
         let pid = std::process::id();
         tracing::info!("Writing pid {pid} to {}", path.display());
-        fs::write(path, pid.to_string()).map_err(|source| Error::File {
-            action: "write the pid file",
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(Self(Some(path.to_owned())))
+        let emptied = self.file.set_len(0);
+        emptied
+            .and_then(|()| self.file.write_all(pid.to_string().as_bytes()))
+            .map_err(|source| Error::File {
+                action: "write the pid file",
+                path: path.clone(),
+                source,
+            })
     }
 
     /// Another process writes it now.
     fn leave(mut self) {
-        self.0 = None;
+        self.path = None;
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        let Some(path) = &self.0 else { return };
+        let Some(path) = &self.path else { return };
         let ours = std::process::id().to_string();
         if fs::read_to_string(path).is_ok_and(|pid| pid == ours) {
             let _ = fs::remove_file(path);
