@@ -17,7 +17,7 @@ use std::{
     fmt::Write as _,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -35,7 +35,7 @@ pub(crate) use self::{
     challenges::Challenges,
     plan::{AcmePlan, Method},
 };
-use self::{order::Failure, store::Store};
+use self::{order::Failure, store::Store, timing::Refusals};
 use crate::{
     Error,
     tls::{Keys, Limits, Pair},
@@ -69,6 +69,8 @@ pub(crate) struct Acme {
     retry: watch::Sender<u64>,
     /// Whether the second method worked last.
     second_first: AtomicBool,
+    /// When the authority is ready to hear of us again, as it said itself; Unix time.
+    not_before: Arc<AtomicI64>,
 }
 
 /// A name and its present certificate.
@@ -104,6 +106,7 @@ impl Acme {
             orders: Semaphore::new(ORDERS),
             retry: watch::Sender::new(0),
             second_first: AtomicBool::new(false),
+            not_before: Arc::default(),
             plan,
         })
     }
@@ -141,7 +144,7 @@ impl Acme {
         }
     }
 
-    /// Those that wait after a failure try at once.
+    /// Those that wait after a failure try at once; after a refusal, as soon as may be.
     pub(crate) fn try_now(&self) {
         self.retry
             .send_modify(|count| *count = count.wrapping_add(1));
@@ -160,21 +163,50 @@ impl Acme {
 
     async fn keep_one(self: Arc<Self>, index: usize, keys: Arc<Keys>) {
         let domain = &self.domains[index];
-        let mut failures: u32 = 0;
+        let mut unreachable: u32 = 0;
+        let mut refusals = self.store.refusals(&domain.name);
         let mut retry = self.retry.subscribe();
+        let (wait, _) = refusals.waits(now());
+        if !wait.is_zero() {
+            tracing::warn!(
+                "ACME: the authority has refused a certificate for {} before; {}",
+                domain.name,
+                when(refusals)
+            );
+            pause(&mut retry, refusals).await;
+        }
         loop {
             if let Some(pair) = domain.pair() {
                 self.wait_until_due(domain, &pair).await;
             }
             // A wish that comes during the attempt is for the next.
             retry.mark_unchanged();
-            let Err(failure) = self.renew(domain, &keys).await else {
-                failures = 0;
+            let Err(failure) = self.renew(domain, &keys, refusals.count).await else {
+                unreachable = 0;
+                if refusals.count > 0 {
+                    refusals = Refusals::default();
+                    self.keep_refusals(domain, refusals).await;
+                }
                 continue;
             };
-            failures = failures.saturating_add(1);
             domain.failures.fetch_add(1, Ordering::Relaxed);
-            let pause = timing::pause(failures, failure.is_refusal(), self.chance());
+            let not_before = self.not_before.load(Ordering::Relaxed);
+            if failure.is_refusal() || not_before > now() {
+                unreachable = 0;
+                let is_limited = matches!(failure, Failure::Limited(_));
+                refusals = refusals.after(now(), is_limited, not_before, self.chance());
+                tracing::error!(
+                    "ACME: no certificate for {}: {failure}. {}; {}",
+                    domain.name,
+                    domain.what_is_shown(),
+                    when(refusals)
+                );
+                self.keep_refusals(domain, refusals).await;
+                pause(&mut retry, refusals).await;
+                continue;
+            }
+            unreachable = unreachable.saturating_add(1);
+            let pause = timing::pause(unreachable, false, self.chance());
             tracing::error!(
                 "ACME: no certificate for {}: {failure}. {}; the next attempt is in {} s, or at SIGHUP",
                 domain.name,
@@ -186,6 +218,16 @@ impl Acme {
                 // Its sender is here, so this is no end.
                 _ = retry.changed() => {}
             }
+        }
+    }
+
+    async fn keep_refusals(&self, domain: &Domain, refusals: Refusals) {
+        let (store, name) = (Arc::clone(&self.store), domain.name.clone());
+        if let Err(error) = blocking(move || store.set_refusals(&name, refusals)).await {
+            tracing::error!(
+                "ACME: a restart will not know when {} may be asked for again: {error}",
+                domain.name
+            );
         }
     }
 
@@ -240,7 +282,7 @@ impl Acme {
         }
     }
 
-    async fn renew(&self, domain: &Domain, keys: &Keys) -> Result<(), Failure> {
+    async fn renew(&self, domain: &Domain, keys: &Keys, refusals: u32) -> Result<(), Failure> {
         // Somebody else may have put one there: a proxy that takes over from this one, say.
         if let Some(pair) = self.stored(domain)
             && !is_due(&pair)
@@ -250,7 +292,7 @@ impl Acme {
         }
         let order = async {
             let _permit = self.orders.acquire().await;
-            self.order(&domain.name).await
+            self.order(&domain.name, refusals).await
         };
         let signed = tokio::time::timeout(ORDER, order).await;
         let signed = signed.map_err(|_| {
@@ -336,6 +378,27 @@ impl Domain {
             }
         }
     }
+}
+
+/// Waits after a refusal. A wish to try at once shortens that, but not below what the authority takes.
+async fn pause(retry: &mut watch::Receiver<u64>, refusals: Refusals) {
+    let (wait, least) = refusals.waits(now());
+    tokio::select! {
+        () = tokio::time::sleep(wait) => {}
+        () = async {
+            // Its sender lives as long as the task.
+            let _ = retry.changed().await;
+            let waited = refusals.waits(now()).1;
+            tokio::time::sleep(waited.min(least)).await;
+        } => {}
+    }
+}
+
+/// The words of the log for it.
+fn when(refusals: Refusals) -> String {
+    let (wait, least) = refusals.waits(now());
+    let (wait, least) = (wait.as_secs(), least.as_secs());
+    format!("the next attempt is in {wait} s, or at SIGHUP, but not before {least} s have passed")
 }
 
 fn take_up(domain: &Domain, pair: Pair, keys: &Keys) {

@@ -26,6 +26,12 @@ pub(super) enum Failure {
     /// Soon asking again makes it worse.
     #[error("{0}")]
     Refused(String),
+    /// It has found no proof that the name is ours; another method may give it one.
+    #[error("{0}")]
+    Unproven(String),
+    /// It has had too many requests.
+    #[error("{0}")]
+    Limited(String),
     /// The authority does not know the stored account.
     #[error("the authority does not know the account: {0}")]
     UnknownAccount(String),
@@ -62,7 +68,9 @@ impl From<Problem> for Failure {
         let text = words(&problem);
         match kind {
             "accountDoesNotExist" => Failure::UnknownAccount(text),
+            "rateLimited" => Failure::Limited(text),
             "badNonce" | "serverInternal" => Failure::Unreachable(text),
+            _ if problem.status == Some(429) => Failure::Limited(text),
             _ if problem.status.is_some_and(|status| status >= 500) => Failure::Unreachable(text),
             _ => Failure::Refused(text),
         }
@@ -70,11 +78,12 @@ impl From<Problem> for Failure {
 }
 
 impl Acme {
-    /// Gets a certificate, by each method in turn until one has shown that the name is ours.
-    pub(super) async fn order(&self, domain: &str) -> Result<Signed, Failure> {
+    /// Gets a certificate. The first attempt tries a second method where the first has not shown that
+    /// the name is ours; those after it take the methods in turn, as each failed check counts.
+    pub(super) async fn order(&self, domain: &str, refusals: u32) -> Result<Signed, Failure> {
         let mut account = self.account(false).await?;
         let mut reasons = Vec::new();
-        for method in self.methods() {
+        for method in turn(self.methods(), refusals) {
             let result = match self.order_by(&account, domain, method).await {
                 Err(Failure::UnknownAccount(_)) => {
                     tracing::warn!("ACME: the authority has lost the account; making another");
@@ -88,11 +97,11 @@ impl Acme {
                     self.worked(method);
                     return Ok(signed);
                 }
-                Err(Failure::Refused(reason)) => reasons.push(format!("{method}: {reason}")),
+                Err(Failure::Unproven(reason)) => reasons.push(format!("{method}: {reason}")),
                 Err(failure) => return Err(failure),
             }
         }
-        Err(Failure::Refused(reasons.join("; ")))
+        Err(Failure::Unproven(reasons.join("; ")))
     }
 
     /// The stored account, or a new one.
@@ -137,7 +146,8 @@ impl Acme {
             Some(path) => Verifier::of_file(path, &self.provider)
                 .map_err(|error| Failure::Unreachable(format!("--acme-ca: {error}")))?,
         };
-        Web::new(verifier, &self.provider).map_err(|error| Failure::Unreachable(error.to_string()))
+        Web::new(verifier, &self.provider, Arc::clone(&self.not_before))
+            .map_err(|error| Failure::Unreachable(error.to_string()))
     }
 
     async fn order_by(
@@ -155,7 +165,7 @@ impl Acme {
             match decided {
                 Ok(OrderStatus::Ready) => {}
                 Ok(_) | Err(AcmeError::Api(_)) => {
-                    return Err(Failure::Refused(match reason(&mut order).await {
+                    return Err(Failure::Unproven(match reason(&mut order).await {
                         Some(reason) => reason,
                         None => match decided {
                             Err(error) => shown(&error.to_string()),
@@ -164,7 +174,7 @@ impl Acme {
                     }));
                 }
                 Err(AcmeError::Timeout(_)) => {
-                    return Err(Failure::Refused(
+                    return Err(Failure::Unproven(
                         "the authority has not decided within a minute".to_owned(),
                     ));
                 }
@@ -208,7 +218,7 @@ impl Acme {
                 }
             }
             let Some(mut challenge) = authorization.challenge(method.kind()) else {
-                return Err(Failure::Refused(
+                return Err(Failure::Unproven(
                     "the authority does not offer this challenge".to_owned(),
                 ));
             };
@@ -236,6 +246,15 @@ impl Method {
             Method::TlsAlpn => ChallengeType::TlsAlpn01,
         }
     }
+}
+
+/// The methods for an attempt after so many that were refused: two the first time, then one.
+fn turn(methods: Vec<Method>, refusals: u32) -> Vec<Method> {
+    if refusals == 0 {
+        return methods;
+    }
+    let place = usize::try_from(refusals).unwrap_or(0) % methods.len().max(1);
+    methods.into_iter().skip(place).take(1).collect()
 }
 
 /// A new key, and what is sent to have it signed.
@@ -292,6 +311,21 @@ mod tests {
     }
 
     #[test]
+    fn after_the_first_attempt_there_is_one_method_at_a_time() {
+        let of = |refusals| turn(vec![Method::TlsAlpn, Method::Http], refusals);
+        let names = |refusals| {
+            of(refusals)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(0), ["tls-alpn-01", "http-01"]);
+        assert_eq!(names(1), ["http-01"]);
+        assert_eq!(names(2), ["tls-alpn-01"]);
+        assert_eq!(turn(vec![Method::Http], 3).len(), 1);
+    }
+
+    #[test]
     fn words_of_an_authority() {
         let refused = problem(
             r#"{"type": "urn:ietf:params:acme:error:connection", "detail": "no route\nto\u001b[1m host", "status": 400}"#,
@@ -303,6 +337,12 @@ mod tests {
             r#"{"type": "x", "status": 503}"#,
         ] {
             assert!(!problem(text).is_refusal(), "{text}");
+        }
+        for text in [
+            r#"{"type": "urn:ietf:params:acme:error:rateLimited"}"#,
+            r#"{"type": "x", "status": 429}"#,
+        ] {
+            assert!(matches!(problem(text), Failure::Limited(_)), "{text}");
         }
         let lost = problem(r#"{"type": "urn:ietf:params:acme:error:accountDoesNotExist"}"#);
         assert!(matches!(lost, Failure::UnknownAccount(_)));

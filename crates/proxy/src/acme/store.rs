@@ -13,6 +13,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use super::timing::Refusals;
 use crate::{Error, tls::Pair};
 
 /// One folder for each authority, so that trying one out leaves nothing for another.
@@ -65,6 +66,32 @@ impl Store {
         self.write(&format!("{domain}.pem"), pem.as_bytes())
     }
 
+    /// What was refused of a name lately; nothing where that cannot be read.
+    pub(super) fn refusals(&self, domain: &str) -> Refusals {
+        let stored = self.read(&refusals_of(domain)).ok().flatten();
+        stored
+            .and_then(|json| serde_json::from_slice(&json).ok())
+            .unwrap_or_default()
+    }
+
+    /// Keeps them over a restart.
+    pub(super) fn set_refusals(&self, domain: &str, refusals: Refusals) -> Result<(), Error> {
+        let name = refusals_of(domain);
+        if refusals.count > 0 {
+            let json = serde_json::to_vec(&refusals).expect("numbers are always JSON");
+            return self.write(&name, &json);
+        }
+        let path = self.folder.join(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::File {
+                action: "remove",
+                path,
+                source,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let path = self.folder.join(name);
         let result = fs::metadata(&path).and_then(|data| {
@@ -112,6 +139,10 @@ impl Store {
             source,
         })
     }
+}
+
+fn refusals_of(domain: &str) -> String {
+    format!("{domain}.refused.json")
 }
 
 /// A private key and the certificates of it, in PEM form.
@@ -196,6 +227,24 @@ mod tests {
         assert!(kept.unwrap().leaf() == expected.leaf());
         assert_eq!(store.account().unwrap().unwrap(), b"{}");
         assert!(store.certificate("other.org", &provider).unwrap().is_none());
+    }
+
+    #[test]
+    fn refusals_are_kept_until_there_are_none() {
+        let folder = tempdir().unwrap();
+        let store = Store::open(&folder.path().join("acme"), "a").unwrap();
+        let none = Refusals::default();
+        assert_eq!(store.refusals("x.org"), none);
+        let one = none.after(1000, false, 0, 0.0);
+        store.set_refusals("x.org", one).unwrap();
+        assert_eq!(store.refusals("x.org"), one);
+        assert_eq!(store.refusals("y.org"), none);
+        for _ in 0..2 {
+            store.set_refusals("x.org", none).unwrap();
+            assert_eq!(store.refusals("x.org"), none);
+        }
+        fs::write(store.folder().join("x.org.refused.json"), "nonsense").unwrap();
+        assert_eq!(store.refusals("x.org"), none);
     }
 
     #[test]

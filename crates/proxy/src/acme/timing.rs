@@ -3,13 +3,62 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::tls::Dates;
 
 /// After the authority could not be reached, or is in trouble itself.
 const UNREACHABLE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
 
-/// After it has refused. Let's Encrypt takes five failed checks of a name in an hour.
-const REFUSED: (Duration, Duration) = (Duration::from_mins(10), Duration::from_hours(12));
+/// After it has refused. Let's Encrypt takes five failed checks of a name in an hour: there are four,
+/// as the first attempt may try two methods, and five if SIGHUP shortens each pause to the first.
+const REFUSED: (Duration, Duration) = (Duration::from_mins(15), Duration::from_hours(12));
+
+/// After it has said that there were too many requests, at the least.
+const LIMITED: Duration = Duration::from_hours(1);
+
+/// What an authority refused of a name, one time after the other. Moments are seconds of Unix time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Refusals {
+    /// How often in a row.
+    pub(super) count: u32,
+    /// When the name may be asked for again because somebody wishes it.
+    earliest: i64,
+    /// When it is without.
+    next: i64,
+}
+
+impl Refusals {
+    /// One more. `not_before` is what the authority has said.
+    pub(super) fn after(self, now: i64, is_limited: bool, not_before: i64, chance: f64) -> Self {
+        let count = self.count.saturating_add(1);
+        let least = if is_limited { LIMITED } else { REFUSED.0 };
+        let earliest = not_before.max(now.saturating_add(seconds(least)));
+        let next = now.saturating_add(seconds(pause(count, true, chance)));
+        Self {
+            count,
+            earliest,
+            next: next.max(earliest),
+        }
+    }
+
+    /// How long to wait still, and how long at the least.
+    pub(super) fn waits(self, now: i64) -> (Duration, Duration) {
+        // A clock that was set back makes no pause of years.
+        let until = |moment: i64| {
+            let left = u64::try_from(moment.saturating_sub(now)).unwrap_or_default();
+            Duration::from_secs(left).min(LONGEST)
+        };
+        (until(self.next), until(self.earliest))
+    }
+}
+
+/// The longest pause there is.
+const LONGEST: Duration = Duration::from_hours(7 * 24);
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
 
 /// Two thirds into the certificate's life, or up to a fifteenth of it before: sites that began
 /// together do not renew together. `chance` is from 0 up to 1.
@@ -87,9 +136,42 @@ mod tests {
         let seconds = |failures, refused| pause(failures, refused, 0.0).as_secs();
         assert_eq!([1, 2, 3, 4].map(|n| seconds(n, false)), [10, 20, 40, 80]);
         assert_eq!(seconds(40, false), 3600);
-        assert_eq!([1, 2, 3].map(|n| seconds(n, true)), [600, 1200, 2400]);
+        assert_eq!([1, 2, 3].map(|n| seconds(n, true)), [900, 1800, 3600]);
         assert_eq!(seconds(u32::MAX, true), 12 * 3600);
         assert_eq!(pause(1, false, 1.0).as_secs(), 12);
+    }
+
+    /// Whatever happens, five failed checks in an hour are not exceeded.
+    #[test]
+    fn refusals_keep_to_the_authority_s_limit() {
+        for is_wished in [false, true] {
+            let (mut now, mut checks) = (0, 0);
+            let mut refusals = Refusals::default();
+            while now < 3600 {
+                checks += if refusals.count == 0 { 2 } else { 1 };
+                refusals = refusals.after(now, false, 0, 0.0);
+                let (wait, least) = refusals.waits(now);
+                now += seconds(if is_wished { least } else { wait });
+            }
+            assert_eq!(checks, if is_wished { 5 } else { 4 });
+        }
+    }
+
+    #[test]
+    fn what_the_authority_says_counts_more_than_wishes() {
+        let waits = |refusals: Refusals| {
+            let (wait, least) = refusals.waits(0);
+            (wait.as_secs(), least.as_secs())
+        };
+        let none = Refusals::default();
+        assert_eq!(waits(none), (0, 0));
+        assert_eq!(waits(none.after(0, false, 0, 0.0)), (900, 900));
+        assert_eq!(waits(none.after(0, true, 0, 0.0)), (3600, 3600));
+        assert_eq!(waits(none.after(0, true, 9000, 0.0)), (9000, 9000));
+        let third = Refusals { count: 2, ..none }.after(0, false, 1000, 0.0);
+        assert_eq!(waits(third), (3600, 1000));
+        assert_eq!(third.waits(i64::MIN).0, LONGEST);
+        assert_eq!(third.waits(4000), (Duration::ZERO, Duration::ZERO));
     }
 
     proptest! {

@@ -1,6 +1,16 @@
 //! HTTP to the authority's server: TLS only, with deadlines, and answers of a bounded size.
 
-use std::{error::Error as StdError, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    error::Error as StdError,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header, uri::Scheme};
@@ -20,17 +30,23 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// A chain of certificates has some kilobytes.
 const LARGEST_ANSWER: usize = 1024 * 1024;
 
+/// The longest time that an authority may ask for, in seconds.
+const LONGEST_RETRY: i64 = 7 * 86_400;
+
 /// A client that believes whom its verifier believes.
 pub(super) struct Web {
     connector: TlsConnector,
+    not_before: Arc<AtomicI64>,
 }
 
 type Fault = Box<dyn StdError + Send + Sync + 'static>;
 
 impl Web {
+    /// Who asks too often is told by the authority when to ask again: that is put into `not_before`.
     pub(super) fn new(
         verifier: Verifier,
         provider: &Arc<CryptoProvider>,
+        not_before: Arc<AtomicI64>,
     ) -> Result<Self, rustls::Error> {
         let mut config = ClientConfig::builder_with_provider(Arc::clone(provider))
             .with_safe_default_protocol_versions()?
@@ -40,6 +56,7 @@ impl Web {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
+            not_before,
         })
     }
 }
@@ -50,6 +67,7 @@ impl HttpClient for Web {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, AcmeError>> + Send>> {
         let connector = self.connector.clone();
+        let not_before = Arc::clone(&self.not_before);
         Box::pin(async move {
             let host = request.uri().host().unwrap_or_default().to_owned();
             let answer = tokio::time::timeout(DEADLINE, exchange(connector, request)).await;
@@ -57,6 +75,11 @@ impl HttpClient for Web {
                 let seconds = DEADLINE.as_secs();
                 Err(format!("no whole answer within {seconds} s").into())
             });
+            if let Ok(answer) = &answer
+                && let Some(seconds) = retry_after(answer)
+            {
+                not_before.fetch_max(super::now() + seconds, Ordering::Relaxed);
+            }
             answer
                 .map(BytesResponse::from)
                 .map_err(|error| AcmeError::Other(format!("{host}: {}", chain(&*error)).into()))
@@ -102,6 +125,19 @@ async fn exchange(
         return Err(io::Error::other(format!("answered {uri} with {status}")).into());
     }
     Ok(Response::from_parts(parts, Full::from(body)))
+}
+
+/// The seconds that an authority which has had enough wants to be left alone for.
+fn retry_after<B>(answer: &Response<B>) -> Option<i64> {
+    if !matches!(answer.status().as_u16(), 429 | 503) {
+        return None;
+    }
+    let value = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    let seconds = value.trim().parse::<i64>().ok().or_else(|| {
+        let date = chrono::DateTime::parse_from_rfc2822(value.trim()).ok()?;
+        Some(date.timestamp() - super::now())
+    })?;
+    Some(seconds.clamp(0, LONGEST_RETRY))
 }
 
 /// An error with its causes, in one line.
@@ -238,7 +274,7 @@ pub(super) mod tests {
                 other.authority(folder.path())
             };
             let verifier = Verifier::of_file(&file, &provider).unwrap();
-            let web = Web::new(verifier, &provider).unwrap();
+            let web = Web::new(verifier, &provider, Arc::default()).unwrap();
             let request = Request::builder().uri(url).body(BodyWrapper::default());
             let answer = web.request(request.unwrap()).await;
             let mut answer = answer.map_err(|error| error.to_string())?;
