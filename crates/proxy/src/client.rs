@@ -32,6 +32,7 @@ pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     /// Unix sockets have none.
     pub(crate) peer: Option<IpAddr>,
+    pub(crate) is_http2: bool,
     pub(crate) control: Rc<Control>,
 }
 
@@ -125,6 +126,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, peer: Option<IpAdd
         control: Rc::clone(&registration.control),
         worker: Rc::clone(&worker),
         peer,
+        is_http2: matches!(stream, Stream::Memory(_)),
     };
     let mut connection = Connection {
         stream,
@@ -199,60 +201,64 @@ impl Connection {
             Poll::Ready(_) => return Poll::Ready(Arrival::Nothing),
             Poll::Pending => {}
         }
-        let mut scratch = worker.scratch.borrow_mut();
         // What came with the request before may already be a whole one.
-        let mut is_new = !self.received.is_empty() && control.phase.get() == Phase::Request;
-        loop {
-            if !is_new {
-                let mut buffer = ReadBuf::new(&mut scratch[..USUAL_READ]);
-                match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-                    // What came before the end is still answered.
-                    Poll::Pending if worker.stopping.get() && self.received.is_empty() => {
-                        return Poll::Ready(Arrival::Nothing);
-                    }
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Arrival::Nothing),
-                    Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
-                        return Poll::Ready(Arrival::Nothing);
-                    }
-                    Poll::Ready(Ok(())) => {}
-                }
-                let read = buffer.filled();
-                // The usual case: a whole head in one piece, which needs no other place.
-                if self.received.is_empty() {
-                    let input = without_empty_lines(read);
-                    match find_and_read(input, scan, head) {
-                        Ok(Some(length)) => {
-                            self.received.extend_from_slice(&input[length..]);
-                            return Poll::Ready(Arrival::Head);
-                        }
-                        Ok(None) => self.received.extend_from_slice(input),
-                        Err(refusal) => return Poll::Ready(Arrival::Refused(refusal)),
-                    }
-                    if !self.received.is_empty() && control.phase.get() == Phase::Request {
-                        control.enter(Phase::Head, worker);
-                    }
-                    continue;
-                }
-                self.received.extend_from_slice(read);
-            } else {
-                is_new = false;
-                control.enter(Phase::Head, worker);
-                let empty = self.received.len() - without_empty_lines(&self.received).len();
-                self.received.drain(..empty);
+        if control.phase.get() == Phase::Request && !self.received.is_empty() {
+            control.enter(Phase::Head, worker);
+            let empty = self.received.len() - without_empty_lines(&self.received).len();
+            self.received.drain(..empty);
+            if let Some(arrival) = self.find_in_received(scan, head) {
+                return Poll::Ready(arrival);
             }
-            match find_and_read(&self.received, scan, head) {
+        }
+        let mut scratch = worker.scratch.borrow_mut();
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch[..USUAL_READ]);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                // What came before the end is still answered.
+                Poll::Pending if worker.stopping.get() && self.received.is_empty() => {
+                    return Poll::Ready(Arrival::Nothing);
+                }
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Arrival::Nothing),
+            }
+            let read = buffer.filled();
+            if !self.received.is_empty() {
+                self.received.extend_from_slice(read);
+                if let Some(arrival) = self.find_in_received(scan, head) {
+                    return Poll::Ready(arrival);
+                }
+                continue;
+            }
+            // The usual case: a whole head in one piece, which needs no other place.
+            let input = without_empty_lines(read);
+            match find_and_read(input, scan, head) {
                 Ok(Some(length)) => {
-                    self.received.drain(..length);
-                    if self.received.is_empty() {
-                        // Its memory would stay for as long as the connection is idle.
-                        self.received = Vec::new();
-                    }
+                    self.received.extend_from_slice(&input[length..]);
                     return Poll::Ready(Arrival::Head);
                 }
-                Ok(None) => {}
+                Ok(None) => self.received.extend_from_slice(input),
                 Err(refusal) => return Poll::Ready(Arrival::Refused(refusal)),
             }
+            if !self.received.is_empty() {
+                control.enter(Phase::Head, worker);
+            }
+        }
+    }
+
+    /// `None` while the head is not whole.
+    fn find_in_received(&mut self, scan: &mut EndScan, head: &mut RequestHead) -> Option<Arrival> {
+        match find_and_read(&self.received, scan, head) {
+            Ok(None) => None,
+            Ok(Some(length)) => {
+                self.received.drain(..length);
+                if self.received.is_empty() {
+                    // Its memory would stay for as long as the connection is idle.
+                    self.received = Vec::new();
+                }
+                Some(Arrival::Head)
+            }
+            Err(refusal) => Some(Arrival::Refused(refusal)),
         }
     }
 

@@ -459,10 +459,10 @@ impl<'a> Exchange<'a> {
                 peer: self.client.peer,
                 method: self.head.method(),
                 target: self.head.raw_target(),
-                version: if self.head.is_http_11 {
-                    "HTTP/1.1"
-                } else {
-                    "HTTP/1.0"
+                version: match (self.client.is_http2, self.head.is_http_11) {
+                    (true, _) => "HTTP/2.0",
+                    (false, true) => "HTTP/1.1",
+                    (false, false) => "HTTP/1.0",
                 },
                 status: tally.status,
                 bytes: tally.bytes,
