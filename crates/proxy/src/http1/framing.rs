@@ -280,7 +280,9 @@ mod tests {
     use super::*;
 
     /// Content, trailers and what follows the body.
-    fn decode(pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>), BadChunk> {
+    type Parts = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+    fn decode(pieces: &[&[u8]]) -> Result<Parts, BadChunk> {
         let mut decoder = Decoder::new(Framing::Chunked);
         let (mut content, mut rest) = (Vec::new(), Vec::new());
         for mut piece in pieces.iter().copied() {
