@@ -409,6 +409,39 @@ def upgrade_fails():
             same(proxy.ended(), 0, "the exit code")
 
 
+@step("upgrade whose pid file or state file cannot be written: the old process goes on")
+def upgrade_without_files():
+    with tempfile.TemporaryDirectory(prefix="orrery-pw-", dir="/tmp") as folder:
+        files, away = Path(folder) / "files", Path(folder) / "away"
+        files.mkdir()
+        for options, words in [(["--pid-file", files / "pid"], "write the pid file"), (["--state-file", files / "routes"], "open the state file")]:
+            with site() as proxy:
+                proxy.stop()
+                proxy.pids, proxy.options = [], [*proxy.options, *map(str, options)]
+                if options[0] == "--pid-file":
+                    # The last one counts.
+                    proxy.pid_file = options[1]
+                    proxy.options = without(proxy.options, "--pid-file")
+                proxy.start()
+                proxy.add()
+                files.rename(away)
+                proxy.signal(signal.SIGUSR2)
+                wait_until(lambda: "this process goes on" in proxy.log(), "the log's word", 20)
+                require(words in proxy.log(), f"the log says: {words}")
+                require(served(proxy), "a request")
+                proxy.add("/user/after")
+                away.rename(files)
+                proxy.upgrade()
+                require(served(proxy) and "/user/after" in routes(proxy.api_port), "the new process serves")
+                same(proxy.ended(), 0, "the exit code of the old process")
+
+
+def without(options: list[str], name: str) -> list[str]:
+    """The options without the first one of this name."""
+    index = options.index(name)
+    return options[:index] + options[index + 2 :]
+
+
 def replace(program: Path, text: str) -> None:
     fresh = program.with_suffix(".new")
     fresh.write_text(text)
