@@ -248,8 +248,7 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Invocation, Stop> {
         "orrery"
     };
     // The proxy's flags are its own; nothing of the hub's is to be looked for among them.
-    let is_proxy = rest.first().is_some_and(|word| word == "proxy");
-    let (classes, plain) = if is_proxy {
+    let (classes, plain) = if is_proxy(arguments) {
         (Vec::new(), rest.to_vec())
     } else {
         take_class_options(rest)?
@@ -303,6 +302,13 @@ pub(crate) fn parse(arguments: &[OsString]) -> Result<Invocation, Stop> {
             .collect(),
         action,
     })
+}
+
+/// Whether a command line is the proxy's, by the program's name or its first word.
+pub(crate) fn is_proxy(arguments: &[OsString]) -> bool {
+    let program = arguments.first().map(Path::new).and_then(Path::file_stem);
+    program.is_some_and(|name| name == "configurable-http-proxy")
+        || arguments.get(1).is_some_and(|word| word == "proxy")
 }
 
 /// The help text that `--help` shows.

@@ -17,6 +17,12 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     match cli::parse(&arguments) {
         Ok(invocation) => report(commands::run(&invocation)),
+        // Scripts know 1 from configurable-http-proxy, which has no other.
+        Err(cli::Stop::Clap(error)) if error.use_stderr() && cli::is_proxy(&arguments) => {
+            match error.print() {
+                Ok(()) | Err(_) => ExitCode::FAILURE,
+            }
+        }
         Err(cli::Stop::Clap(error)) => error.exit(),
         Err(cli::Stop::Usage(sentence)) => {
             output::complain(&sentence);

@@ -205,6 +205,12 @@ fn usage_errors_end_with_2() {
         assert_eq!(run.code, Some(2), "{arguments:?}: {}", run.stderr);
         assert!(run.stderr.contains("error: "), "{}", run.stderr);
     }
+    // The proxy's are those of configurable-http-proxy.
+    for arguments in [&["proxy", "--no-such-flag"] as &[_], &["proxy", "word"]] {
+        let run = Folder::new().run(arguments);
+        assert_eq!(run.code, Some(1), "{arguments:?}: {}", run.stderr);
+        assert!(run.stderr.contains("error: "), "{}", run.stderr);
+    }
     Folder::new().run(&["--JupyterHub.port"]).refused(
         2,
         "orrery: --JupyterHub.port needs a value: --JupyterHub.port=VALUE\n",
