@@ -4,6 +4,7 @@
 
 use std::{
     convert::Infallible,
+    fs::File,
     io,
     sync::{
         Arc,
@@ -36,6 +37,9 @@ pub(crate) enum Listening {
 
 /// How long a client may take for its handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Connections to the API that are accepted when there are no file descriptors left.
+const RESERVE: usize = 4;
 
 /// What a listener's clients may have.
 struct Limits {
@@ -102,6 +106,7 @@ pub(crate) async fn accept(
     let limits = listening.limits(shared.settings.max_connections);
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut reported: Option<Instant> = None;
+    let mut reserve = Vec::new();
     loop {
         let accept = async {
             let place = Arc::clone(&places).acquire_owned().await;
@@ -112,6 +117,9 @@ pub(crate) async fn accept(
             accepted = accept => accepted,
             () = shared.closed() => break,
         };
+        if matches!(listening, Listening::Api) {
+            refill(&mut reserve);
+        }
         match accepted.and_then(|(accepted, _)| accepted.into_socket()) {
             Ok(socket) => {
                 tasks.spawn(serve(Arc::clone(&shared), socket, listening, place));
@@ -126,6 +134,14 @@ pub(crate) async fn accept(
                     tracing::error!(
                         "internal: cannot accept connections to {name} for now: {error}"
                     );
+                }
+                // The hub must be able to take routes away even then.
+                if reserve.pop().is_some()
+                    && let Some(Ok((accepted, _))) = listener.accept_waiting().await
+                    && let Ok(socket) = accepted.into_socket()
+                {
+                    tasks.spawn(serve(Arc::clone(&shared), socket, listening, place));
+                    continue;
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -146,6 +162,15 @@ pub(crate) async fn accept(
         if let Ok(socket) = accepted.into_socket() {
             tasks.spawn(serve(Arc::clone(&shared), socket, listening, place));
         }
+    }
+}
+
+/// File descriptors for when the users have all others.
+fn refill(reserve: &mut Vec<File>) {
+    while reserve.len() < RESERVE
+        && let Ok(file) = File::open("/dev/null")
+    {
+        reserve.push(file);
     }
 }
 
