@@ -189,7 +189,7 @@ class Story:
 
     def refusals(self) -> None:
         pebble = self.pebble
-        with self.step("a wrong answer to a challenge is told in the log and the metric, and the proxy serves"), Stranger(pebble.http_port):
+        with self.step("a wrong answer to a challenge is told in the log and the metric, the proxy serves, and a restart keeps the pause"), Stranger(pebble.http_port):
             # Whom the authority asks is somebody else, on both ports.
             with self.proxy("refused", "--redirect-port", free_port(), "--acme-challenge", "http-01") as proxy:
                 wait_until(lambda: proxy.failures() == 1, "the failure")
@@ -199,6 +199,13 @@ class Story:
                 require("nonsense" in line or "did not match" in line or "key authorization" in line.lower(), line)
                 same(status(ask(proxy.port, trusting_nobody(), "/x", host=HUB)), 200, "the answer meanwhile")
                 require(proxy.end() is None, "a certificate that nobody signed is counted as one")
+            before = pebble.orders()
+            with self.proxy("refused", "--redirect-port", free_port(), "--acme-challenge", "http-01") as proxy:
+                wait_until(lambda: f"has refused a certificate for {HUB} before; the next attempt is in " in proxy.log(), "the pause")
+                proxy.process.send_signal(signal.SIGHUP)
+                time.sleep(2)
+                require("no certificate for" not in proxy.log().split("has refused a certificate")[1], proxy.log())
+            same(pebble.orders(), before, "orders within the pause, with a restart and SIGHUP")
 
     def behind_a_hub(self) -> None:
         pebble = self.pebble
