@@ -147,7 +147,8 @@ fn tell(socket: &Socket, is_plain: bool) {
         Either::Right(stream) => stream.try_read(&mut request),
     };
     // TLS begins with a byte that is no letter (RFC 8446, section 5.1), a method with one.
-    if !is_plain && !(read.is_ok_and(|read| read > 0) && request[0].is_ascii_alphabetic()) {
+    let has_asked = read.is_ok_and(|read| read > 0) && request[0].is_ascii_alphabetic();
+    if !is_plain && !has_asked {
         return;
     }
     let _ = match socket {
