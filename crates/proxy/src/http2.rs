@@ -216,11 +216,12 @@ impl Session {
                 return Poll::Ready(Ok(()));
             };
             let (request, mut respond) = accepted?;
-            // One that comes while the proxy stops may be sent again, elsewhere: the client is told
-            // that nothing has been done. Exchanges whose client left need a moment to end, so
+            // One that comes while the proxy stops, or when there are too many, may be sent again,
+            // elsewhere or later: the client is told that nothing has been done. Exchanges whose client left need a moment to end, so
             // there can be more than the client counts.
             let is_full = self.exchanges.len() >= 2 * MAX_STREAMS as usize;
-            if self.worker.stopping.get() || self.closing == Closing::AtOnce || is_full {
+            let is_refused = is_full || self.worker.stopping.get() || !self.worker.has_room();
+            if is_refused || self.closing == Closing::AtOnce {
                 respond.send_reset(Reason::REFUSED_STREAM);
                 continue;
             }

@@ -1,6 +1,6 @@
 //! Memory goes back to the system when many connections have ended.
 
-use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use crate::server::Shared;
 
@@ -8,7 +8,7 @@ use crate::server::Shared;
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Fewer connections than these are not worth the walk through the heap.
-const MANY: u64 = 64;
+const MANY: usize = 64;
 
 /// Calls `give_back` each time a quarter of the connections has ended, until the proxy stops.
 pub(crate) async fn give_back_after_crowds(shared: Arc<Shared>, give_back: fn()) {
@@ -18,7 +18,7 @@ pub(crate) async fn give_back_after_crowds(shared: Arc<Shared>, give_back: fn())
             () = tokio::time::sleep(PAUSE) => {}
             () = shared.closed() => return,
         }
-        let open = open_connections(&shared);
+        let open = shared.metrics.open_connections();
         if has_left(most, open) {
             // It may take milliseconds, in which the API need not wait.
             let _ = tokio::task::spawn_blocking(give_back).await;
@@ -28,18 +28,8 @@ pub(crate) async fn give_back_after_crowds(shared: Arc<Shared>, give_back: fn())
     }
 }
 
-fn open_connections(shared: &Shared) -> u64 {
-    let workers = shared.metrics.workers.iter();
-    workers
-        .map(|worker| {
-            worker.connections.load(Ordering::Relaxed) as u64
-                + worker.websockets.load(Ordering::Relaxed)
-        })
-        .sum()
-}
-
 /// Whether so many of `most` connections have ended that their memory is worth giving back.
-fn has_left(most: u64, open: u64) -> bool {
+fn has_left(most: usize, open: usize) -> bool {
     let ended = most.saturating_sub(open);
     ended >= MANY && ended >= most / 4
 }

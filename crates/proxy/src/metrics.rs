@@ -196,6 +196,16 @@ impl Metrics {
         }
     }
 
+    /// Open connections of users, websockets and streams of HTTP/2 among them.
+    pub(crate) fn open_connections(&self) -> usize {
+        let of = |worker: &WorkerCounters| {
+            let websockets = worker.websockets.load(Ordering::Relaxed);
+            let connections = worker.connections.load(Ordering::Relaxed);
+            connections.saturating_add(usize::try_from(websockets).unwrap_or(usize::MAX))
+        };
+        self.workers.iter().map(of).sum()
+    }
+
     pub(crate) fn count_api_status(&self, status: StatusCode) {
         self.api_statuses.count(status);
     }

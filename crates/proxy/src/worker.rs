@@ -308,15 +308,20 @@ impl Worker {
         }
     }
 
+    /// Whether one connection more may be served.
+    pub(crate) fn has_room(&self) -> bool {
+        self.shared.metrics.open_connections() < self.shared.settings.max_connections
+    }
+
+    /// Counts a stream of HTTP/2 as a connection, as which it is served, for as long as it lives.
+    pub(crate) fn count_stream(self: &Rc<Self>) -> Counted {
+        self.counters().connections.fetch_add(1, Ordering::Relaxed);
+        Counted(Rc::clone(self))
+    }
+
     /// Serves a new connection unless there are too many.
     fn admit(self: &Rc<Self>, accepted: Accepted, peer: Option<IpAddr>, others: &[Handover]) {
-        let load = |worker: &WorkerCounters| {
-            let websockets = worker.websockets.load(Ordering::Relaxed);
-            let connections = worker.connections.load(Ordering::Relaxed);
-            connections.saturating_add(usize::try_from(websockets).unwrap_or(usize::MAX))
-        };
-        let open: usize = self.shared.metrics.workers.iter().map(load).sum();
-        if open < self.shared.settings.max_connections {
+        if self.has_room() {
             self.place(accepted, peer, others);
         } else {
             self.make_room();
@@ -460,7 +465,8 @@ impl Spare for Outbox {
     }
 }
 
-struct Counted(Rc<Worker>);
+/// Counts a connection no more when it is dropped.
+pub(crate) struct Counted(Rc<Worker>);
 
 impl Drop for Counted {
     fn drop(&mut self) {

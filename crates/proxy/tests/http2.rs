@@ -377,6 +377,26 @@ async fn a_client_that_closes_ends_its_requests() {
 }
 
 #[tokio::test]
+async fn streams_count_as_connections() {
+    let origin = Origin::start().await;
+    let site = Site::start(|options, _| {
+        options.default_target = Some(origin.url());
+        options.max_connections = Some(3);
+    })
+    .await;
+    let client = site.client().await;
+    let hang = || client.request(Method::GET, "/hang").body(()).unwrap();
+    let _waiting = [
+        client.send(hang(), true).await,
+        client.send(hang(), true).await,
+    ];
+    eventually("both arrive", || origin.requests() == 2).await;
+    let (answer, _) = client.send(hang(), true).await;
+    let error = within(answer).await.unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::REFUSED_STREAM));
+}
+
+#[tokio::test]
 async fn a_server_that_dies_in_mid_body_resets_the_answer() {
     let origin = Origin::start().await;
     let site = Site::with_root(&origin.url()).await;

@@ -57,6 +57,7 @@ pub(super) async fn run(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) -> Ending {
+    let _counted = worker.count_stream();
     let (head, body) = request.into_parts();
     let mut request = match translate::request(&head, !body.is_end_stream()) {
         Ok(request) => request.map(|()| RequestBody::new(body)),
