@@ -228,13 +228,17 @@ class Story:
                 channel.send("still there?")
                 same(json.loads(channel.recv())["message"], "still there?", "the echo")
                 channel.close()
-        with step("an encrypted key is refused, with what to do"):
+        with step("an encrypted key with another passphrase is refused, with what to do"):
             locked = self.site.sign("locked", ["localhost"], passphrase=b"a secret")
-            proxy = self.proxy(*public(locked), CONFIGPROXY_SSL_KEY_PASSPHRASE="a secret")
+            proxy = self.proxy(*public(locked), CONFIGPROXY_SSL_KEY_PASSPHRASE="another")
             same(proxy.process.wait(20), 1, "the exit code")
-            for words in ("is encrypted", "openssl pkey -in", "CONFIGPROXY_SSL_KEY_PASSPHRASE"):
+            for words in ("is encrypted", "its passphrase is another", "openssl pkey -in"):
                 require(words in proxy.log(), f"no {words!r} in: {proxy.log()}")
-            require("a secret" not in proxy.log(), "the passphrase is in the log")
+            require("another\n" not in proxy.log(), "the passphrase is in the log")
+        with step("an encrypted key without a passphrase is refused, with the variable's name"):
+            proxy = self.proxy(*public(locked))
+            same(proxy.process.wait(20), 1, "the exit code")
+            require("CONFIGPROXY_SSL_KEY_PASSPHRASE" in proxy.log(), proxy.log())
         with step("a key of another certificate is refused"):
             other = self.site.sign("other", ["localhost"])
             proxy = self.proxy(*public(Pair(other.key, self.pair.certificate)))

@@ -28,6 +28,17 @@ use crate::config::Config;
 
 /// The environment variable by which hub and proxy share their token.
 const TOKEN_VARIABLE: &str = "CONFIGPROXY_AUTH_TOKEN";
+
+/// What systemd gives to a service for talking to it.
+const OF_SYSTEMD: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+];
+
 /// How long a proxy may take until its API answers.
 const UP: Duration = Duration::from_secs(15);
 /// How long a proxy may take to end after SIGTERM. Ours lets websockets run for `--drain-timeout`,
@@ -594,6 +605,10 @@ impl Inner {
             }
         };
         // A group of its own: a Ctrl-C meant for the hub does not end the proxy under its users.
+        // What systemd gave to the hub is not the proxy's: it would speak to systemd in the hub's name.
+        for variable in OF_SYSTEMD {
+            command.env_remove(variable);
+        }
         command
             .envs(&settings.environment)
             .env(TOKEN_VARIABLE, settings.token.expose())
