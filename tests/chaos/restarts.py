@@ -97,7 +97,7 @@ class Story:
     def tell(self) -> None:
         step = self.steps.step
         with step("a hub with two servers, each with a kernel and its websocket"):
-            self.hub.start(*leave(False, False)).wait_ready()
+            self.hub.start(*leave(False, False)).wait_running()
             for person in self.people:
                 person.sign_in()
                 same(self.api("POST", f"/users/{person.name}/server").status_code in (201, 202), True, "POST server")
@@ -126,14 +126,14 @@ class Story:
             self.end(signal.SIGTERM, 0)
             same((self.proxy_is_there(), self.living_servers()), (False, ["ada", "bob"]), "proxy, servers")
         with step("cleanup_servers on, cleanup_proxy off: the proxy lives on without servers"):
-            self.hub.start(*leave(True, False)).wait_ready()
+            self.hub.start(*leave(True, False)).wait_running()
             for kernel in self.kernels:
                 kernel.open()
                 kernel.goes_on()
             self.end(signal.SIGTERM, 0)
             same((self.proxy_is_there(), self.living_servers()), (True, []), "proxy, servers")
         with step("both on: nothing is left"):
-            self.hub.start(*leave(True, True)).wait_ready()
+            self.hub.start(*leave(True, True)).wait_running()
             same(self.api("POST", "/users/ada/server").status_code in (201, 202), True, "POST server")
             wait_until(lambda: self.server_of("ada"), "ada's server", 90)
             self.servers = {"ada": self.server_pid("ada")}
@@ -152,7 +152,7 @@ class Story:
 
     def restart(self, arguments: tuple[str, str]) -> None:
         self.end(signal.SIGKILL, -signal.SIGKILL)
-        self.hub.start(*arguments).wait_ready()
+        self.hub.start(*arguments).wait_running()
 
     def over_the_gap(self, end) -> None:
         """Cells print without a pause from before the hub's end until after its next start."""
@@ -160,7 +160,7 @@ class Story:
         end()
         for person in self.people:
             same(requests.get(f"{self.hub.origin}/user/{person.name}/api", timeout=10).status_code, 200, f"{person.name}'s server without a hub")
-        self.hub.start(*leave(False, False)).wait_ready()
+        self.hub.start(*leave(False, False)).wait_running()
         if self.ours:
             for kernel, message in zip(self.kernels, running):
                 same(kernel.receive(message).split(), [str(number) for number in range(60)], f"what {kernel.person.name}'s cell printed")
@@ -205,7 +205,7 @@ class Story:
         proxy = self.proxy_pid()
         self.end(signal.SIGKILL, -signal.SIGKILL)
         os.kill(proxy, signal.SIGKILL)
-        self.hub.start(*leave(False, False)).wait_ready()
+        self.hub.start(*leave(False, False)).wait_running()
         wait_until(lambda: self.answers("/user/ada/api") and self.answers("/user/bob/api"), "all routes", PROXY_BACK_AT_WORST, pause=0.005)
         for kernel in self.kernels:
             kernel.open()

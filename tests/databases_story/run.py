@@ -154,7 +154,7 @@ class Story:
     def begin(self, kind: str) -> None:
         self.hub.kind = kind
         self.log_begin = len(self.hub.log_text())
-        self.hub.start(JUPYTERHUB_CRYPT_KEY=KEYS).wait_ready()
+        self.hub.start(JUPYTERHUB_CRYPT_KEY=KEYS).wait_running()
 
     def end(self) -> None:
         """The hub and its proxy end; servers run on."""

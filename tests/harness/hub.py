@@ -84,6 +84,7 @@ c.SimpleLocalProcessSpawner.home_dir_template = {str(homes / "{username}")!r}
 
     def start(self, *arguments: str, **extra_environment: str) -> "Hub":
         log = open(self.log_path, "ab")
+        self.log_start = log.tell()
         self.started_at = time.monotonic()
         self.process = subprocess.Popen(
             [*command(self.kind), "-f", str(self.config_path), *arguments],
@@ -111,6 +112,15 @@ c.SimpleLocalProcessSpawner.home_dir_template = {str(homes / "{username}")!r}
                 pass
             time.sleep(0.01)
         raise AssertionError(f"the hub was not ready after {seconds} s:\n{self.log_tail()}")
+
+    def wait_running(self, seconds: float = 60) -> None:
+        """Wait until the hub says that it runs: the login page may come before servers are found again."""
+        self.wait_ready(seconds)
+        deadline = time.monotonic() + seconds
+        while "JupyterHub is now running" not in self.log_path.read_bytes()[self.log_start :].decode(errors="replace"):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the hub did not say that it runs after {seconds} s:\n{self.log_tail()}")
+            time.sleep(0.02)
 
     def log_text(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""

@@ -412,33 +412,47 @@ async fn open(worker: &Worker, accepted: Accepted) -> io::Result<Stream> {
 }
 
 /// Things with buffers, kept for the next who needs one.
-pub(crate) struct Spares<T>(RefCell<Vec<T>>);
+pub(crate) struct Spares<T> {
+    kept: RefCell<Vec<T>>,
+    /// What their buffers hold together.
+    bytes: Cell<usize>,
+}
 
-/// Buffers that are worth keeping, and how many of them.
+/// Something whose buffers are worth keeping.
 pub(crate) trait Spare: Default {
     fn capacity(&self) -> usize;
     fn clear(&mut self) {}
 }
 
+/// How many of a kind are kept, and the bytes that they may hold together.
 const MOST_SPARES: usize = 64;
-const LARGEST_SPARE: usize = 128 * 1024;
+const MOST_SPARE_BYTES: usize = 512 * 1024;
 
 impl<T> Default for Spares<T> {
     fn default() -> Self {
-        Self(RefCell::default())
+        Self {
+            kept: RefCell::default(),
+            bytes: Cell::new(0),
+        }
     }
 }
 
 impl<T: Spare> Spares<T> {
     pub(crate) fn take(&self) -> T {
-        self.0.borrow_mut().pop().unwrap_or_default()
+        let Some(spare) = self.kept.borrow_mut().pop() else {
+            return T::default();
+        };
+        self.bytes.set(self.bytes.get() - spare.capacity());
+        spare
     }
 
     pub(crate) fn give(&self, mut spare: T) {
-        let mut spares = self.0.borrow_mut();
-        if spares.len() < MOST_SPARES && spare.capacity() <= LARGEST_SPARE {
+        let mut kept = self.kept.borrow_mut();
+        let bytes = self.bytes.get() + spare.capacity();
+        if kept.len() < MOST_SPARES && bytes <= MOST_SPARE_BYTES {
             spare.clear();
-            spares.push(spare);
+            self.bytes.set(bytes);
+            kept.push(spare);
         }
     }
 }
