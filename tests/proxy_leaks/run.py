@@ -296,7 +296,7 @@ def main() -> None:
             with steps.step("the network of the test"):
                 raise AssertionError(str(reason)) from None
             exit_with(steps.finish())
-        proxy = Proxy(network, folder, "--tcp-keepalive", str(TCP_KEEPALIVE), "--keep-alive-timeout", "5000")
+        proxy = Proxy(network, folder, "--tcp-keepalive", str(TCP_KEEPALIVE), "--tcp-user-timeout", str(4 * TCP_KEEPALIVE), "--keep-alive-timeout", "5000")
         resources.callback(proxy.stop)
         size = {"websockets": 8000, "servers": 1000} if options.full else {"websockets": 2000, "servers": 200}
         story = Story(network, proxy, steps, **size)

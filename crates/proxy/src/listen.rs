@@ -142,12 +142,12 @@ impl Bound {
 
     /// Has the kernel ask clients that were quiet for this long whether they are still there.
     /// Accepted connections inherit it. Zero for never.
-    pub(crate) fn keep_alive(&self, quiet: Duration) {
+    pub(crate) fn keep_alive(&self, quiet: Duration, unconfirmed: Duration) {
         for listener in &self.listeners {
             let Listener::Tcp(listener) = listener else {
                 continue;
             };
-            if let Err(error) = keepalive::set(listener, quiet) {
+            if let Err(error) = keepalive::set(listener, quiet, unconfirmed) {
                 tracing::warn!("internal: TCP keep-alive is not as wished: {error}");
             }
         }

@@ -7,12 +7,16 @@ use crate::server::Shared;
 /// How often the connections are counted.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// How often memory is given back after a crowd has left: its last connections take their time, and so
+/// do the answers to those whose servers have gone.
+const ROUNDS: u32 = 10;
+
 /// Fewer connections than these are not worth the walk through the heap.
 const MANY: usize = 64;
 
-/// Calls `give_back` each time a quarter of the connections has ended, until the proxy stops.
+/// Calls `give_back` some times whenever a quarter of the connections has ended, until the proxy stops.
 pub(crate) async fn give_back_after_crowds(shared: Arc<Shared>, give_back: fn()) {
-    let mut most = 0;
+    let (mut most, mut rounds) = (0, 0);
     loop {
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
@@ -20,9 +24,13 @@ pub(crate) async fn give_back_after_crowds(shared: Arc<Shared>, give_back: fn())
         }
         let open = shared.metrics.open_connections();
         if has_left(most, open) {
+            most = open;
+            rounds = ROUNDS;
+        }
+        if rounds > 0 {
+            rounds -= 1;
             // It may take milliseconds, in which the API need not wait.
             let _ = tokio::task::spawn_blocking(give_back).await;
-            most = open;
         }
         most = most.max(open);
     }

@@ -240,6 +240,14 @@ pub struct Options {
         help_heading = "Beyond configurable-http-proxy"
     )]
     pub tcp_keepalive: Option<u64>,
+    /// Milliseconds that what was sent may stay unconfirmed or untaken before a connection is
+    /// given up; 0 for as long as the system tries [default: 600000]
+    #[arg(
+        long,
+        value_name = "MS",
+        help_heading = "Beyond configurable-http-proxy"
+    )]
+    pub tcp_user_timeout: Option<u64>,
     /// Milliseconds without a byte in either direction after which a websocket is closed
     /// [default: never]
     #[arg(
@@ -367,6 +375,7 @@ pub(crate) struct Settings {
     pub(crate) websocket_timeout: Option<Duration>,
     /// After this long without data the kernel asks the other end; zero for never.
     pub(crate) tcp_keepalive: Duration,
+    pub(crate) tcp_user_timeout: Duration,
     pub(crate) max_connections: usize,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) edge_cache: Duration,
@@ -485,6 +494,7 @@ impl Options {
             header_timeout: milliseconds(self.header_timeout).unwrap_or(Duration::from_secs(30)),
             websocket_timeout: milliseconds(self.websocket_timeout),
             tcp_keepalive: Duration::from_millis(self.tcp_keepalive.unwrap_or(20_000)),
+            tcp_user_timeout: Duration::from_millis(self.tcp_user_timeout.unwrap_or(600_000)),
             max_connections: self
                 .max_connections
                 .filter(|most| *most > 0)

@@ -25,6 +25,7 @@ use tokio::{
 use crate::{
     error::UpstreamFault,
     keepalive,
+    options::Settings,
     server::Shared,
     target::{Address, Upstream},
     transport::{Socket, Stream},
@@ -102,8 +103,7 @@ impl Pool {
         let settings = &self.shared.settings;
         let limit = settings.connect_timeout;
         let opening = async {
-            let keepalive = settings.tcp_keepalive;
-            let socket = open(&upstream.address, keepalive).await.map_err(|source| {
+            let socket = open(&upstream.address, settings).await.map_err(|source| {
                 UpstreamFault::Connect {
                     address: upstream.address.to_string(),
                     source,
@@ -253,12 +253,12 @@ fn is_quiet(stream: &mut Stream) -> bool {
         .is_pending()
 }
 
-async fn open(address: &Address, keepalive: Duration) -> io::Result<Socket> {
+async fn open(address: &Address, settings: &Settings) -> io::Result<Socket> {
     match address {
         Address::Tcp { host, port } => {
             let mut failure = None;
             for address in tokio::net::lookup_host((&**host, *port)).await? {
-                match open_tcp(address, keepalive).await {
+                match open_tcp(address, settings).await {
                     Ok(stream) => return Ok(Socket::Left(stream)),
                     Err(error) => failure = Some(error),
                 }
@@ -269,7 +269,7 @@ async fn open(address: &Address, keepalive: Duration) -> io::Result<Socket> {
     }
 }
 
-async fn open_tcp(address: SocketAddr, keepalive: Duration) -> io::Result<TcpStream> {
+async fn open_tcp(address: SocketAddr, settings: &Settings) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
@@ -277,7 +277,7 @@ async fn open_tcp(address: SocketAddr, keepalive: Duration) -> io::Result<TcpStr
     };
     socket.set_nodelay(true)?;
     // Without it a websocket to a machine that vanished would stay open for ever.
-    keepalive::set(&socket, keepalive)?;
+    keepalive::set(&socket, settings.tcp_keepalive, settings.tcp_user_timeout)?;
     socket.connect(address).await
 }
 

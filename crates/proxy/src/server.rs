@@ -258,7 +258,7 @@ async fn start_with(
         None => None,
     };
     passed.finish()?;
-    public.keep_alive(settings.tcp_keepalive);
+    public.keep_alive(settings.tcp_keepalive, settings.tcp_user_timeout);
     settings.max_connections = settings.max_connections.min(most_connections());
 
     let routes = RouteTable::new(settings.host_routing);

@@ -426,7 +426,7 @@ pub(crate) trait Spare: Default {
 
 /// How many of a kind are kept, and the bytes that they may hold together.
 const MOST_SPARES: usize = 64;
-const MOST_SPARE_BYTES: usize = 512 * 1024;
+const MOST_SPARE_BYTES: usize = 128 * 1024;
 
 impl<T> Default for Spares<T> {
     fn default() -> Self {
