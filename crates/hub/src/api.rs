@@ -20,6 +20,9 @@ mod server_progress;
 mod server_start;
 mod server_stop;
 mod services;
+mod share_codes;
+mod share_models;
+mod shared;
 mod shares;
 mod shutdown;
 mod time;
@@ -32,6 +35,7 @@ use std::time::Duration;
 
 use crate::router::Routes;
 
+pub(crate) use share_codes::find as find_share_code;
 pub use shutdown::Cleanup;
 
 /// How long a request waits for a start before it answers that the start goes on
@@ -60,6 +64,8 @@ pub fn routes() -> Routes {
         .merge(shutdown::routes())
         .merge(authorizations::routes())
         .merge(shares::routes())
+        .merge(share_codes::routes())
+        .merge(shared::routes())
         .merge(admin_access::routes())
         .merge(crate::metrics::routes())
 }

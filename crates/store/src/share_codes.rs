@@ -6,6 +6,8 @@ use chrono::NaiveDateTime;
 use sea_orm::ConnectionTrait;
 
 use crate::{
+    StoreError, json,
+    shares::Of,
     sql::{self, Result, from_row, values},
     time,
 };
@@ -59,6 +61,89 @@ from_row!(ShareCode {
     owner_id,
     spawner_id,
 });
+
+/// A code to be kept. The code itself is not.
+#[derive(Clone)]
+pub struct NewShareCode {
+    /// The code's hash.
+    pub hashed: String,
+    /// Its first four characters.
+    pub prefix: String,
+    /// When it is made.
+    pub created_at: NaiveDateTime,
+    /// When it ends.
+    pub expires_at: NaiveDateTime,
+    /// What it gives.
+    pub scopes: Vec<String>,
+    /// Whose server it is.
+    pub owner_id: i32,
+    /// The server.
+    pub spawner_id: i32,
+}
+
+/// Keeps a new code.
+pub async fn insert(connection: &impl ConnectionTrait, new: &NewShareCode) -> Result<ShareCode> {
+    let id = sql::insert_upstream(
+        connection,
+        "share_codes",
+        vec![
+            ("hashed", new.hashed.as_str().into()),
+            ("prefix", new.prefix.as_str().into()),
+            ("exchange_count", 0.into()),
+            ("created_at", time::truncate(new.created_at).into()),
+            ("expires_at", time::truncate(new.expires_at).into()),
+            ("scopes", json::list(&new.scopes)),
+            ("owner_id", new.owner_id.into()),
+            ("spawner_id", new.spawner_id.into()),
+        ],
+    )
+    .await?;
+    sql::one(
+        connection,
+        "SELECT * FROM share_codes WHERE id = ?",
+        values![id],
+    )
+    .await?
+    .ok_or_else(|| StoreError::Corrupt("a share code that was just made is gone".to_owned()))
+}
+
+/// Counts an exchange of a code; says whether the code is still there.
+pub async fn count_exchange(
+    connection: &impl ConnectionTrait,
+    id: i32,
+    now: NaiveDateTime,
+) -> Result<bool> {
+    let sql = "UPDATE share_codes SET exchange_count = COALESCE(exchange_count, 0) + 1, \
+               last_exchanged_at = ? WHERE id = ?";
+    Ok(sql::execute(connection, sql, values![time::truncate(now), id]).await? > 0)
+}
+
+/// Deletes a code of a server; says whether there was such a code.
+pub async fn delete(connection: &impl ConnectionTrait, spawner_id: i32, id: i32) -> Result<bool> {
+    let sql = "DELETE FROM share_codes WHERE spawner_id = ? AND id = ?";
+    Ok(sql::execute(connection, sql, values![spawner_id, id]).await? > 0)
+}
+
+/// Deletes all codes of a server; gives their number.
+pub async fn delete_of_spawner(connection: &impl ConnectionTrait, spawner_id: i32) -> Result<u64> {
+    let sql = "DELETE FROM share_codes WHERE spawner_id = ?";
+    sql::execute(connection, sql, values![spawner_id]).await
+}
+
+/// A part of a list of codes, by id, and how many there are in all. Expired codes count until they are
+/// purged.
+pub async fn page(
+    connection: &impl ConnectionTrait,
+    of: Of,
+    offset: u64,
+    limit: u64,
+) -> Result<(Vec<ShareCode>, u64)> {
+    let condition = match of {
+        Of::Owner(_) | Of::Spawner(_) => of.condition(),
+        Of::User(_) | Of::Group(_) => ("1 = 0", Vec::new()),
+    };
+    sql::page(connection, "share_codes", condition, offset, limit).await
+}
 
 /// The codes with this prefix that have not expired, to be verified one by one.
 pub async fn find_candidates(

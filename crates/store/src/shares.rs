@@ -1,9 +1,12 @@
 //! `shares`: access to a server, given by its owner to a user or a group.
 
+use std::collections::BTreeSet;
+
 use chrono::NaiveDateTime;
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, Value};
 
 use crate::{
+    StoreError, json,
     sql::{self, Result, from_row, values},
     time,
 };
@@ -39,6 +42,163 @@ from_row!(Share {
     expires_at,
     scopes: list,
 });
+
+/// Who a server is shared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum With {
+    /// One user.
+    User(i32),
+    /// All members of a group.
+    Group(i32),
+}
+
+impl With {
+    fn column(self) -> (&'static str, i32) {
+        match self {
+            Self::User(id) => ("user_id", id),
+            Self::Group(id) => ("group_id", id),
+        }
+    }
+}
+
+/// Which shares or codes a list shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Those of all servers of a user.
+    Owner(i32),
+    /// Those of one server.
+    Spawner(i32),
+    /// What was shared with a user, directly or through a group. There are no such codes.
+    User(i32),
+    /// What was shared with a group. There are no such codes.
+    Group(i32),
+}
+
+impl Of {
+    pub(crate) fn condition(self) -> (&'static str, Vec<Value>) {
+        match self {
+            Self::Owner(id) => ("owner_id = ?", values![id]),
+            Self::Spawner(id) => ("spawner_id = ?", values![id]),
+            Self::User(id) => (
+                "(user_id = ? OR group_id IN (SELECT group_id FROM user_group_map WHERE user_id = ?))",
+                values![id, id],
+            ),
+            Self::Group(id) => ("group_id = ?", values![id]),
+        }
+    }
+}
+
+/// What is to be shared of whose server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Whose server it is.
+    pub owner_id: i32,
+    /// The server.
+    pub spawner_id: i32,
+    /// With whom.
+    pub with: With,
+    /// The server's filter, `server=ada/lab`, which all scopes have.
+    pub filter: String,
+    /// The scopes.
+    pub scopes: Vec<String>,
+    /// When.
+    pub now: NaiveDateTime,
+}
+
+/// Shares a server: adds to what was shared before with the same user or group.
+pub async fn grant(connection: &impl ConnectionTrait, grant: &Grant) -> Result<Share> {
+    // Two requests at once must not share the same server twice.
+    sql::lock(connection, "spawners", grant.spawner_id).await?;
+    if let Some(mut share) = find(connection, grant.spawner_id, grant.with).await? {
+        let mut scopes: BTreeSet<String> = filtered(&share.scopes, &grant.filter);
+        scopes.extend(grant.scopes.iter().cloned());
+        let scopes: Vec<String> = scopes.into_iter().collect();
+        if scopes != share.scopes {
+            set_scopes(connection, share.id, &scopes).await?;
+            share.scopes = scopes;
+        }
+        return Ok(share);
+    }
+    let scopes: BTreeSet<&String> = grant.scopes.iter().collect();
+    let scopes: Vec<String> = scopes.into_iter().cloned().collect();
+    let (column, with) = grant.with.column();
+    let id = sql::insert_upstream(
+        connection,
+        "shares",
+        vec![
+            (column, with.into()),
+            ("owner_id", grant.owner_id.into()),
+            ("spawner_id", grant.spawner_id.into()),
+            ("created_at", time::truncate(grant.now).into()),
+            ("scopes", json::list(&scopes)),
+        ],
+    )
+    .await?;
+    sql::one(connection, "SELECT * FROM shares WHERE id = ?", values![id])
+        .await?
+        .ok_or_else(|| StoreError::Corrupt("a share that was just made is gone".to_owned()))
+}
+
+/// Scopes as they are meant now: their filter names the server as it is called now, whatever it or its
+/// owner was called when they were written.
+pub fn filtered(scopes: &[String], filter: &str) -> BTreeSet<String> {
+    scopes
+        .iter()
+        .map(|scope| {
+            let base = scope.split_once('!').map_or(&**scope, |(base, _)| base);
+            format!("{base}!{filter}")
+        })
+        .collect()
+}
+
+/// How one server is shared with one user or group, by themselves.
+pub async fn find(
+    connection: &impl ConnectionTrait,
+    spawner_id: i32,
+    with: With,
+) -> Result<Option<Share>> {
+    let (column, id) = with.column();
+    let sql = format!("SELECT * FROM shares WHERE spawner_id = ? AND {column} = ? ORDER BY id");
+    sql::one(connection, &sql, values![spawner_id, id]).await
+}
+
+/// Gives a share other scopes; says whether there is such a share.
+pub async fn set_scopes(
+    connection: &impl ConnectionTrait,
+    id: i32,
+    scopes: &[String],
+) -> Result<bool> {
+    sql::update(
+        connection,
+        "shares",
+        id,
+        vec![("scopes", json::list(scopes))],
+    )
+    .await
+}
+
+/// Ends a share; says whether there was one.
+pub async fn delete(connection: &impl ConnectionTrait, id: i32) -> Result<bool> {
+    let sql = "DELETE FROM shares WHERE id = ?";
+    Ok(sql::execute(connection, sql, values![id]).await? > 0)
+}
+
+/// Ends all shares of a server; gives their number.
+pub async fn delete_of_spawner(connection: &impl ConnectionTrait, spawner_id: i32) -> Result<u64> {
+    let sql = "DELETE FROM shares WHERE spawner_id = ?";
+    sql::execute(connection, sql, values![spawner_id]).await
+}
+
+/// A part of a list of shares, by id, and how many there are in all. Expired shares count until they
+/// are purged.
+pub async fn page(
+    connection: &impl ConnectionTrait,
+    of: Of,
+    offset: u64,
+    limit: u64,
+) -> Result<(Vec<Share>, u64)> {
+    sql::page(connection, "shares", of.condition(), offset, limit).await
+}
 
 /// What an owner shares, by id.
 pub async fn by_owner(connection: &impl ConnectionTrait, owner_id: i32) -> Result<Vec<Share>> {

@@ -316,6 +316,22 @@ pub(crate) async fn count(
     Ok(u64::try_from(row.try_get::<i64>("", "n")?).unwrap_or_default())
 }
 
+/// A part of the rows of a table that meet a condition, by id, and how many there are in all.
+pub(crate) async fn page<T: FromQueryResult>(
+    connection: &impl ConnectionTrait,
+    table: &str,
+    (condition, mut values): (&str, Vec<Value>),
+    offset: u64,
+    limit: u64,
+) -> Result<(Vec<T>, u64)> {
+    let sql = format!("SELECT COUNT(*) AS n FROM \"{table}\" WHERE {condition}");
+    let total = count(connection, &sql, values.clone()).await?;
+    let sql = format!("SELECT * FROM \"{table}\" WHERE {condition} ORDER BY id LIMIT ? OFFSET ?");
+    let signed = |number: u64| Value::from(i64::try_from(number).unwrap_or(i64::MAX));
+    values.extend([signed(limit), signed(offset)]);
+    Ok((all(connection, &sql, values).await?, total))
+}
+
 /// `?, ?, ?` for a list of `count` values.
 pub(crate) fn marks(count: usize) -> String {
     vec!["?"; count].join(", ")

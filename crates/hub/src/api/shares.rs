@@ -1,356 +1,378 @@
-//! `/api/shares`, `/api/share-codes` and `…/shared`: who may use whose servers. Looking only.
+//! `/api/shares/{user}/{server}`: with whom servers are shared. Codes, and lists of what is shared with
+//! somebody, stand in files of their own.
 
 use axum::Json;
 use axum::extract::{Path, State};
-use orrery_core::ServerName;
-use orrery_core::scopes::Scope;
-use orrery_store::groups;
-use orrery_store::share_codes::{self, ShareCode};
-use orrery_store::shares::{self, Share};
+use axum::http::StatusCode;
+use orrery_core::scopes::{Memberships, Scope, filter_share_scopes};
+use orrery_core::{ServerName, escape::for_log};
+use orrery_store::shares::{self, Grant, Of, Share, With};
 use orrery_store::spawners::{self, Spawner};
-use orrery_store::users;
-use serde_json::{Value, json};
+use orrery_store::users::{self, User};
+use orrery_store::{StoreError, groups};
+use serde_json::{Map, Value, json};
 
-use super::arguments::{Arguments, Page};
-use super::models::{self};
-use super::path::{PathGroup, PathServer, PathUser};
-use super::time::isoformat;
-use crate::auth::{Asking, Requester};
+use super::arguments::Arguments;
+use super::body::JsonBody;
+use super::path::PathUser;
+use super::{python, share_models};
+use crate::auth::{self, Asking, Requester};
 use crate::error::{Error, Result};
 use crate::router::{Needs, Routes};
+use crate::servers::CreateError;
 use crate::state::AppState;
 
 pub(super) fn routes() -> Routes {
-    let shares = &[Scope::ReadShares];
-    let (users, groups) = (&[Scope::ReadUsersShares], &[Scope::ReadGroupsShares]);
-    Routes::default()
-        .get("/api/shares/{user}", Needs::Scopes(shares), of_owner)
-        .get(
-            "/api/shares/{user}/",
-            Needs::ServerScopes(shares),
-            of_server,
-        )
-        .get(
-            "/api/shares/{user}/{server}",
-            Needs::ServerScopes(shares),
-            of_server,
-        )
-        .get(
-            "/api/share-codes/{user}",
-            Needs::Scopes(shares),
-            codes_of_owner,
-        )
-        .get(
-            "/api/share-codes/{user}/",
-            Needs::ServerScopes(shares),
-            codes_of_server,
-        )
-        .get(
-            "/api/share-codes/{user}/{server}",
-            Needs::ServerScopes(shares),
-            codes_of_server,
-        )
-        .get("/api/users/{user}/shared", Needs::Scopes(users), with_user)
-        .get(
-            "/api/users/{user}/shared/{owner}/",
-            Needs::Scopes(users),
-            one_with_user,
-        )
-        .get(
-            "/api/users/{user}/shared/{owner}/{shared_server}",
-            Needs::Scopes(users),
-            one_with_user,
-        )
-        .get(
-            "/api/groups/{group}/shared",
-            Needs::Scopes(groups),
-            with_group,
-        )
-        .get(
-            "/api/groups/{group}/shared/{owner}/",
-            Needs::Scopes(groups),
-            one_with_group,
-        )
-        .get(
-            "/api/groups/{group}/shared/{owner}/{shared_server}",
-            Needs::Scopes(groups),
-            one_with_group,
-        )
+    let (read, write) = (&[Scope::ReadShares], &[Scope::Shares]);
+    let all = "/api/shares/{user}";
+    let routes = Routes::default()
+        .get(all, Needs::Scopes(read), of_owner)
+        .post(all, Needs::Scopes(write), of_one_server_only)
+        .patch(all, Needs::Scopes(write), of_one_server_only)
+        .delete(all, Needs::Scopes(write), of_one_server_only);
+    ["/api/shares/{user}/", "/api/shares/{user}/{server}"]
+        .into_iter()
+        .fold(routes, |routes, path| {
+            routes
+                .get(path, Needs::ServerScopes(read), of_server)
+                .post(path, Needs::ServerScopes(write), grant)
+                .patch(path, Needs::ServerScopes(write), revoke)
+                .delete(path, Needs::ServerScopes(write), revoke_all)
+        })
 }
 
-/// Everything that a user's servers are shared by.
+/// `GET /shares/{user}`: everything that a user's servers are shared by.
 async fn of_owner(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     PathUser(owner): PathUser,
     arguments: Arguments,
 ) -> Result<Json<Value>> {
-    let found = shares::by_owner(hub.store.read(), owner.id).await?;
-    share_list(&hub, &requester, &arguments, found).await
+    share_models::share_list(&hub, &requester, &arguments, Of::Owner(owner.id)).await
 }
 
-/// With whom one server is shared.
+/// Other methods need a server.
+pub(super) async fn of_one_server_only() -> Error {
+    Error::new(StatusCode::METHOD_NOT_ALLOWED, "")
+}
+
+/// `GET`: with whom one server is shared.
 async fn of_server(
     State(hub): State<AppState>,
     Asking(requester): Asking,
-    path: PathServer,
-    arguments: Arguments,
-) -> Result<Json<Value>> {
-    let found = match spawner(&hub, &path).await? {
-        Some(spawner) => shares::by_spawner(hub.store.read(), spawner.id).await?,
-        None => Vec::new(),
-    };
-    share_list(&hub, &requester, &arguments, found).await
-}
-
-/// The codes for all of a user's servers.
-async fn codes_of_owner(
-    State(hub): State<AppState>,
-    Asking(requester): Asking,
-    PathUser(owner): PathUser,
-    arguments: Arguments,
-) -> Result<Json<Value>> {
-    let found = share_codes::by_owner(hub.store.read(), owner.id).await?;
-    code_list(&hub, &requester, &arguments, found).await
-}
-
-/// The codes for one server.
-async fn codes_of_server(
-    State(hub): State<AppState>,
-    Asking(requester): Asking,
-    path: PathServer,
-    arguments: Arguments,
-) -> Result<Json<Value>> {
-    let found = match spawner(&hub, &path).await? {
-        Some(spawner) => share_codes::by_spawner(hub.store.read(), spawner.id).await?,
-        None => Vec::new(),
-    };
-    code_list(&hub, &requester, &arguments, found).await
-}
-
-/// What is shared with a user, also by their groups.
-async fn with_user(
-    State(hub): State<AppState>,
-    Asking(requester): Asking,
-    PathUser(user): PathUser,
-    arguments: Arguments,
-) -> Result<Json<Value>> {
-    let mut found = shares::with_user(hub.store.read(), user.id).await?;
-    for group in groups::of_users(hub.store.read(), &[user.id]).await? {
-        found.extend(shares::with_group(hub.store.read(), group.id).await?);
-    }
-    found.sort_by_key(|share| share.id);
-    share_list(&hub, &requester, &arguments, found).await
-}
-
-/// What is shared with a group.
-async fn with_group(
-    State(hub): State<AppState>,
-    Asking(requester): Asking,
-    PathGroup(group): PathGroup,
-    arguments: Arguments,
-) -> Result<Json<Value>> {
-    let found = shares::with_group(hub.store.read(), group.id).await?;
-    share_list(&hub, &requester, &arguments, found).await
-}
-
-/// One server, as it is shared with a user.
-async fn one_with_user(
-    State(hub): State<AppState>,
     Path(path): Path<Vec<(String, String)>>,
+    arguments: Arguments,
 ) -> Result<Json<Value>> {
-    let (user, owner, server) = (
-        named(&path, "user"),
-        named(&path, "owner"),
-        named(&path, "shared_server"),
-    );
-    let missing = || Error::not_found(format!("No such share for user {user} on {owner}/{server}"));
-    let user = users::find(hub.store.read(), user)
-        .await?
-        .ok_or_else(missing)?;
-    let found = shares::with_user(hub.store.read(), user.id).await?;
-    one(&hub, found, owner, server)
+    let (_, spawner) = SharedServer::named(&path).find(&hub).await?;
+    // A default server that was never used has no row, and so is in no list.
+    let of = Of::Spawner(spawner.map_or(0, |spawner| spawner.id));
+    share_models::share_list(&hub, &requester, &arguments, of).await
+}
+
+/// `POST`: shares a server with a user or group, with some scopes or just to be used.
+async fn grant(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    Path(path): Path<Vec<(String, String)>>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>> {
+    let body = ShareBody::read(&hub, &body)?;
+    let server = SharedServer::named(&path);
+    let scopes = server.limited(body.scopes.as_deref())?;
+    let (owner, spawner) = server.find_or_make(&hub).await?;
+    check_holds(&hub, &requester, &owner, &scopes).await?;
+    let with = match &body.with {
+        Recipient::User(name) => {
+            check_knows(&hub, &requester, "users", "user", name).await?;
+            let user = users::find(hub.store.read(), name).await?;
+            let user = user.ok_or_else(|| {
+                Error::bad_request(format!("No such user: {}", for_log(name, 64)))
+            })?;
+            With::User(user.id)
+        }
+        Recipient::Group(name) => {
+            check_knows(&hub, &requester, "groups", "group", name).await?;
+            let group = groups::find(hub.store.read(), name).await?;
+            let group = group.ok_or_else(|| {
+                Error::bad_request(format!("No such group: {}", for_log(name, 64)))
+            })?;
+            With::Group(group.id)
+        }
+    };
+    let wish = &Grant {
+        owner_id: owner.id,
+        spawner_id: spawner.id,
+        with,
+        filter: server.filter(),
+        scopes,
+        now: hub.clock.now(),
+    };
+    let share = hub
+        .store
+        .write(|transaction| async move { shares::grant(&transaction, wish).await })
+        .await?;
+    tracing::info!(owner = %owner.name, server = spawner.name, with = ?body.with, scopes = ?share.scopes,
+        by = requester.name(), "server shared");
+    model(&hub, &share).await
+}
+
+/// `PATCH`: takes some scopes, or all, from a user or group.
+async fn revoke(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    Path(path): Path<Vec<(String, String)>>,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>> {
+    let body = ShareBody::read(&hub, &body)?;
+    let server = SharedServer::named(&path);
+    let (owner, spawner) = server.find(&hub).await?;
+    let with = match &body.with {
+        Recipient::User(name) => users::find(hub.store.read(), name)
+            .await?
+            .map(|user| With::User(user.id)),
+        Recipient::Group(name) => groups::find(hub.store.read(), name)
+            .await?
+            .map(|group| With::Group(group.id)),
+    };
+    // Nothing is shared with nobody.
+    let (Some(spawner), Some(with)) = (spawner, with) else {
+        return Ok(Json(json!({})));
+    };
+    let (filter, revoked) = (&server.filter(), body.scopes.as_ref());
+    let left = hub
+        .store
+        .write(|transaction| async move {
+            let Some(mut share) = shares::find(&transaction, spawner.id, with).await? else {
+                return Ok(None);
+            };
+            share.scopes = shares::filtered(&share.scopes, filter)
+                .into_iter()
+                .filter(|scope| revoked.is_some_and(|revoked| !revoked.contains(scope)))
+                .collect();
+            if share.scopes.is_empty() {
+                shares::delete(&transaction, share.id).await?;
+                return Ok(None);
+            }
+            shares::set_scopes(&transaction, share.id, &share.scopes).await?;
+            Ok::<_, StoreError>(Some(share))
+        })
+        .await?;
+    tracing::info!(owner = %owner.name, server = %for_log(server.server, 64), with = ?body.with,
+        by = requester.name(), "share revoked");
+    match left {
+        Some(share) => model(&hub, &share).await,
+        None => Ok(Json(json!({}))),
+    }
+}
+
+/// `DELETE`: the server is shared with nobody any more.
+async fn revoke_all(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    Path(path): Path<Vec<(String, String)>>,
+) -> Result<StatusCode> {
+    let server = SharedServer::named(&path);
+    let (owner, spawner) = server.find(&hub).await?;
+    if let Some(spawner) = spawner {
+        let id = spawner.id;
+        hub.store
+            .write(|transaction| async move { shares::delete_of_spawner(&transaction, id).await })
+            .await?;
+        tracing::info!(owner = %owner.name, server = spawner.name, by = requester.name(), "all shares revoked");
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn model(hub: &AppState, share: &Share) -> Result<Json<Value>> {
+    share_models::Servers::default()
+        .share(hub, share)
         .await?
         .map(Json)
-        .ok_or_else(missing)
+        .ok_or_else(|| Error::not_found(""))
 }
 
-/// One server, as it is shared with a group.
-async fn one_with_group(
-    State(hub): State<AppState>,
-    PathGroup(group): PathGroup,
-    Path(path): Path<Vec<(String, String)>>,
-) -> Result<Json<Value>> {
-    let (owner, server) = (named(&path, "owner"), named(&path, "shared_server"));
-    let missing = || {
-        Error::not_found(format!(
-            "No such share for group {} on {owner}/{server}",
-            group.name
-        ))
-    };
-    let found = shares::with_group(hub.store.read(), group.id).await?;
-    one(&hub, found, owner, server)
-        .await?
-        .map(Json)
-        .ok_or_else(missing)
+/// A server by the names in a path, whether there is such a server or not.
+pub(super) struct SharedServer<'a> {
+    pub(super) owner: &'a str,
+    pub(super) server: &'a str,
 }
 
-fn named<'a>(path: &'a [(String, String)], name: &str) -> &'a str {
-    path.iter()
-        .find(|(key, _)| key == name)
-        .map_or("", |(_, value)| value)
-}
-
-/// The row of a server that shall be looked at; `None` for a default server that was never started.
-async fn spawner(hub: &AppState, path: &PathServer) -> Result<Option<Spawner>> {
-    let (user, server) = (&path.user, &path.server);
-    let found = spawners::find(hub.store.read(), user.id, server.as_str()).await?;
-    if found.is_none() && !server.is_default() {
-        return Err(Error::not_found(format!(
-            "No such server: {}/{server}",
-            user.name
-        )));
+impl<'a> SharedServer<'a> {
+    pub(super) fn named(path: &'a [(String, String)]) -> Self {
+        Self {
+            owner: share_models::named(path, "user"),
+            server: share_models::named(path, "server"),
+        }
     }
-    Ok(found)
+
+    /// The filter that all scopes of its shares have.
+    pub(super) fn filter(&self) -> String {
+        format!("server={}/{}", self.owner, self.server)
+    }
+
+    /// The scopes that are to be shared, limited to this server; by default to use it.
+    pub(super) fn limited(&self, scopes: Option<&[String]>) -> Result<Vec<String>> {
+        let default = ["access:servers".to_owned()];
+        filter_share_scopes(scopes.unwrap_or(&default), self.owner, self.server).map_err(|scope| {
+            let filter = scope.split_once('!').map_or("", |(_, filter)| filter);
+            Error::bad_request(format!(
+                "!{} not allowed on sharing {}, only !{}",
+                for_log(filter, 100),
+                for_log(&scope, 200),
+                for_log(&self.filter(), 200)
+            ))
+        })
+    }
+
+    /// The owner and the server's row; a default server that was never used has none.
+    pub(super) async fn find(&self, hub: &AppState) -> Result<(User, Option<Spawner>)> {
+        let missing = || {
+            Error::not_found(format!(
+                "No such server: {}/{}",
+                for_log(self.owner, 64),
+                for_log(self.server, 64)
+            ))
+        };
+        let owner = users::find(hub.store.read(), self.owner)
+            .await?
+            .ok_or_else(missing)?;
+        let spawner = spawners::find(hub.store.read(), owner.id, self.server).await?;
+        if spawner.is_none() && !self.server.is_empty() {
+            return Err(missing());
+        }
+        Ok((owner, spawner))
+    }
+
+    /// As [`find`](Self::find), but everybody's default server has its row afterwards.
+    pub(super) async fn find_or_make(&self, hub: &AppState) -> Result<(User, Spawner)> {
+        let (owner, found) = self.find(hub).await?;
+        if let Some(spawner) = found {
+            return Ok((owner, spawner));
+        }
+        let server = ServerName::default_server();
+        match hub.servers.create_server(&owner, &server, None, None).await {
+            // Somebody was faster.
+            Ok(()) | Err(CreateError::Exists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match self.find(hub).await? {
+            (owner, Some(spawner)) => Ok((owner, spawner)),
+            (_, None) => Err(Error::not_found("")),
+        }
+    }
 }
 
-async fn one(
+/// Nobody shares what they do not hold themselves.
+pub(super) async fn check_holds(
     hub: &AppState,
-    found: Vec<Share>,
-    owner: &str,
-    server: &str,
-) -> Result<Option<Value>> {
-    let Some(owner) = users::find(hub.store.read(), owner).await? else {
-        return Ok(None);
+    requester: &Requester,
+    owner: &User,
+    scopes: &[String],
+) -> Result<()> {
+    let groups = auth::memberships(hub.store.read(), [owner.name.as_str()]).await?;
+    for scope in scopes {
+        if !requester.scopes.has_text(scope, &groups) {
+            return Err(Error::forbidden(format!(
+                "Do not have permission to grant share with scope {}",
+                for_log(scope, 200)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Nobody shares with somebody they may not even know of.
+async fn check_knows(
+    hub: &AppState,
+    requester: &Requester,
+    kinds: &str,
+    kind: &str,
+    name: &str,
+) -> Result<()> {
+    let groups = match kind {
+        "user" => auth::memberships(hub.store.read(), [name]).await?,
+        _ => Memberships::new(),
     };
-    let Some(spawner) = spawners::find(hub.store.read(), owner.id, server).await? else {
-        return Ok(None);
-    };
-    match found
-        .into_iter()
-        .find(|share| share.spawner_id == Some(spawner.id))
+    if requester
+        .scopes
+        .has_text(&format!("read:{kinds}:name!{kind}={name}"), &groups)
     {
-        Some(share) => share_model(hub, &share).await,
-        None => Ok(None),
+        return Ok(());
     }
-}
-
-async fn share_list(
-    hub: &AppState,
-    requester: &Requester,
-    arguments: &Arguments,
-    found: Vec<Share>,
-) -> Result<Json<Value>> {
-    let page = arguments.page(hub)?;
-    let total = found.len() as u64;
-    let now = hub.clock.now();
-    let mut models = Vec::new();
-    for share in on_page(found, page) {
-        if share.expires_at.is_none_or(|end| end > now) {
-            models.extend(share_model(hub, &share).await?);
-        }
-    }
-    Ok(Json(arguments.framed(
-        requester,
-        &json!(models),
-        page,
-        total,
+    Err(Error::forbidden(format!(
+        "Need scope 'read:{kinds}:name' to share with {kinds} by name"
     )))
 }
 
-async fn code_list(
-    hub: &AppState,
-    requester: &Requester,
-    arguments: &Arguments,
-    found: Vec<ShareCode>,
-) -> Result<Json<Value>> {
-    let page = arguments.page(hub)?;
-    let total = found.len() as u64;
-    let now = hub.clock.now();
-    let mut models = Vec::new();
-    for code in on_page(found, page) {
-        if code.expires_at.is_some_and(|end| end <= now) {
-            continue;
-        }
-        if let Some(server) = shared_server(hub, code.owner_id, code.spawner_id).await? {
-            models.push(json!({
-                "server": server,
-                "scopes": code.scopes,
-                "id": format!("sc_{}", code.id),
-                "created_at": isoformat(code.created_at),
-                "expires_at": code.expires_at.map(isoformat),
-                "exchange_count": code.exchange_count,
-                "last_exchanged_at": code.last_exchanged_at.map(isoformat),
-            }));
-        }
+/// What a request to share or not to share any more brings along.
+#[derive(Debug, PartialEq)]
+struct ShareBody {
+    scopes: Option<Vec<String>>,
+    with: Recipient,
+}
+
+#[derive(Debug, PartialEq)]
+enum Recipient {
+    User(String),
+    Group(String),
+}
+
+impl ShareBody {
+    fn read(hub: &AppState, body: &Value) -> Result<Self> {
+        let fields = fields(body, &["scopes", "user", "group"])?;
+        let name = |key: &str| match fields.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(name)) => Ok(Some(name.clone()).filter(|name| !name.is_empty())),
+            Some(_) => Err(Error::bad_request(format!("{key} must be a string"))),
+        };
+        let with = match (name("user")?, name("group")?) {
+            (Some(user), None) => Recipient::User(user),
+            (None, Some(group)) => Recipient::Group(group),
+            _ => {
+                return Err(Error::bad_request(
+                    "Specify exactly one of `user` or `group`",
+                ));
+            }
+        };
+        Ok(Self {
+            scopes: scopes(hub, fields.get("scopes"))?,
+            with,
+        })
     }
-    Ok(Json(arguments.framed(
-        requester,
-        &json!(models),
-        page,
-        total,
-    )))
 }
 
-fn on_page<T>(found: Vec<T>, page: Page) -> impl Iterator<Item = T> {
-    let bounded = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    found
-        .into_iter()
-        .skip(bounded(page.offset))
-        .take(bounded(page.limit))
+/// The fields of a body, which may have no others.
+pub(super) fn fields(body: &Value, known: &[&str]) -> Result<Map<String, Value>> {
+    let fields = match body {
+        Value::Object(fields) => fields.clone(),
+        other if !python::is_truthy(other) => Map::new(),
+        _ => return Err(Error::bad_request("Body must be a JSON object")),
+    };
+    match fields.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(Error::bad_request(format!(
+            "Unexpected field: {}",
+            for_log(key, 64)
+        ))),
+        None => Ok(fields),
+    }
 }
 
-async fn share_model(hub: &AppState, share: &Share) -> Result<Option<Value>> {
-    let Some(server) = shared_server(hub, share.owner_id, share.spawner_id).await? else {
+/// A list of scopes that exist; an empty one is as none.
+pub(super) fn scopes(hub: &AppState, value: Option<&Value>) -> Result<Option<Vec<String>>> {
+    let refused = || Error::bad_request("scopes must be a list of strings");
+    let scopes = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| item.as_str().map(str::to_owned).ok_or_else(refused))
+            .collect::<Result<Vec<String>>>()?,
+        Some(_) => return Err(refused()),
+    };
+    if scopes.is_empty() {
         return Ok(None);
-    };
-    let user = match share.user_id {
-        Some(id) => users::find_by_id(hub.store.read(), id)
-            .await?
-            .map(|user| json!({ "name": user.name })),
-        None => None,
-    };
-    let group = match share.group_id {
-        Some(id) => groups::find_by_id(hub.store.read(), id)
-            .await?
-            .map(|group| json!({ "name": group.name })),
-        None => None,
-    };
-    Ok(Some(json!({
-        "server": server,
-        "scopes": share.scopes,
-        "kind": if group.is_some() { "group" } else { "user" },
-        "user": user,
-        "group": group,
-        "created_at": isoformat(share.created_at),
-    })))
-}
-
-/// The part of a server's model that whoever it is shared with sees.
-async fn shared_server(
-    hub: &AppState,
-    owner: Option<i32>,
-    spawner: Option<i32>,
-) -> Result<Option<Value>> {
-    let (Some(owner), Some(spawner)) = (owner, spawner) else {
-        return Ok(None);
-    };
-    let owner = users::find_by_id(hub.store.read(), owner).await?;
-    let spawner = spawners::find_by_id(hub.store.read(), spawner).await?;
-    let (Some(owner), Some(spawner)) = (owner, spawner) else {
-        return Ok(None);
-    };
-    let Ok(server) = ServerName::parse(&spawner.name) else {
-        return Ok(None);
-    };
-    let Some(view) = hub.servers.view(&owner, &server).await? else {
-        return Ok(None);
-    };
-    Ok(Some(json!({
-        "user": { "name": owner.name },
-        "name": view.name.as_str(),
-        "url": view.url,
-        "full_url": models::full_url(hub, &view.url),
-        "ready": view.ready(),
-    })))
+    }
+    hub.scopes
+        .check(&scopes, "share")
+        .map_err(|error| Error::bad_request(for_log(&error.to_string(), 300).to_string()))?;
+    Ok(Some(scopes))
 }

@@ -3,6 +3,7 @@
 //! Templates carry JupyterHub's names, blocks and context variables, so that a site's own templates
 //! (`{% extends "templates/home.html" %}`) work; the markup and the design are ours.
 
+mod accept_share;
 mod admin;
 pub mod filters;
 pub mod frame;
@@ -48,6 +49,8 @@ pub fn routes() -> Routes {
         .get("/spawn-pending/{user}", servers, pending::show_default)
         .get("/spawn-pending/{user}/{server}", servers, pending::show)
         .get("/token", Needs::Login, token::show)
+        .get("/accept-share", Needs::Login, accept_share::show)
+        .post("/accept-share", Needs::Login, accept_share::accept)
         .get("/admin", Needs::LoginAnd(&[Scope::AdminUi]), admin::show)
         .get("/error/{status}", Needs::Nothing, proxy_error::show)
         .get("/user-redirect/", Needs::Login, user_url::redirect)

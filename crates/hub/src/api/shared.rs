@@ -1,0 +1,155 @@
+//! `…/users/{user}/shared` and `…/groups/{group}/shared`: what others share with a user or group, and how
+//! they leave it again.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use orrery_core::escape::for_log;
+use orrery_core::scopes::Scope;
+use orrery_store::shares::{self, Of, Share, With};
+use orrery_store::{spawners, users};
+use serde_json::Value;
+
+use super::arguments::Arguments;
+use super::path::PathGroup;
+use super::share_models::{self, named};
+use crate::auth::{Asking, Requester};
+use crate::error::{Error, Result};
+use crate::router::{Needs, Routes};
+use crate::state::AppState;
+
+pub(super) fn routes() -> Routes {
+    let read_users = Needs::Scopes(&[Scope::ReadUsersShares]);
+    let read_groups = Needs::Scopes(&[Scope::ReadGroupsShares]);
+    let mut routes = Routes::default()
+        .get("/api/users/{user}/shared", read_users, with_user)
+        .get("/api/groups/{group}/shared", read_groups, with_group);
+    for server in ["", "{shared_server}"] {
+        let (user, group) = (
+            format!("/api/users/{{user}}/shared/{{owner}}/{server}"),
+            format!("/api/groups/{{group}}/shared/{{owner}}/{server}"),
+        );
+        routes = routes
+            .get(&user, read_users, show_user)
+            .delete(&user, Needs::Scopes(&[Scope::UsersShares]), leave_user)
+            .get(&group, read_groups, show_group)
+            .delete(&group, Needs::Scopes(&[Scope::GroupsShares]), leave_group);
+    }
+    routes
+}
+
+/// `GET`: what is shared with a user, also by their groups.
+async fn with_user(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    Path(name): Path<String>,
+    arguments: Arguments,
+) -> Result<Json<Value>> {
+    let user = users::find(hub.store.read(), &name)
+        .await?
+        .ok_or_else(|| Error::not_found(format!("No such user: {}", for_log(&name, 64))))?;
+    share_models::share_list(&hub, &requester, &arguments, Of::User(user.id)).await
+}
+
+/// `GET`: what is shared with a group.
+async fn with_group(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    PathGroup(group): PathGroup,
+    arguments: Arguments,
+) -> Result<Json<Value>> {
+    share_models::share_list(&hub, &requester, &arguments, Of::Group(group.id)).await
+}
+
+type Names = Path<Vec<(String, String)>>;
+
+/// `GET …/{owner}/{server}`: one server, as it is shared with the user by themselves.
+async fn show_user(State(hub): State<AppState>, Path(path): Names) -> Result<Json<Value>> {
+    let share = of_user(&hub, &path).await?;
+    model(&hub, &share).await
+}
+
+/// `DELETE …/{owner}/{server}`: the user does not want it any more.
+async fn leave_user(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    Path(path): Names,
+) -> Result<StatusCode> {
+    let share = of_user(&hub, &path).await?;
+    leave(&hub, &requester, &share).await
+}
+
+/// `GET …/{owner}/{server}`: one server, as it is shared with the group.
+async fn show_group(
+    State(hub): State<AppState>,
+    PathGroup(group): PathGroup,
+    Path(path): Names,
+) -> Result<Json<Value>> {
+    let share = of_group(&hub, &path, group.id).await?;
+    model(&hub, &share).await
+}
+
+/// `DELETE …/{owner}/{server}`: the group does not want it any more.
+async fn leave_group(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    PathGroup(group): PathGroup,
+    Path(path): Names,
+) -> Result<StatusCode> {
+    let share = of_group(&hub, &path, group.id).await?;
+    leave(&hub, &requester, &share).await
+}
+
+async fn leave(hub: &AppState, requester: &Requester, share: &Share) -> Result<StatusCode> {
+    let id = share.id;
+    hub.store
+        .write(|transaction| async move { shares::delete(&transaction, id).await })
+        .await?;
+    tracing::info!(share = id, by = requester.name(), "share left");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn of_user(hub: &AppState, path: &[(String, String)]) -> Result<Share> {
+    let with = users::find(hub.store.read(), named(path, "user"))
+        .await?
+        .map(|user| With::User(user.id));
+    find(hub, path, "user", with).await
+}
+
+async fn of_group(hub: &AppState, path: &[(String, String)], group: i32) -> Result<Share> {
+    find(hub, path, "group", Some(With::Group(group))).await
+}
+
+async fn find(
+    hub: &AppState,
+    path: &[(String, String)],
+    kind: &str,
+    with: Option<With>,
+) -> Result<Share> {
+    let (owner, server) = (named(path, "owner"), named(path, "shared_server"));
+    let found = match (users::find(hub.store.read(), owner).await?, with) {
+        (Some(owner), Some(with)) => {
+            match spawners::find(hub.store.read(), owner.id, server).await? {
+                Some(spawner) => shares::find(hub.store.read(), spawner.id, with).await?,
+                None => None,
+            }
+        }
+        _ => None,
+    };
+    found.ok_or_else(|| {
+        Error::not_found(format!(
+            "No such share for {kind} {} on {}/{}",
+            for_log(named(path, kind), 64),
+            for_log(owner, 64),
+            for_log(server, 64)
+        ))
+    })
+}
+
+async fn model(hub: &AppState, share: &Share) -> Result<Json<Value>> {
+    share_models::Servers::default()
+        .share(hub, share)
+        .await?
+        .map(Json)
+        .ok_or_else(|| Error::not_found(""))
+}
