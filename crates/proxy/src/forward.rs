@@ -16,10 +16,10 @@ use crate::{
         framing::{Decoder, Framing},
         head::{Kind, RequestHead, ResponseHead},
     },
-    options::Settings,
     pool::Leased,
     relay::{Broken, Outcome, Relay, Rules, Tally},
     routes::{Match, Route, RouteClass},
+    settings::Settings,
     tunnel,
 };
 

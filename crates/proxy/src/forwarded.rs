@@ -5,7 +5,7 @@ use std::{borrow::Cow, net::IpAddr};
 use crate::{
     answer::write_field,
     http1::head::{Field, Fields, Kind},
-    options::Settings,
+    settings::Settings,
 };
 
 /// Writes the headers as configurable-http-proxy does: for, port and proto are appended to what

@@ -7,9 +7,9 @@ use crate::{
     answer::{ConnectionHeader, write_field},
     forwarded::Forwarded,
     http1::head::{Kind, RequestHead, ResponseHead},
-    options::Settings,
     redirects,
     routes::Match,
+    settings::Settings,
 };
 
 /// What heads are written from.

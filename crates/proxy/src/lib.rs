@@ -36,6 +36,7 @@ mod redirects;
 mod relay;
 mod routes;
 mod server;
+mod settings;
 mod state_file;
 mod target;
 mod tls;

@@ -25,8 +25,8 @@ use tokio::{
 use crate::{
     error::UpstreamFault,
     keepalive,
-    options::Settings,
     server::Shared,
+    settings::Settings,
     target::{Address, Upstream},
     transport::{Socket, Stream},
 };

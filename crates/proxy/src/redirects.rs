@@ -1,6 +1,6 @@
 //! `--auto-rewrite` and `--protocol-rewrite`: redirects of servers that name themselves.
 
-use crate::{options::Settings, routes::Match};
+use crate::{routes::Match, settings::Settings};
 
 /// The `Location` for the client, when it is another than the server's: a redirect to the server's
 /// own address, with the host that the client asked for, or with the protocol of the option.

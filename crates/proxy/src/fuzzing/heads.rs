@@ -13,8 +13,8 @@ use crate::{
         framing::Framing,
         head::{EndScan, Fields, Refusal, RequestHead, ResponseHead},
     },
-    options::Settings,
     routes::RouteTable,
+    settings::Settings,
 };
 
 /// A head as it stands on the wire, taken apart without mercy.
