@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 use crate::pages;
 use crate::state::AppState;
 
+const NOT_ALL_SCOPES: &str = "The application may not ask for all of these scopes.";
+
 /// The longest parameter that is looked at; `state` travels in the redirect's address.
 const MAX_PARAMETER: usize = 4096;
 
@@ -99,6 +101,10 @@ pub(super) async fn confirm(
         .filter(|(key, _)| key == "scopes")
         .map(|(_, value)| value.into_owned())
         .collect();
+    let may_ask = may_ask(&user, &request.client, &request.behind);
+    let Some(chosen) = askable(&hub, &user, &request.behind, chosen, &may_ask).await? else {
+        return Ok(request.refuse("invalid_scope", NOT_ALL_SCOPES));
+    };
     // Nothing beyond what the page could offer: a form can be edited.
     let offered = allowed_scopes(&hub, &user, &request).await?;
     request.scopes = offered.intersection(&chosen).cloned().collect();
@@ -156,15 +162,7 @@ async fn authorization(
         return Err(Error::bad_request("Mismatching redirect URI."));
     }
     let state = one("state")?;
-    let tell = |error: &str, text: &str| -> Response {
-        tracing::warn!(client = %client.identifier, error, text, "an OAuth request was refused");
-        let mut answer = vec![
-            ("error".to_owned(), error.to_owned()),
-            ("error_description".to_owned(), text.to_owned()),
-        ];
-        answer.extend(state.clone().map(|state| ("state".to_owned(), state)));
-        redirect(&redirects::with_query(&redirect_uri, &answer))
-    };
+    let tell = |error: &str, text: &str| tell(&client, &redirect_uri, state.as_ref(), error, text);
     match one("response_type")?.as_deref() {
         Some("code") => {}
         Some(_) => {
@@ -204,28 +202,19 @@ async fn authorization(
     };
 
     let behind = auth::client_of(hub.store.read(), Some(&client.identifier)).await?;
-    let required = required_scopes(user, &behind);
-    let mut may_ask: BTreeSet<String> = client.allowed_scopes.iter().cloned().collect();
+    let may_ask = may_ask(user, &client, &behind);
     let asked: BTreeSet<String> = one("scope")?
         .map(|list| list.split_whitespace().map(str::to_owned).collect())
         .unwrap_or_default();
-    let mut scopes = match named_scopes(hub, asked).await? {
-        Some(scopes) if scopes.is_empty() => may_ask.clone(),
-        Some(scopes) => scopes,
-        None => return Ok(Err(tell("invalid_scope", "There is no such scope."))),
+    let asked = if asked.is_empty() {
+        client.allowed_scopes.iter().cloned().collect()
+    } else {
+        asked
     };
-    scopes.extend(required.iter().cloned());
-    may_ask.extend(required);
-    if !resolve(hub, user, &behind, &scopes, &may_ask)
-        .await?
-        .disallowed
-        .is_empty()
-    {
-        return Ok(Err(tell(
-            "invalid_scope",
-            "The application may not ask for all of these scopes.",
-        )));
-    }
+    let Some(mut scopes) = askable(hub, user, &behind, asked, &may_ask).await? else {
+        return Ok(Err(tell("invalid_scope", NOT_ALL_SCOPES)));
+    };
+    scopes.extend(required_scopes(user, &behind));
     Ok(Ok(Authorization {
         client,
         behind,
@@ -234,6 +223,57 @@ async fn authorization(
         scopes,
         challenge,
     }))
+}
+
+impl Authorization {
+    fn refuse(&self, error: &str, text: &str) -> Response {
+        tell(
+            &self.client,
+            &self.redirect_uri,
+            self.state.as_ref(),
+            error,
+            text,
+        )
+    }
+}
+
+/// Tells the client, by way of the browser, why there is no code.
+fn tell(
+    client: &OauthClient,
+    redirect_uri: &str,
+    state: Option<&String>,
+    error: &str,
+    text: &str,
+) -> Response {
+    tracing::warn!(client = %client.identifier, error, text, "an OAuth request was refused");
+    let mut answer = vec![
+        ("error".to_owned(), error.to_owned()),
+        ("error_description".to_owned(), text.to_owned()),
+    ];
+    answer.extend(state.map(|state| ("state".to_owned(), state.clone())));
+    redirect(&redirects::with_query(redirect_uri, &answer))
+}
+
+/// All that the client may ask for.
+fn may_ask(user: &User, client: &OauthClient, behind: &Client) -> BTreeSet<String> {
+    let mut scopes: BTreeSet<String> = client.allowed_scopes.iter().cloned().collect();
+    scopes.extend(required_scopes(user, behind));
+    scopes
+}
+
+/// The scopes asked for, by their own names; `None` if one is not there or not the client's to ask for.
+async fn askable(
+    hub: &AppState,
+    user: &User,
+    behind: &Client,
+    asked: BTreeSet<String>,
+    may_ask: &BTreeSet<String>,
+) -> Result<Option<BTreeSet<String>>> {
+    let Some(scopes) = named_scopes(hub, asked).await? else {
+        return Ok(None);
+    };
+    let resolved = resolve(hub, user, behind, &scopes, may_ask).await?;
+    Ok(resolved.disallowed.is_empty().then_some(scopes))
 }
 
 /// Scopes by their names, or, as JupyterHub 2 wrote them, by names of roles. `None` when one is

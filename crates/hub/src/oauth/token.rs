@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{OriginalUri, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use orrery_core::Secret;
 use orrery_core::escape::for_log;
@@ -21,6 +21,8 @@ use crate::state::AppState;
 
 /// The largest form a client sends.
 const MAX_BODY: usize = 64 * 1024;
+/// The longest code that is looked for.
+const MAX_CODE: usize = 64;
 
 #[derive(Serialize)]
 struct Granted<'a> {
@@ -33,7 +35,20 @@ struct Granted<'a> {
 #[derive(Serialize)]
 struct Refused {
     error: &'static str,
-    error_description: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_description: Option<String>,
+}
+
+/// Why there is no token, as RFC 6749, 5.2 names it.
+enum Refusal {
+    /// The request is not as it should be.
+    Request(String),
+    /// Not a grant that we know.
+    GrantType,
+    /// The client is not known, or its secret is wrong.
+    Client,
+    /// The code, or its verifier, is not good.
+    Grant,
 }
 
 #[derive(Default)]
@@ -46,46 +61,33 @@ struct Form {
     code_verifier: Option<Secret>,
 }
 
-/// Checks client, code, address and verifier, in this order, and hands out the token once.
-pub(super) async fn exchange(State(hub): State<AppState>, body: Bytes) -> Result<Response> {
-    let Some(form) = Form::parse(&body) else {
-        return Ok(refuse(
-            StatusCode::BAD_REQUEST,
-            "invalid_request",
-            "The form is too large or names a field twice.",
-        ));
-    };
-    match form.grant_type.as_deref() {
-        Some("authorization_code") => {}
-        Some(_) => {
-            return Ok(refuse(
-                StatusCode::BAD_REQUEST,
-                "unsupported_grant_type",
-                "Only authorization_code is supported.",
-            ));
-        }
-        None => {
-            return Ok(refuse(
-                StatusCode::BAD_REQUEST,
-                "invalid_request",
-                "Missing grant_type parameter.",
-            ));
-        }
+/// Checks client, code, verifier and address, in this order, and hands out the token once.
+pub(super) async fn exchange(
+    State(hub): State<AppState>,
+    OriginalUri(uri): OriginalUri,
+    body: Bytes,
+) -> Result<Response> {
+    // Addresses are written to logs; secrets must not stand in them.
+    if uri.query().is_some_and(|query| !query.is_empty()) {
+        let text = "URL query parameters are not allowed".to_owned();
+        return Ok(Refusal::Request(text).into_response());
     }
+    let form = match Form::parse(&body) {
+        Ok(form) => form,
+        Err(refusal) => return Ok(refusal.into_response()),
+    };
+    if form.grant_type.as_deref() != Some("authorization_code") {
+        return Ok(Refusal::GrantType.into_response());
+    }
+    let Some(code) = form.code.as_deref() else {
+        return Ok(Refusal::Request("Missing code parameter.".to_owned()).into_response());
+    };
     let Some(client) = authenticate(&hub, &form).await? else {
-        return Ok(refuse(
-            StatusCode::UNAUTHORIZED,
-            "invalid_client",
-            "Unknown client, or its secret is wrong.",
-        ));
+        return Ok(Refusal::Client.into_response());
     };
-    let Some(code) = form.code.as_deref().filter(|code| code.len() <= 64) else {
-        return Ok(refuse(
-            StatusCode::BAD_REQUEST,
-            "invalid_request",
-            "Missing code parameter.",
-        ));
-    };
+    if code.len() > MAX_CODE {
+        return Ok(Refusal::Grant.into_response());
+    }
     // Taken before it is checked: a code is good for one try, so that two exchanges at once cannot
     // both succeed and a wrong verifier cannot be tried again.
     let now = hub.unix_time();
@@ -93,19 +95,16 @@ pub(super) async fn exchange(State(hub): State<AppState>, body: Bytes) -> Result
         .store
         .write(|transaction| async move { oauth_codes::take(&transaction, code, now).await })
         .await?;
-    let Some(taken) = taken.filter(|taken| is_good(&hub, taken, &client, &form)) else {
-        return Ok(refuse(
-            StatusCode::BAD_REQUEST,
-            "invalid_grant",
-            "The code is not, or no longer, good.",
-        ));
+    let Some(taken) = taken else {
+        return Ok(Refusal::Grant.into_response());
     };
+    if let Err((refusal, problem)) = check(&hub, &taken, &client, &form) {
+        tracing::warn!(client = %client.identifier, problem, "an OAuth code was refused");
+        return Ok(refusal.into_response());
+    }
+    // The user may be gone.
     let Some(user_id) = taken.user_id else {
-        return Ok(refuse(
-            StatusCode::BAD_REQUEST,
-            "invalid_grant",
-            "The user of this code is gone.",
-        ));
+        return Ok(Refusal::Grant.into_response());
     };
 
     let token = token_hash::generate_token()?;
@@ -145,10 +144,10 @@ pub(super) async fn exchange(State(hub): State<AppState>, body: Bytes) -> Result
 }
 
 impl Form {
-    /// `None` when the body is too large or a parameter comes twice (RFC 6749, 3.2).
-    fn parse(body: &[u8]) -> Option<Self> {
+    /// Refuses a body that is too large, or a parameter that comes twice (RFC 6749, 3.2).
+    fn parse(body: &[u8]) -> Result<Self, Refusal> {
         if body.len() > MAX_BODY {
-            return None;
+            return Err(Refusal::Request("The body is too large.".to_owned()));
         }
         let mut form = Self::default();
         for (key, value) in form_urlencoded::parse(body) {
@@ -166,10 +165,10 @@ impl Form {
                 _ => true,
             };
             if !is_new {
-                return None;
+                return Err(Refusal::Request(format!("Duplicate {key} parameter.")));
             }
         }
-        Some(form)
+        Ok(form)
     }
 }
 
@@ -200,44 +199,72 @@ async fn authenticate(hub: &AppState, form: &Form) -> Result<Option<OauthClient>
     Ok(fits.then_some(client))
 }
 
-fn is_good(hub: &AppState, code: &OauthCode, client: &OauthClient, form: &Form) -> bool {
-    let problem = if code.client_id.as_deref() != Some(&client.identifier) {
-        "it was given to another client"
-    } else if form.redirect_uri.as_deref().unwrap_or_default()
-        != code.redirect_uri.as_deref().unwrap_or_default()
-    {
-        "it was given for another address"
-    } else {
-        match (&code.code_challenge, &form.code_verifier) {
-            (Some(challenge), Some(verifier)) => {
-                let method = code.code_challenge_method.as_deref().unwrap_or("plain");
-                if verifies(challenge, method, verifier.expose()) {
-                    return true;
-                }
-                "its verifier is wrong"
+/// Whether the code was given for this very exchange; why not, for the client and for the log.
+fn check(
+    hub: &AppState,
+    code: &OauthCode,
+    client: &OauthClient,
+    form: &Form,
+) -> Result<(), (Refusal, &'static str)> {
+    let request = |text: &str| Refusal::Request(text.to_owned());
+    if code.client_id.as_deref() != Some(&client.identifier) {
+        return Err((Refusal::Grant, "it was given to another client"));
+    }
+    match (&code.code_challenge, &form.code_verifier) {
+        (Some(challenge), Some(verifier)) => {
+            let method = code.code_challenge_method.as_deref().unwrap_or("plain");
+            if !verifies(challenge, method, verifier.expose()) {
+                return Err((Refusal::Grant, "its verifier is wrong"));
             }
-            (Some(_), None) => "its verifier is missing",
-            (None, Some(_)) => "there is a verifier, but it was given without a challenge",
-            (None, None) if hub.config.hub.oauth_require_pkce => "it was given without a challenge",
-            (None, None) => return true,
         }
-    };
-    tracing::warn!(client = %client.identifier, problem, "an OAuth code was refused");
-    false
+        (Some(_), None) => {
+            let text = "Code verifier required.";
+            return Err((request(text), "its verifier is missing"));
+        }
+        // Somebody took the challenge from the request for the code (RFC 9700, 4.8.2).
+        (None, Some(_)) => {
+            let problem = "there is a verifier, but it was given without a challenge";
+            return Err((Refusal::Grant, problem));
+        }
+        (None, None) if hub.config.hub.oauth_require_pkce => {
+            let text = "Code verifier required.";
+            return Err((request(text), "it was given without a challenge"));
+        }
+        (None, None) => {}
+    }
+    // A client has one address, so it need not say it again.
+    let given = code.redirect_uri.as_deref().unwrap_or_default();
+    if form.redirect_uri.as_deref().is_some_and(|uri| uri != given) {
+        let text = "Mismatching redirect URI.";
+        return Err((request(text), "it was given for another address"));
+    }
+    Ok(())
 }
 
-fn refuse(status: StatusCode, error: &'static str, error_description: &'static str) -> Response {
-    let headers = [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::PRAGMA, "no-cache"),
-    ];
-    (
-        status,
-        headers,
-        Json(Refused {
+impl Refusal {
+    fn into_response(self) -> Response {
+        let (status, error, error_description) = match self {
+            Self::Request(text) => (StatusCode::BAD_REQUEST, "invalid_request", Some(text)),
+            Self::GrantType => (StatusCode::BAD_REQUEST, "unsupported_grant_type", None),
+            Self::Client => (StatusCode::UNAUTHORIZED, "invalid_client", None),
+            Self::Grant => (StatusCode::BAD_REQUEST, "invalid_grant", None),
+        };
+        let body = Json(Refused {
             error,
             error_description,
-        }),
-    )
-        .into_response()
+        });
+        let headers = [
+            (header::CACHE_CONTROL, "no-store"),
+            (header::PRAGMA, "no-cache"),
+        ];
+        let mut response = (status, headers, body).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 6750, 3: with 401 goes a challenge.
+            response.headers_mut().insert(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer error=\"invalid_client\""),
+            );
+        }
+        response
+    }
 }
