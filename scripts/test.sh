@@ -1,5 +1,5 @@
 #!/bin/bash
-# The tests, all of them or the parts named: rust story hosts tls acme proxy bad-input browser system-users limits database-story outage chaos proxy-hub forgotten-tabs proxy-process proxy-leaks install. Each has a limit of time.
+# The tests, all of them or the parts named: rust story hosts twin tls acme proxy bad-input browser system-users limits database-story outage chaos proxy-hub forgotten-tabs proxy-process proxy-leaks install. Each has a limit of time.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/steps.sh
@@ -9,7 +9,7 @@ export ORRERY_VENV=${ORRERY_VENV:-$PWD/.venv}
 export ORRERY_NODE_MODULES=${ORRERY_NODE_MODULES:-$PWD/tests/node_modules}
 export ORRERY_PROFILE=debug
 unset CONFIGPROXY_AUTH_TOKEN
-parts=${*:-rust story hosts tls acme proxy bad-input browser system-users limits database-story outage chaos proxy-hub forgotten-tabs proxy-process proxy-leaks install}
+parts=${*:-rust story hosts twin tls acme proxy bad-input browser system-users limits database-story outage chaos proxy-hub forgotten-tabs proxy-process proxy-leaks install}
 python=$ORRERY_VENV/bin/python
 
 wanted() { [[ " $parts " == *" $1 "* ]]; }
@@ -67,6 +67,7 @@ if wanted rust; then
 fi
 wanted story && counted "story" 420 "$python" tests/story/story.py --hub both
 wanted hosts && counted "hosts" 420 "$python" tests/hosts/run.py --hub both
+wanted twin && counted "twin" 300 "$python" tests/twin/run.py
 wanted tls && counted "tls" 420 "$python" tests/tls/run.py
 wanted acme && counted "acme" 180 "$python" tests/acme/run.py
 wanted proxy && counted "proxy conformance" 420 "$python" tests/proxy/run.py

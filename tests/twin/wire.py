@@ -1,0 +1,197 @@
+"""Asking one hub, and what of its answer and of its database is compared."""
+
+import http.client
+import json
+import re
+import sqlite3
+import time
+from collections import Counter
+from pathlib import Path
+
+from suite import Case, Request
+from world import World
+
+#: How long an answer may take.
+PATIENCE = 40
+#: Headers that say nothing of the API: of the transport, and of when and by what the answer was made.
+UNTOLD = {"date", "server", "content-length", "connection", "keep-alive", "transfer-encoding", "etag"}
+#: Lists whose order means nothing; JupyterHub gives some of them in another order each time.
+SETS = {"scopes", "roles", "groups", "users", "allowed_scopes"}
+
+DATE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?")
+DRAWN = re.compile(r"\b[0-9a-f]{32}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+
+
+class Wire:
+    """One hub, asked through its proxy over one connection after the other."""
+
+    def __init__(self, world: World, kind: str):
+        self.hub, self.headers, self.secrets = world.hubs[kind], world.headers, world.secrets
+        self.ports = {name: getattr(self.hub, name) for name in ("port", "hub_port", "api_port")} | {"shop_port": world.shop.server_port}
+        self.connection: http.client.HTTPConnection | None = None
+        self.state = self._state()
+        #: What `{name}` in a path or body stands for; a story's earlier answers say it.
+        self.found: dict[str, str] = {}
+
+    def run(self, case: Case) -> dict:
+        """The outcome of a case: part → value. The first request's parts have no number before them."""
+        outcome: dict = {}
+        self.found = {}
+        for number, (requester, request) in enumerate(case.requests):
+            before = "" if number == 0 else f"{number + 1}. {request.line} as {requester}: "
+            for part, value in self.ask(requester, request).items():
+                outcome[before + part] = value
+            if request.changes and (change := self._change()):
+                outcome[before + "change of the database"] = change
+        return outcome
+
+    def ask(self, requester: str, request: Request) -> dict:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            status, headers, body = self._send(requester, request)
+            if not request.settled or time.monotonic() > deadline or not (status == 202 or b'"pending": "' in body or b'"pending":"' in body):
+                break
+            time.sleep(0.03)
+        self._remember(body)
+        parts: dict = {"status": status}
+        for name, value in headers:
+            name = name.lower()
+            if name not in UNTOLD:
+                parts[f"header {name}"] = ", ".join(filter(None, [parts.get(f"header {name}"), self._header(name, value)]))
+        content = self._body(parts.get("header content-type", ""), body, request)
+        # Field by field, so that a listed difference is of one field.
+        return parts | ({f"body.{key}": value for key, value in content.items()} or {"body": {}} if isinstance(content, dict) else {"body": content})
+
+    def _send(self, requester: str, request: Request):
+        headers = {"Host": "hub.example.org", "Accept": "*/*"} | self.headers[requester]
+        body = request.raw
+        if body is None and request.body is not None:
+            body = self._fill_in(json.dumps(request.body)).encode()
+            headers["Content-Type"] = "application/json"
+        headers |= request.headers or {}
+        headers = {name: self._fill_in(value) for name, value in headers.items() if value is not None}
+        if body is not None or request.changes:
+            headers.setdefault("Content-Length", str(len(body or b"")))
+        path = self._fill_in(request.path)
+        for attempt in (1, 2):
+            fresh = self.connection is None
+            if fresh:
+                self.connection = http.client.HTTPConnection("127.0.0.1", self.hub.port, timeout=PATIENCE)
+            try:
+                self.connection.putrequest(request.method, path, skip_host=True, skip_accept_encoding=True)
+                for name, value in headers.items():
+                    self.connection.putheader(name, value.encode("utf-8"))
+                self.connection.endheaders(body)
+                answer = self.connection.getresponse()
+                data = answer.read()
+                if answer.will_close:
+                    self._close()
+                return answer.status, answer.getheaders(), data
+            except (OSError, http.client.HTTPException):
+                self._close()
+                # A kept connection may have been closed by the other side just now.
+                if fresh or attempt == 2:
+                    raise
+        raise AssertionError("not reached")
+
+    def _close(self) -> None:
+        if self.connection:
+            self.connection.close()
+        self.connection = None
+
+    def _fill_in(self, text: str) -> str:
+        for name, value in self.found.items():
+            text = text.replace(f"{{{name}}}", value)
+        return text
+
+    def _remember(self, body: bytes) -> None:
+        """`{id}`, `{token}`, `{code}`, … of the last answer that had them, for what comes later in a story."""
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            return
+        if isinstance(answer, dict):
+            self.found |= {name: str(value) for name, value in answer.items() if isinstance(value, str | int) and not isinstance(value, bool)}
+
+    def _header(self, name: str, value: str) -> str:
+        value = self._redact(value)
+        if name == "set-cookie":
+            pair, *attributes = value.split(";")
+            cookie, _, content = pair.partition("=")
+            attributes = [re.sub(r"(?i)(expires)=.*", r"\1=…", attribute.strip()) for attribute in attributes]
+            return "; ".join([f"{cookie}={'…' if len(content) > 2 else content}", *sorted(attributes, key=str.lower)])
+        return value
+
+    def _body(self, kind: str, body: bytes, request: Request):
+        text = self._redact(body.decode("utf-8", "backslashreplace"))
+        if kind.startswith("text/html") and len(text) > 200:
+            return "(a page)"
+        try:
+            return self._plain(json.loads(text), request.ignore)
+        except ValueError:
+            return text
+
+    def _plain(self, value, ignore: tuple):
+        if isinstance(value, dict):
+            plain = {key: "(ignored)" if key in ignore else self._plain(item, ignore) for key, item in value.items()}
+            return {key: sorted(item, key=repr) if key in SETS and isinstance(item, list) else item for key, item in plain.items()}
+        if isinstance(value, list):
+            return [self._plain(item, ignore) for item in value]
+        return value
+
+    def _redact(self, text: str) -> str:
+        for secret in self.secrets:
+            text = text.replace(secret, "(secret)")
+        for name, port in self.ports.items():
+            text = re.sub(rf"(?<!\d){port}(?!\d)", f"({name})", text)
+        text = text.replace(str(self.hub.folder), "(folder)").replace(self.hub.log_path.parent.name, "(folder)")
+        text = DATE.sub("(date)", text)
+        return DRAWN.sub("(drawn)", text)
+
+    # --- the database
+
+    def _change(self) -> dict:
+        """What has changed in the database since the last look: sign and row → how often."""
+        now = self._state()
+        gone, new = self.state - now, now - self.state
+        self.state = now
+        return {f"- {row}": count for row, count in sorted(gone.items())} | {f"+ {row}": count for row, count in sorted(new.items())}
+
+    def _state(self) -> Counter:
+        rows: Counter = Counter()
+        place = f"file:{Path(self.hub.folder)}/jupyterhub.sqlite?mode=ro"
+        with sqlite3.connect(place, uri=True, timeout=PATIENCE) as database:
+            for table, query in QUERIES.items():
+                for row in database.execute(query):
+                    rows[f"{table} {' | '.join(map(self._cell, row))}"] += 1
+        database.close()
+        return rows
+
+    def _cell(self, value) -> str:
+        if not isinstance(value, str):
+            return repr(value)
+        try:
+            parsed = json.loads(value)
+            value = json.dumps(sorted(parsed, key=repr) if isinstance(parsed, list) else parsed, sort_keys=True, ensure_ascii=False)
+        except ValueError:
+            pass
+        return self._redact(value)
+
+
+#: What is compared of the database, by names instead of numbers.
+QUERIES = {
+    "user": "SELECT name, admin, created IS NULL, last_activity IS NULL, encrypted_auth_state IS NULL FROM users",
+    "group": "SELECT name, properties FROM groups",
+    "role": "SELECT name, description, scopes, managed_by_auth FROM roles",
+    "member": "SELECT g.name, u.name FROM user_group_map m JOIN users u ON u.id = m.user_id JOIN groups g ON g.id = m.group_id",
+    "user's role": "SELECT u.name, r.name, m.managed_by_auth FROM user_role_map m JOIN users u ON u.id = m.user_id JOIN roles r ON r.id = m.role_id",
+    "group's role": "SELECT g.name, r.name, m.managed_by_auth FROM group_role_map m JOIN groups g ON g.id = m.group_id JOIN roles r ON r.id = m.role_id",
+    "service's role": "SELECT s.name, r.name, m.managed_by_auth FROM service_role_map m JOIN services s ON s.id = m.service_id JOIN roles r ON r.id = m.role_id",
+    "service": "SELECT name, admin, url, oauth_client_allowed_scopes, info, display, oauth_no_confirm, command, cwd, environment, user, timeout, from_config, oauth_client_id FROM services",
+    "server": "SELECT u.name, s.name, s.user_options, s.display_name, s.server_id IS NULL, s.oauth_client_id FROM spawners s JOIN users u ON u.id = s.user_id",
+    "client": "SELECT identifier, description, redirect_uri, allowed_scopes, secret IS NULL FROM oauth_clients",
+    "token": "SELECT u.name, s.name, t.client_id, t.session_id IS NULL, t.expires_at IS NULL, t.note, t.scopes FROM api_tokens t LEFT JOIN users u ON u.id = t.user_id LEFT JOIN services s ON s.id = t.service_id",
+    "code": "SELECT client_id, user_id, redirect_uri, scopes, code_challenge_method FROM oauth_codes",
+    "share": "SELECT o.name, s.name, u.name, g.name, x.scopes, x.expires_at IS NULL FROM shares x JOIN users o ON o.id = x.owner_id JOIN spawners s ON s.id = x.spawner_id LEFT JOIN users u ON u.id = x.user_id LEFT JOIN groups g ON g.id = x.group_id",
+    "share code": "SELECT o.name, s.name, x.scopes, x.expires_at IS NULL, x.exchange_count FROM share_codes x JOIN users o ON o.id = x.owner_id JOIN spawners s ON s.id = x.spawner_id",
+}
