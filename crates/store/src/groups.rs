@@ -4,6 +4,7 @@ use sea_orm::ConnectionTrait;
 use serde_json::Value;
 
 use crate::{
+    events::{self, Members},
     json,
     sql::{self, CHUNK, Result, from_row, marks, values},
 };
@@ -121,6 +122,7 @@ pub async fn set_properties(
 
 /// Deletes a group, its memberships, its roles and what was shared with it.
 pub async fn delete(connection: &impl ConnectionTrait, id: i32) -> Result<bool> {
+    events::members_changed(connection, id, Members::All).await?;
     for table in ["user_group_map", "group_role_map", "shares"] {
         let sql = format!("DELETE FROM {table} WHERE group_id = ?");
         sql::execute(connection, &sql, values![id]).await?;
@@ -140,6 +142,7 @@ pub async fn add_members(
     id: i32,
     user_ids: &[i32],
 ) -> Result<()> {
+    events::members_changed(connection, id, Members::Missing(user_ids)).await?;
     for user_id in user_ids {
         // A derived row keeps this one statement the same in every dialect.
         sql::execute(
@@ -160,6 +163,7 @@ pub async fn remove_members(
     id: i32,
     user_ids: &[i32],
 ) -> Result<()> {
+    events::members_changed(connection, id, Members::Of(user_ids)).await?;
     for chunk in user_ids.chunks(CHUNK) {
         let sql = format!(
             "DELETE FROM user_group_map WHERE group_id = ? AND user_id IN ({})",

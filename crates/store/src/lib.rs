@@ -17,6 +17,8 @@ pub mod token_hash;
 mod url;
 
 pub mod api_tokens;
+pub mod audit;
+pub mod events;
 pub mod groups;
 pub mod oauth_clients;
 pub mod oauth_codes;
@@ -24,6 +26,7 @@ pub mod roles;
 pub mod runs;
 pub mod servers;
 pub mod services;
+pub mod sessions;
 pub mod share_codes;
 pub mod shares;
 pub mod spawners;

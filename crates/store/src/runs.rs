@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     error::StoreError,
-    json,
+    events, json,
     sql::{self, CHUNK, Result, from_row, marks, values},
     time,
 };
@@ -208,7 +208,9 @@ pub async fn insert(connection: &impl ConnectionTrait, new: &NewRun) -> Result<i
         ("cancel_requested", false.into()),
         ("queued_at", time::truncate(new.queued_at).into()),
     ];
-    sql::insert(connection, "orrery_runs", columns).await
+    let id = sql::insert(connection, "orrery_runs", columns).await?;
+    events::run_moved(connection, id, Phase::Queued, None).await?;
+    Ok(id)
 }
 
 /// The longest options that the ledger copies, in bytes of JSON.
@@ -455,6 +457,20 @@ pub async fn transition(
     now: NaiveDateTime,
     deadline: Option<NaiveDateTime>,
 ) -> Result<bool> {
+    let moved = move_phase(connection, id, (from, to), now, deadline).await?;
+    if moved {
+        events::run_moved(connection, id, to, None).await?;
+    }
+    Ok(moved)
+}
+
+async fn move_phase(
+    connection: &impl ConnectionTrait,
+    id: i64,
+    (from, to): (Phase, Phase),
+    now: NaiveDateTime,
+    deadline: Option<NaiveDateTime>,
+) -> Result<bool> {
     let time_column = match to {
         Phase::Queued => "queued_at",
         Phase::Starting => "started_at",
@@ -489,9 +505,10 @@ pub async fn fail(
     failure: &Failure,
     now: NaiveDateTime,
 ) -> Result<bool> {
-    if !transition(connection, id, from, Phase::Failed, now, None).await? {
+    if !move_phase(connection, id, (from, Phase::Failed), now, None).await? {
         return Ok(false);
     }
+    events::run_moved(connection, id, Phase::Failed, Some(failure.cause)).await?;
     set_failure(connection, id, failure).await
 }
 

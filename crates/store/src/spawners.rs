@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, Value as SqlValue};
 use serde_json::Value;
 
 use crate::{
-    json,
+    events, json,
     servers::Server,
     sql::{self, CHUNK, Result, from_row, marks, values},
     time,
@@ -257,7 +257,30 @@ pub async fn insert(connection: &impl ConnectionTrait, new: &NewSpawner) -> Resu
 /// Gives a server another name, which its user must not have a server of yet. Says whether there is
 /// such a server.
 pub async fn rename(connection: &impl ConnectionTrait, id: i32, name: &str) -> Result<bool> {
+    let Some(before) = find_by_id(connection, id).await? else {
+        return Ok(false);
+    };
+    if let Some(user) = owner_name(connection, &before).await? {
+        let event = events::NewEvent {
+            kind: events::Kind::ServerRenamed,
+            user: &user,
+            server: Some(name),
+            data: Some(serde_json::json!({ events::OLD_NAME: before.name })),
+        };
+        events::record(connection, &[event]).await?;
+    }
     sql::update(connection, "spawners", id, vec![("name", name.into())]).await
+}
+
+async fn owner_name(
+    connection: &impl ConnectionTrait,
+    spawner: &Spawner,
+) -> Result<Option<String>> {
+    let Some(user_id) = spawner.user_id else {
+        return Ok(None);
+    };
+    let user = crate::users::find_by_id(connection, user_id).await?;
+    Ok(user.map(|user| user.name))
 }
 
 /// Changes a spawner; says whether there is such a spawner.
@@ -328,6 +351,15 @@ pub async fn delete(connection: &impl ConnectionTrait, id: i32) -> Result<bool> 
         values![id],
     )
     .await?;
+    if let Some(user) = owner_name(connection, &spawner).await? {
+        let event = events::NewEvent {
+            kind: events::Kind::ServerDeleted,
+            user: &user,
+            server: Some(&spawner.name),
+            data: None,
+        };
+        events::record(connection, &[event]).await?;
+    }
     let deleted =
         sql::execute(connection, "DELETE FROM spawners WHERE id = ?", values![id]).await? > 0;
     if let Some(server_id) = spawner.server_id {

@@ -7,7 +7,7 @@ use sea_orm::{ConnectionTrait, DbBackend, Value as SqlValue};
 use serde_json::Value;
 
 use crate::{
-    json,
+    events, json,
     sql::{self, CHUNK, Result, from_row, marks, values},
     time,
 };
@@ -243,6 +243,7 @@ pub async fn insert(connection: &impl ConnectionTrait, new: &NewUser) -> Result<
     ];
     let key = ("name", new.name.as_str());
     let id = sql::insert_unique(connection, "users", key, columns).await?;
+    events::users_created(connection, &[&new.name]).await?;
     Ok(User {
         id,
         name: new.name.clone(),
@@ -262,6 +263,7 @@ pub async fn update(
     id: i32,
     changes: &UserChanges,
 ) -> Result<bool> {
+    record_changes(connection, id, changes).await?;
     let mut columns: Vec<(&str, SqlValue)> = Vec::new();
     if let Some(name) = &changes.name {
         columns.push(("name", name.as_str().into()));
@@ -298,6 +300,45 @@ pub async fn update(
     }
 }
 
+/// Writes the event of a change, before it is made.
+async fn record_changes(
+    connection: &impl ConnectionTrait,
+    id: i32,
+    changes: &UserChanges,
+) -> Result<()> {
+    if changes.name.is_none() && changes.admin.is_none() && changes.user_info.is_none() {
+        return Ok(());
+    }
+    let Some(before) = find_by_id(connection, id).await? else {
+        return Ok(());
+    };
+    let mut data = serde_json::Map::new();
+    let name = changes.name.as_ref().unwrap_or(&before.name);
+    if *name != before.name {
+        data.insert(events::OLD_NAME.to_owned(), before.name.clone().into());
+    }
+    if let Some(admin) = changes.admin.filter(|admin| *admin != before.admin) {
+        data.insert(events::ADMIN.to_owned(), admin.into());
+    }
+    if changes
+        .user_info
+        .as_ref()
+        .is_some_and(|info| *info != before.user_info)
+    {
+        data.insert(events::USER_INFO.to_owned(), true.into());
+    }
+    if data.is_empty() {
+        return Ok(());
+    }
+    let event = events::NewEvent {
+        kind: events::Kind::UserChanged,
+        user: name,
+        server: None,
+        data: Some(Value::Object(data)),
+    };
+    events::record(connection, &[event]).await
+}
+
 /// Moves `last_activity` forward for many users at once; earlier times than the known change nothing.
 pub async fn touch_activity(
     connection: &impl ConnectionTrait,
@@ -324,15 +365,28 @@ pub async fn delete(connection: &impl ConnectionTrait, id: i32) -> Result<bool> 
     // A start that arrives meanwhile waits for this, or this for it.
     sql::lock(connection, "users", id).await?;
     crate::runs::refuse_active(connection, "user_id", id).await?;
+    let Some(user) = find_by_id(connection, id).await? else {
+        return Ok(false);
+    };
     for spawner in crate::spawners::list_of_user(connection, id).await? {
         crate::spawners::delete(connection, spawner.id).await?;
     }
+    let groups = crate::groups::of_users(connection, &[id]).await?;
+    let groups: Vec<_> = groups.into_iter().map(|group| group.name).collect();
+    let event = events::NewEvent {
+        kind: events::Kind::UserDeleted,
+        user: &user.name,
+        server: None,
+        data: Some(serde_json::json!({ events::GROUPS: groups })),
+    };
+    events::record(connection, &[event]).await?;
     // A database that was upgraded from an old release may lack the cascades, so name each table.
     for table in [
         "api_tokens",
         "oauth_codes",
         "user_group_map",
         "user_role_map",
+        "orrery_sessions",
     ] {
         let sql = format!("DELETE FROM {table} WHERE user_id = ?");
         sql::execute(connection, &sql, values![id]).await?;

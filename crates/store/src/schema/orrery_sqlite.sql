@@ -30,6 +30,62 @@ CREATE TABLE orrery_runs (
 CREATE INDEX ix_orrery_runs_phase ON orrery_runs (phase);
 CREATE INDEX ix_orrery_runs_user_id ON orrery_runs (user_id);
 CREATE INDEX ix_orrery_runs_spawner_id ON orrery_runs (spawner_id);
+-- Who is logged in, by which browser. The key is a digest, of which no cookie can be made.
+CREATE TABLE orrery_sessions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+    user_id INTEGER NOT NULL,
+    cookie_key VARCHAR(64) NOT NULL,
+    session_id VARCHAR(64) NOT NULL,
+    created DATETIME NOT NULL,
+    last_seen DATETIME NOT NULL,
+    address VARCHAR(64),
+    user_agent VARCHAR(255),
+    ended_at DATETIME,
+    CONSTRAINT uq_orrery_sessions_cookie_key UNIQUE (cookie_key),
+    CONSTRAINT fk_orrery_sessions_user_id_users FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
+);
+CREATE INDEX ix_orrery_sessions_user_id ON orrery_sessions (user_id);
+CREATE INDEX ix_orrery_sessions_created ON orrery_sessions (created);
+-- Names stand here as text, so that a row stays when its user is deleted.
+CREATE TABLE orrery_audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+    at DATETIME NOT NULL,
+    action VARCHAR(32) NOT NULL,
+    outcome VARCHAR(8) NOT NULL,
+    repeats INTEGER NOT NULL,
+    actor_kind VARCHAR(8) NOT NULL,
+    actor VARCHAR(255) NOT NULL,
+    via VARCHAR(16) NOT NULL,
+    token_id INTEGER,
+    oauth_client VARCHAR(255),
+    address VARCHAR(64) NOT NULL,
+    target_kind VARCHAR(8) NOT NULL,
+    target VARCHAR(255) NOT NULL,
+    owner VARCHAR(255),
+    server VARCHAR(255),
+    details TEXT
+);
+CREATE INDEX ix_orrery_audit_at ON orrery_audit (at);
+CREATE INDEX ix_orrery_audit_action ON orrery_audit (action, id);
+CREATE INDEX ix_orrery_audit_actor ON orrery_audit (actor, id);
+CREATE INDEX ix_orrery_audit_owner ON orrery_audit (owner, id);
+-- What changed of users and servers, for whoever watches; `seq` is for the other databases.
+CREATE TABLE orrery_events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+    seq BIGINT,
+    at BIGINT NOT NULL,
+    kind VARCHAR(32) NOT NULL,
+    user_name VARCHAR(255) NOT NULL,
+    server_name VARCHAR(255),
+    data TEXT
+);
+CREATE TABLE orrery_events_mark (
+    id INTEGER NOT NULL,
+    last_seq BIGINT NOT NULL,
+    pruned BIGINT NOT NULL,
+    CONSTRAINT pk_orrery_events_mark PRIMARY KEY (id)
+);
+CREATE INDEX ix_orrery_events_seq ON orrery_events (seq);
 -- Upstream has no index on these columns and looks through the whole table; with 10,000 users that is
 -- felt. An index changes nothing that upstream sees, and the prefix says whose it is.
 CREATE INDEX orrery_ix_spawners_user_id ON spawners (user_id);
