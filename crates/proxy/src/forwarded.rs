@@ -158,7 +158,7 @@ fn port(host: Option<&[u8]>, secure: bool) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Options, http1::head::RequestHead};
+    use crate::{Options, OurOptions, http1::head::RequestHead};
 
     fn written(options: &Options, fields: &str, peer: [u8; 4]) -> String {
         let text = format!("GET / HTTP/1.1\r\nHost: h:8000\r\n{fields}\r\n");
@@ -207,7 +207,10 @@ mod tests {
     #[test]
     fn proxies_in_front_are_believed_when_they_are_named() {
         let options = Options {
-            trusted_proxy: vec!["10.0.0.0/8".to_owned()],
+            ours: OurOptions {
+                trusted_proxy: vec!["10.0.0.0/8".to_owned()],
+                ..OurOptions::default()
+            },
             ..Options::default()
         };
         let sent =

@@ -50,6 +50,6 @@ pub use self::{
     acme::AcmeOptions,
     error::Error,
     logging::init_logging,
-    options::{Options, Token},
+    options::{Options, OurOptions, Token},
     server::{ProxyHandle, run, start},
 };

@@ -165,136 +165,9 @@ pub struct Options {
     #[arg(long, value_name = "MS")]
     pub keep_alive_timeout: Option<u64>,
 
-    /// File that keeps the routes over a restart (ours; CHP has none)
-    #[arg(
-        long,
-        value_name = "FILE",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub state_file: Option<PathBuf>,
-    /// Threads that serve users [default: the number of processors, at most 2]
-    #[arg(
-        long,
-        value_name = "N",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub threads: Option<usize>,
-    /// Milliseconds to wait for a server to accept a connection [default: 10000]
-    #[arg(
-        long,
-        value_name = "MS",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub connect_timeout: Option<u64>,
-    /// Milliseconds that requests and websockets have to end in when the proxy stops
-    /// [default: 5000]
-    #[arg(
-        long,
-        value_name = "MS",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub drain_timeout: Option<u64>,
-    /// Milliseconds that requests and websockets have to end in when another process has taken over
-    /// (SIGUSR2) [default: 3600000, an hour]
-    #[arg(
-        long,
-        value_name = "MS",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub upgrade_drain_timeout: Option<u64>,
-    /// Milliseconds that a process that is to take over (SIGUSR2) has until it serves
-    /// [default: 30000]
-    #[arg(
-        long,
-        value_name = "MS",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub upgrade_timeout: Option<u64>,
-
-    /// Network of a proxy in front of this one, as 10.0.0.0/8; may be repeated. X-Forwarded-*
-    /// headers are taken from these alone, what others send of them is thrown away. Without this
-    /// option all are believed
-    #[arg(
-        long,
-        value_name = "CIDR",
-        value_delimiter = ',',
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub trusted_proxy: Vec<String>,
-    /// Milliseconds without data after which a connection's other end is asked whether it is
-    /// still there; 0 for never [default: 20000]
-    #[arg(
-        long,
-        value_name = "MS",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub tcp_keepalive: Option<u64>,
-    /// Milliseconds that what was sent may stay unconfirmed or untaken before a connection is
-    /// given up; 0 for as long as the system tries [default: 600000]
-    #[arg(
-        long,
-        value_name = "MS",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub tcp_user_timeout: Option<u64>,
-    /// Milliseconds without a byte in either direction after which a websocket is closed
-    /// [default: never]
-    #[arg(
-        long,
-        value_name = "MS",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub websocket_timeout: Option<u64>,
-    /// Milliseconds that the head of a request may take to come [default: 30000]
-    #[arg(
-        long,
-        value_name = "MS",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub header_timeout: Option<u64>,
-    /// Most connections of users at a time; more are answered 503 and closed [default: as many as
-    /// the limit of open files allows]
-    #[arg(
-        long,
-        value_name = "N",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub max_connections: Option<usize>,
-    /// File to log each request to, - for standard output
-    #[arg(
-        long,
-        value_name = "FILE",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub access_log: Option<PathBuf>,
-    /// Form of the access log: common, combined or json [default: combined]
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub access_log_format: Option<String>,
-
-    /// Seconds that the hub's answer for a server that does not run is repeated to programs that
-    /// go on asking; 0 asks the hub each time [default: 30]
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub edge_cache: Option<u64>,
-
-    /// Another certificate for TLS and its private key, as CERT:KEY or one file with both, for
-    /// browsers that ask for one of its names; may be repeated
-    #[arg(
-        long,
-        value_name = "FILES",
-        help_heading = "Beyond configurable-http-proxy"
-    )]
-    pub ssl_sni: Vec<String>,
-    /// Do not speak HTTP/2 with browsers that come over TLS
-    #[arg(long, help_heading = "Beyond configurable-http-proxy")]
-    pub no_http2: bool,
+    /// What configurable-http-proxy has not.
+    #[command(flatten)]
+    pub ours: OurOptions,
     /// Certificates from an authority that speaks ACME, as Let's Encrypt does.
     #[command(flatten)]
     pub acme: AcmeOptions,
@@ -307,6 +180,77 @@ pub struct Options {
     /// it the allocator keeps their memory for the next ones.
     #[arg(skip)]
     pub give_back_memory: Option<fn()>,
+}
+
+/// The options that configurable-http-proxy has not.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Beyond configurable-http-proxy")]
+pub struct OurOptions {
+    /// File that keeps the routes over a restart (ours; CHP has none)
+    #[arg(long, value_name = "FILE")]
+    pub state_file: Option<PathBuf>,
+    /// Threads that serve users [default: the number of processors, at most 2]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Milliseconds to wait for a server to accept a connection [default: 10000]
+    #[arg(long, value_name = "MS")]
+    pub connect_timeout: Option<u64>,
+    /// Milliseconds that requests and websockets have to end in when the proxy stops
+    /// [default: 5000]
+    #[arg(long, value_name = "MS")]
+    pub drain_timeout: Option<u64>,
+    /// Milliseconds that requests and websockets have to end in when another process has taken over
+    /// (SIGUSR2) [default: 3600000, an hour]
+    #[arg(long, value_name = "MS")]
+    pub upgrade_drain_timeout: Option<u64>,
+    /// Milliseconds that a process that is to take over (SIGUSR2) has until it serves
+    /// [default: 30000]
+    #[arg(long, value_name = "MS")]
+    pub upgrade_timeout: Option<u64>,
+
+    /// Network of a proxy in front of this one, as 10.0.0.0/8; may be repeated. X-Forwarded-*
+    /// headers are taken from these alone, what others send of them is thrown away. Without this
+    /// option all are believed
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub trusted_proxy: Vec<String>,
+    /// Milliseconds without data after which a connection's other end is asked whether it is
+    /// still there; 0 for never [default: 20000]
+    #[arg(long, value_name = "MS")]
+    pub tcp_keepalive: Option<u64>,
+    /// Milliseconds that what was sent may stay unconfirmed or untaken before a connection is
+    /// given up; 0 for as long as the system tries [default: 600000]
+    #[arg(long, value_name = "MS")]
+    pub tcp_user_timeout: Option<u64>,
+    /// Milliseconds without a byte in either direction after which a websocket is closed
+    /// [default: never]
+    #[arg(long, value_name = "MS")]
+    pub websocket_timeout: Option<u64>,
+    /// Milliseconds that the head of a request may take to come [default: 30000]
+    #[arg(long, value_name = "MS")]
+    pub header_timeout: Option<u64>,
+    /// Most connections of users at a time; more are answered 503 and closed [default: as many as
+    /// the limit of open files allows]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<usize>,
+    /// File to log each request to, - for standard output
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<PathBuf>,
+    /// Form of the access log: common, combined or json [default: combined]
+    #[arg(long, value_name = "FORMAT")]
+    pub access_log_format: Option<String>,
+
+    /// Seconds that the hub's answer for a server that does not run is repeated to programs that
+    /// go on asking; 0 asks the hub each time [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub edge_cache: Option<u64>,
+
+    /// Another certificate for TLS and its private key, as CERT:KEY or one file with both, for
+    /// browsers that ask for one of its names; may be repeated
+    #[arg(long, value_name = "FILES")]
+    pub ssl_sni: Vec<String>,
+    /// Do not speak HTTP/2 with browsers that come over TLS
+    #[arg(long)]
+    pub no_http2: bool,
 }
 
 impl Options {

@@ -676,13 +676,17 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::OurOptions;
 
     #[tokio::test]
     async fn a_part_that_dies_ends_the_proxy_and_one_that_is_told_to_does_not() {
         let any_port = || Options {
             ip: Some("127.0.0.1".to_owned()),
             port: Some(0),
-            threads: Some(1),
+            ours: OurOptions {
+                threads: Some(1),
+                ..OurOptions::default()
+            },
             ..Options::default()
         };
         let handle = start(any_port()).await.unwrap();

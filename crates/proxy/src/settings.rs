@@ -117,7 +117,7 @@ impl Options {
         }
         let milliseconds =
             |value: Option<u64>| value.filter(|value| *value > 0).map(Duration::from_millis);
-        let threads = self.threads.unwrap_or_else(|| {
+        let threads = self.ours.threads.unwrap_or_else(|| {
             std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2))
         });
         if !(1..=64).contains(&threads) {
@@ -143,30 +143,34 @@ impl Options {
             auto_rewrite: self.auto_rewrite,
             change_origin: self.change_origin,
             protocol_rewrite: self.protocol_rewrite()?,
-            trusted_proxies: TrustedProxies::parse(&self.trusted_proxy)
+            trusted_proxies: TrustedProxies::parse(&self.ours.trusted_proxy)
                 .map_err(|error| Error::BadOption(format!("--trusted-proxy: {error}")))?,
             custom_headers: self.custom_headers()?,
             timeout: milliseconds(self.timeout),
             proxy_timeout: milliseconds(self.proxy_timeout),
             keep_alive_timeout: milliseconds(self.keep_alive_timeout)
                 .unwrap_or(Duration::from_secs(30)),
-            header_timeout: milliseconds(self.header_timeout).unwrap_or(Duration::from_secs(30)),
-            websocket_timeout: milliseconds(self.websocket_timeout),
-            tcp_keepalive: Duration::from_millis(self.tcp_keepalive.unwrap_or(20_000)),
-            tcp_user_timeout: Duration::from_millis(self.tcp_user_timeout.unwrap_or(600_000)),
+            header_timeout: milliseconds(self.ours.header_timeout)
+                .unwrap_or(Duration::from_secs(30)),
+            websocket_timeout: milliseconds(self.ours.websocket_timeout),
+            tcp_keepalive: Duration::from_millis(self.ours.tcp_keepalive.unwrap_or(20_000)),
+            tcp_user_timeout: Duration::from_millis(self.ours.tcp_user_timeout.unwrap_or(600_000)),
             max_connections: self
+                .ours
                 .max_connections
                 .filter(|most| *most > 0)
                 .unwrap_or(usize::MAX),
             access_log: self.open_access_log()?,
-            edge_cache: Duration::from_secs(self.edge_cache.unwrap_or(30).min(3600)),
-            connect_timeout: milliseconds(self.connect_timeout).unwrap_or(Duration::from_secs(10)),
-            drain_timeout: Duration::from_millis(self.drain_timeout.unwrap_or(5000)),
+            edge_cache: Duration::from_secs(self.ours.edge_cache.unwrap_or(30).min(3600)),
+            connect_timeout: milliseconds(self.ours.connect_timeout)
+                .unwrap_or(Duration::from_secs(10)),
+            drain_timeout: Duration::from_millis(self.ours.drain_timeout.unwrap_or(5000)),
             upgrade_drain_timeout: Duration::from_millis(
-                self.upgrade_drain_timeout.unwrap_or(3_600_000),
+                self.ours.upgrade_drain_timeout.unwrap_or(3_600_000),
             ),
-            upgrade_timeout: milliseconds(self.upgrade_timeout).unwrap_or(Duration::from_secs(30)),
-            state_file: self.state_file.clone(),
+            upgrade_timeout: milliseconds(self.ours.upgrade_timeout)
+                .unwrap_or(Duration::from_secs(30)),
+            state_file: self.ours.state_file.clone(),
             threads,
         })
     }
@@ -209,14 +213,14 @@ impl Options {
     }
 
     fn open_access_log(&self) -> Result<Option<AccessLog>, Error> {
-        let name = self.access_log_format.as_deref();
+        let name = self.ours.access_log_format.as_deref();
         let format = access_log::Format::parse(name.unwrap_or("combined")).ok_or_else(|| {
             let name = name.unwrap_or_default();
             Error::BadOption(format!(
                 "--access-log-format {name}: choose common, combined or json"
             ))
         })?;
-        match &self.access_log {
+        match &self.ours.access_log {
             Some(path) => AccessLog::open(path, format).map(Some),
             None if name.is_some() => Err(Error::BadOption(
                 "--access-log-format is for --access-log; name the file there".to_owned(),
@@ -230,7 +234,7 @@ impl Options {
     fn check_storage_backend(&self) -> Result<(), Error> {
         match self.storage_backend.as_deref() {
             None | Some("memory" | "MemoryStore") => Ok(()),
-            Some("file") if self.state_file.is_some() => Ok(()),
+            Some("file") if self.ours.state_file.is_some() => Ok(()),
             Some("file") => Err(Error::BadOption(
                 "--storage-backend file keeps the routes in --state-file; name the file there"
                     .to_owned(),

@@ -84,9 +84,9 @@ impl TlsOptions {
                 authorities: &options.ssl_ca,
                 asks: options.ssl_request_cert,
                 rejects: options.ssl_reject_unauthorized,
-                further: &options.ssl_sni,
+                further: &options.ours.ssl_sni,
                 others: acme.is_some(),
-                protocols: if options.no_http2 {
+                protocols: if options.ours.no_http2 {
                     WITHOUT_HTTP2
                 } else {
                     WITH_HTTP2

@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use orrery_proxy::{Options, Token};
+use orrery_proxy::{Options, OurOptions, Token};
 use serde_json::{Value, json};
 use support::{Origin, Proxy, TOKEN, dead_url, eventually, raw_exchange};
 use tokio_tungstenite::tungstenite::Message;
@@ -99,7 +99,10 @@ async fn answers_are_those_of_configurable_http_proxy() {
 async fn connections_to_the_api_and_to_metrics_are_bounded() {
     let proxy = Proxy::start(Options {
         metrics_port: Some(0),
-        max_connections: Some(20),
+        ours: OurOptions {
+            max_connections: Some(20),
+            ..OurOptions::default()
+        },
         ..Options::default()
     })
     .await;
@@ -268,7 +271,10 @@ async fn a_replaced_table_is_in_the_state_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("routes");
     let options = || Options {
-        state_file: Some(path.clone()),
+        ours: OurOptions {
+            state_file: Some(path.clone()),
+            ..OurOptions::default()
+        },
         ..Options::default()
     };
     let proxy = Proxy::start(options()).await;
@@ -292,7 +298,10 @@ async fn changes_while_the_state_file_is_written_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("routes");
     let proxy = Proxy::start(Options {
-        state_file: Some(path.clone()),
+        ours: OurOptions {
+            state_file: Some(path.clone()),
+            ..OurOptions::default()
+        },
         ..Options::default()
     })
     .await;
@@ -326,7 +335,10 @@ async fn changes_while_the_state_file_is_written_are_kept() {
     let copy = folder.path().join("copy");
     fs::copy(&path, &copy).unwrap();
     let again = Proxy::start(Options {
-        state_file: Some(copy),
+        ours: OurOptions {
+            state_file: Some(copy),
+            ..OurOptions::default()
+        },
         ..Options::default()
     })
     .await;
@@ -338,7 +350,10 @@ async fn table_in(file: &Path) -> Value {
     let copy = file.with_extension("copy");
     fs::copy(file, &copy).unwrap();
     let again = Proxy::start(Options {
-        state_file: Some(copy),
+        ours: OurOptions {
+            state_file: Some(copy),
+            ..OurOptions::default()
+        },
         ..Options::default()
     })
     .await;
@@ -351,8 +366,11 @@ async fn a_proxy_that_drains_leaves_the_state_file_to_the_next() {
     let path = folder.path().join("routes");
     let origin = Origin::start().await;
     let options = || Options {
-        state_file: Some(path.clone()),
-        drain_timeout: Some(60_000),
+        ours: OurOptions {
+            state_file: Some(path.clone()),
+            drain_timeout: Some(60_000),
+            ..OurOptions::default()
+        },
         ..Options::default()
     };
     let old = Proxy::start(options()).await;
@@ -382,7 +400,10 @@ async fn a_state_file_that_cannot_be_written_is_tried_until_it_can() {
     fs::create_dir(&there).unwrap();
     let path = there.join("routes");
     let proxy = Proxy::start(Options {
-        state_file: Some(path.clone()),
+        ours: OurOptions {
+            state_file: Some(path.clone()),
+            ..OurOptions::default()
+        },
         ..Options::default()
     })
     .await;
@@ -407,7 +428,10 @@ async fn a_state_file_that_cannot_be_written_is_tried_until_it_can() {
 async fn routes_are_added_while_all_are_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let proxy = Proxy::start(Options {
-        state_file: Some(folder.path().join("routes")),
+        ours: OurOptions {
+            state_file: Some(folder.path().join("routes")),
+            ..OurOptions::default()
+        },
         ..Options::default()
     })
     .await;
@@ -503,7 +527,10 @@ async fn the_proxy_as_a_program() {
         ip: Some("127.0.0.1".to_owned()),
         port: Some(0),
         auth_token: Token::new(TOKEN),
-        state_file: Some(state_file.into()),
+        ours: OurOptions {
+            state_file: Some(state_file.into()),
+            ..OurOptions::default()
+        },
         ..Options::default()
     })
     .await
@@ -562,8 +589,11 @@ async fn each_request_is_in_the_access_log_without_its_query() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(Options {
         default_target: Some(origin.url()),
-        access_log: Some(path.clone()),
-        access_log_format: Some("json".to_owned()),
+        ours: OurOptions {
+            access_log: Some(path.clone()),
+            access_log_format: Some("json".to_owned()),
+            ..OurOptions::default()
+        },
         ..Options::default()
     })
     .await;
@@ -606,7 +636,10 @@ async fn a_silent_websocket_is_closed_and_a_busy_one_is_not() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(Options {
         default_target: Some(origin.url()),
-        websocket_timeout: Some(1000),
+        ours: OurOptions {
+            websocket_timeout: Some(1000),
+            ..OurOptions::default()
+        },
         ..Options::default()
     })
     .await;

@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use orrery_proxy::Options;
+use orrery_proxy::{Options, OurOptions};
 use support::{Answer, Origin, Proxy};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -61,8 +61,11 @@ impl Hub {
     async fn proxy(&self, edge_cache: Option<u64>) -> Proxy {
         Proxy::start(Options {
             default_target: Some(format!("http://{}", self.address)),
-            threads: Some(1),
-            edge_cache,
+            ours: OurOptions {
+                threads: Some(1),
+                edge_cache,
+                ..OurOptions::default()
+            },
             ..Options::default()
         })
         .await

@@ -31,7 +31,7 @@ use h2::{
     client::{ResponseFuture, SendRequest},
 };
 use http::{HeaderMap, Method, Request, Response};
-use orrery_proxy::Options;
+use orrery_proxy::{Options, OurOptions};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -381,7 +381,7 @@ async fn streams_count_as_connections() {
     let origin = Origin::start().await;
     let site = Site::start(|options, _| {
         options.default_target = Some(origin.url());
-        options.max_connections = Some(3);
+        options.ours.max_connections = Some(3);
     })
     .await;
     let client = site.client().await;
@@ -533,7 +533,7 @@ async fn http2_can_be_turned_off_and_the_api_has_none() {
         options.default_target = Some(origin.url());
         options.api_ssl_key = Some(pair.key.clone());
         options.api_ssl_cert = Some(pair.certificate.clone());
-        options.no_http2 = true;
+        options.ours.no_http2 = true;
     })
     .await;
     for address in [site.proxy.address(), site.proxy.api_address()] {
@@ -580,7 +580,7 @@ async fn a_client_that_has_vanished_is_left() {
     let origin = Origin::start().await;
     let site = Site::start(|options, _| {
         options.default_target = Some(origin.url());
-        options.tcp_keepalive = Some(200);
+        options.ours.tcp_keepalive = Some(200);
     })
     .await;
     // The h2 crate answers to pings, so this one stays.
@@ -792,7 +792,10 @@ impl Site {
         let mut options = Options {
             ssl_key: Some(pair.key.clone()),
             ssl_cert: Some(pair.certificate.clone()),
-            threads: Some(1),
+            ours: OurOptions {
+                threads: Some(1),
+                ..OurOptions::default()
+            },
             ..Options::default()
         };
         change(&mut options, &pair);

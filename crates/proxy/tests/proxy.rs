@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::{SinkExt, StreamExt};
-use orrery_proxy::Options;
+use orrery_proxy::{Options, OurOptions};
 use support::{Origin, Proxy, Raw, TOKEN, eventually, hasty_origin, raw_exchange};
 use tokio_tungstenite::tungstenite::{self, Message};
 
@@ -417,7 +417,10 @@ async fn slow_heads_and_idle_connections_are_closed() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(Options {
         keep_alive_timeout: Some(300),
-        header_timeout: Some(300),
+        ours: OurOptions {
+            header_timeout: Some(300),
+            ..OurOptions::default()
+        },
         default_target: Some(origin.url()),
         ..Options::default()
     })
@@ -892,7 +895,10 @@ async fn routes_survive_a_restart() {
     let path = folder.path().join("routes");
     let origin = Origin::start().await;
     let options = || Options {
-        state_file: Some(path.clone()),
+        ours: OurOptions {
+            state_file: Some(path.clone()),
+            ..OurOptions::default()
+        },
         ..Options::default()
     };
     let proxy = Proxy::start(options()).await;
@@ -923,7 +929,10 @@ async fn a_state_file_is_compacted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("routes");
     let proxy = Proxy::start(Options {
-        state_file: Some(path.clone()),
+        ours: OurOptions {
+            state_file: Some(path.clone()),
+            ..OurOptions::default()
+        },
         ..Options::default()
     })
     .await;
@@ -946,7 +955,10 @@ async fn a_port_that_is_taken_is_an_error() {
         ip: Some("127.0.0.1".to_owned()),
         port: Some(port),
         api_port: Some(0),
-        state_file: Some(path.clone()),
+        ours: OurOptions {
+            state_file: Some(path.clone()),
+            ..OurOptions::default()
+        },
         ..Options::default()
     };
     let error = orrery_proxy::start(options)
@@ -964,7 +976,10 @@ async fn stopping_lets_requests_end_and_cuts_websockets_in_the_end() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(Options {
         default_target: Some(origin.url()),
-        drain_timeout: Some(3000),
+        ours: OurOptions {
+            drain_timeout: Some(3000),
+            ..OurOptions::default()
+        },
         ..Options::default()
     })
     .await;

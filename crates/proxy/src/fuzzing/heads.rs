@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::Input;
 use crate::{
-    Options,
+    Options, OurOptions,
     heads::Heads,
     http1::{
         framing::Framing,
@@ -268,10 +268,13 @@ fn settings(choice: u16) -> Settings {
             .then(|| "X-Custom: here".to_owned())
             .into_iter()
             .collect(),
-        trusted_proxy: bit(7)
-            .then(|| "127.0.0.0/8".to_owned())
-            .into_iter()
-            .collect(),
+        ours: OurOptions {
+            trusted_proxy: bit(7)
+                .then(|| "127.0.0.0/8".to_owned())
+                .into_iter()
+                .collect(),
+            ..OurOptions::default()
+        },
         ..Options::default()
     };
     options.settings().expect("these options are good")

@@ -21,7 +21,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use orrery_proxy::{Options, ProxyHandle, Token};
+use orrery_proxy::{Options, OurOptions, ProxyHandle, Token};
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -89,7 +89,10 @@ impl Proxy {
     pub(crate) async fn with_one_worker(origin: &Origin) -> Self {
         Self::start(Options {
             default_target: Some(origin.url()),
-            threads: Some(1),
+            ours: OurOptions {
+                threads: Some(1),
+                ..OurOptions::default()
+            },
             ..Options::default()
         })
         .await

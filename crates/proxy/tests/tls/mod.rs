@@ -6,7 +6,7 @@ use std::fs;
 
 use authority::{Authority, Pair};
 use futures_util::{SinkExt, StreamExt};
-use orrery_proxy::Options;
+use orrery_proxy::{Options, OurOptions};
 use tempfile::tempdir;
 use tokio_tungstenite::{client_async, tungstenite::Message};
 
@@ -16,7 +16,10 @@ fn serving(pair: &Pair) -> Options {
     Options {
         ssl_key: Some(pair.key.clone()),
         ssl_cert: Some(pair.certificate.clone()),
-        threads: Some(1),
+        ours: OurOptions {
+            threads: Some(1),
+            ..OurOptions::default()
+        },
         ..Options::default()
     }
 }
@@ -226,7 +229,10 @@ async fn a_connection_over_tls_is_used_again() {
     let proxy = Proxy::start(Options {
         default_target: Some(format!("https://{}", origin.address)),
         client_ssl_ca: Some(site.file.clone()),
-        threads: Some(1),
+        ours: OurOptions {
+            threads: Some(1),
+            ..OurOptions::default()
+        },
         ..Options::default()
     })
     .await;
@@ -335,7 +341,10 @@ async fn each_name_has_its_certificate_and_each_is_read_again_alone() {
     fs::write(&both, whole(&third)).unwrap();
     let further = |pair: &Pair| format!("{}:{}", pair.certificate.display(), pair.key.display());
     let options = Options {
-        ssl_sni: vec![further(&second), both.display().to_string()],
+        ours: OurOptions {
+            ssl_sni: vec![further(&second), both.display().to_string()],
+            ..OurOptions::default()
+        },
         ..serving(&first)
     };
     let proxy = Proxy::start(options.clone()).await;
