@@ -31,6 +31,7 @@ mod passed;
 mod path;
 mod persistent_map;
 mod pool;
+mod process;
 mod redirect;
 mod redirects;
 mod relay;
@@ -51,5 +52,6 @@ pub use self::{
     error::Error,
     logging::init_logging,
     options::{Options, OurOptions, Token},
-    server::{ProxyHandle, run, start},
+    process::run,
+    server::{ProxyHandle, start},
 };

@@ -1,33 +1,22 @@
-//! Starting, running and stopping the proxy.
+//! A proxy within a process: starting it, leaving it to another process, stopping it.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    future::Future,
-    io::Write,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use sd_notify::NotifyState;
 use serde_json::{Map, Value};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Error, Options, Token,
+    Error, Options,
     control::{self, Listening},
     handover::{self, Predecessor, Successor},
     line::{End, Message},
     listen::Bound,
     memory,
     metrics::Metrics,
-    passed::{self, PassedSockets, Role},
+    passed::{PassedSockets, Role},
+    process::notify,
     routes::RouteTable,
     settings::Settings,
     state_file::StateFile,
@@ -55,7 +44,7 @@ pub(crate) struct Shared {
     /// Ends them.
     lines_done: CancellationToken,
     /// A worker's thread has ended and nobody told it to.
-    broken: CancellationToken,
+    pub(crate) broken: CancellationToken,
 }
 
 impl Shared {
@@ -73,7 +62,7 @@ impl Shared {
 /// Dropping the handle stops the proxy without waiting for requests; call
 /// [`ProxyHandle::shutdown`] to let them end.
 pub struct ProxyHandle {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     public: Option<SocketAddr>,
     api: Option<SocketAddr>,
     metrics: Option<SocketAddr>,
@@ -99,137 +88,9 @@ const FEWEST_CONNECTIONS: usize = 16;
 /// How long what speaks with another process may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Runs the proxy until SIGTERM or SIGINT, for `orrery proxy`.
-///
-/// It starts logging at `--log-level` unless the program already logs, reads the token from
-/// `CONFIGPROXY_AUTH_TOKEN` unless the options hold one, and writes the pid file. Sockets that
-/// systemd passes are used instead of new ones. After the signal it accepts nothing new and waits
-/// for requests and websockets until `--drain-timeout`; a second signal ends it at once. SIGHUP has
-/// it read keys and certificates again. At SIGUSR2 a new process of the program on disk takes over,
-/// and this one ends when it has served what it has, or at `--upgrade-drain-timeout`.
-pub async fn run(mut options: Options) -> Result<(), Error> {
-    crate::init_logging(&options)?;
-    if options.auth_token.is_none() {
-        let token = std::env::var("CONFIGPROXY_AUTH_TOKEN").unwrap_or_default();
-        options.auth_token = Token::new(&token);
-    }
-    let mut signals = EndSignals::new()?;
-    let mut hangup = listen_to(SignalKind::hangup())?;
-    let mut upgrade = listen_to(SignalKind::user_defined2())?;
-    match passed::raise_file_limit() {
-        Ok(Some(limit)) => tracing::info!("{limit} files may be open"),
-        Ok(None) => tracing::info!("Any number of files may be open"),
-        Err(error) => tracing::warn!("internal: the limit of open files stays: {error}"),
-    }
-    let (sockets, mut predecessor) = match handover::receive()? {
-        Some((sockets, predecessor)) => (sockets, Some(predecessor)),
-        None => (PassedSockets::from_systemd()?, None),
-    };
-    let pid_path = options.pid_file.clone();
-    let mut handle = start_with(options, sockets, predecessor.as_mut()).await?;
-    let mut pid_file = pid_path.map(PidFile::open).transpose()?;
-    // From here on nothing may end this process: there is no other any more.
-    if let Some(predecessor) = predecessor {
-        handle.relieve(predecessor).await;
-        if let Some(pid_file) = &mut pid_file
-            && let Err(error) = pid_file.write()
-        {
-            tracing::error!("{error}");
-        }
-    } else if let Some(pid_file) = &mut pid_file {
-        pid_file.write()?;
-    }
-    notify(&[NotifyState::Ready]);
-    let mut is_broken = false;
-    loop {
-        tokio::select! {
-            () = signals.end() => break,
-            _ = hangup.recv() => {
-                handle.reload_tls();
-                handle.reopen_access_log();
-            }
-            () = handle.shared.broken.cancelled() => {
-                is_broken = true;
-                break;
-            }
-            _ = upgrade.recv() => {
-                let successor = tokio::select! {
-                    successor = handle.hand_over() => successor,
-                    () = signals.end() => break,
-                };
-                if let Some(successor) = successor {
-                    // The files under these names are the successor's.
-                    if let Some(pid_file) = pid_file.take() {
-                        pid_file.leave();
-                    }
-                    handle.retire(successor).await;
-                    tokio::select! {
-                        () = handle.retired() => {}
-                        () = signals.end() => {}
-                    }
-                    break;
-                }
-            }
-        }
-    }
-    if !handle.shared.retire.is_cancelled() {
-        notify(&[NotifyState::Stopping]);
-    }
-    let kill = handle.shared.kill.clone();
-    let shutdown = handle.shutdown();
-    tokio::pin!(shutdown);
-    tokio::select! {
-        () = &mut shutdown => {}
-        () = signals.end() => {
-            kill.cancel();
-            shutdown.await;
-        }
-    }
-    if is_broken {
-        return Err(Error::WorkerDied);
-    }
-    Ok(())
-}
-
-/// The signals that end a proxy.
-struct EndSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-fn listen_to(kind: SignalKind) -> Result<Signal, Error> {
-    signal(kind).map_err(|source| Error::System {
-        action: "listen to signals",
-        source,
-    })
-}
-
-impl EndSignals {
-    fn new() -> Result<Self, Error> {
-        Ok(Self {
-            terminate: listen_to(SignalKind::terminate())?,
-            interrupt: listen_to(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Returns when the proxy shall end.
-    async fn end(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => tracing::warn!("Terminated"),
-            _ = self.interrupt.recv() => tracing::warn!("Interrupted"),
-        }
-    }
-}
-
-/// Tells systemd, if it has started us and asks.
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!("internal: systemd could not be told how the proxy is: {error}");
-    }
-}
-
 /// Starts a proxy in this process and returns when it listens. The options' token is used as it
-/// stands; the environment, signals and the pid file are left to [`run`].
+/// stands; the environment, signals and the pid file are left to
+/// [`crate::run`].
 ///
 /// Must be called in a tokio runtime, which serves the REST API and the metrics.
 pub async fn start(options: Options) -> Result<ProxyHandle, Error> {
@@ -238,7 +99,7 @@ pub async fn start(options: Options) -> Result<ProxyHandle, Error> {
 
 /// Starts with sockets that are open already, and with the routes of the proxy whose place this one
 /// takes.
-async fn start_with(
+pub(crate) async fn start_with(
     options: Options,
     mut passed: PassedSockets,
     predecessor: Option<&mut Predecessor>,
@@ -394,13 +255,13 @@ impl ProxyHandle {
         self.redirect
     }
 
-    /// Reads keys and certificates again, as SIGHUP has [`run`] do. What cannot be read stays as it
+    /// Reads keys and certificates again, as SIGHUP has [`crate::run`] do. What cannot be read stays as it
     /// was, and the log says so.
     pub fn reload_tls(&self) {
         self.shared.tls.reload();
     }
 
-    /// Opens the access log anew, as SIGHUP has [`run`] do after somebody has moved the file away.
+    /// Opens the access log anew, as SIGHUP has [`crate::run`] do after somebody has moved the file away.
     pub fn reopen_access_log(&self) {
         if let Some(log) = &self.shared.settings.access_log {
             log.reopen();
@@ -453,7 +314,7 @@ impl ProxyHandle {
     }
 
     /// Starts a successor. `None` if that fails, which the log explains, and this one goes on.
-    async fn hand_over(&self) -> Option<Successor> {
+    pub(crate) async fn hand_over(&self) -> Option<Successor> {
         let limit = self.shared.settings.upgrade_timeout;
         let result = handover::hand_over(&self.sockets, &self.shared.routes, limit).await;
         match result {
@@ -466,7 +327,7 @@ impl ProxyHandle {
     }
 
     /// Accepts nothing new, leaves all files to the successor, and serves what there is.
-    async fn retire(&mut self, successor: Successor) {
+    pub(crate) async fn retire(&mut self, successor: Successor) {
         let Successor { mut line, pid } = successor;
         tracing::warn!("Process {pid} has taken over; what is open here is served to its end");
         // Before the successor says anything: systemd heeds the main process, which is this one.
@@ -484,7 +345,7 @@ impl ProxyHandle {
     }
 
     /// Returns when nothing is left to serve, or it has taken too long, or the successor stops.
-    async fn retired(&self) {
+    pub(crate) async fn retired(&self) {
         let limit = self.shared.settings.upgrade_drain_timeout;
         tokio::select! {
             () = self.ended() => {}
@@ -496,7 +357,7 @@ impl ProxyHandle {
     }
 
     /// Tells the predecessor that this one serves, and takes what it has in files.
-    async fn relieve(&mut self, predecessor: Predecessor) {
+    pub(crate) async fn relieve(&mut self, predecessor: Predecessor) {
         let routes = &self.shared.routes;
         let line = predecessor.relieve(routes).await;
         if let Some(path) = &self.shared.settings.state_file {
@@ -612,62 +473,6 @@ async fn save_now_and_then(shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         let _ = tokio::task::spawn_blocking(move || shared.routes.save()).await;
         saved = Instant::now();
-    }
-}
-
-/// Removed when the proxy ends in good order.
-struct PidFile {
-    file: File,
-    /// `None` when the file is another process's.
-    path: Option<PathBuf>,
-}
-
-impl PidFile {
-    /// Makes sure that it can be written. What stands there stays until [`PidFile::write`].
-    fn open(path: PathBuf) -> Result<Self, Error> {
-        let mut options = OpenOptions::new();
-        match options.write(true).create(true).truncate(false).open(&path) {
-            Ok(file) => Ok(Self {
-                file,
-                path: Some(path),
-            }),
-            Err(source) => Err(Error::File {
-                action: "write the pid file",
-                path,
-                source,
-            }),
-        }
-    }
-
-    fn write(&mut self) -> Result<(), Error> {
-        let Some(path) = &self.path else {
-            return Ok(());
-        };
-        let pid = std::process::id();
-        tracing::info!("Writing pid {pid} to {}", path.display());
-        let emptied = self.file.set_len(0);
-        emptied
-            .and_then(|()| self.file.write_all(pid.to_string().as_bytes()))
-            .map_err(|source| Error::File {
-                action: "write the pid file",
-                path: path.clone(),
-                source,
-            })
-    }
-
-    /// Another process writes it now.
-    fn leave(mut self) {
-        self.path = None;
-    }
-}
-
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        let Some(path) = &self.path else { return };
-        let ours = std::process::id().to_string();
-        if fs::read_to_string(path).is_ok_and(|pid| pid == ours) {
-            let _ = fs::remove_file(path);
-        }
     }
 }
 
