@@ -2,14 +2,17 @@
 //!
 //! Each worker counts for itself; the numbers are added when somebody asks.
 
+mod page;
+mod process;
+
 use std::{
-    fmt::Write,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
 use http::StatusCode;
 
+use self::page::{Page, QUANTILES};
 use crate::routes::RouteClass;
 
 pub(crate) struct Metrics {
@@ -65,17 +68,6 @@ const BOUNDS: [(u64, &str); 15] = [
     (5_000_000, "5"),
     (10_000_000, "10"),
     (60_000_000, "60"),
-];
-
-/// In thousandths, and as CHP shows them.
-const QUANTILES: [(u64, &str); 7] = [
-    (10, "0.01"),
-    (50, "0.05"),
-    (500, "0.5"),
-    (900, "0.9"),
-    (950, "0.95"),
-    (990, "0.99"),
-    (999, "0.999"),
 ];
 
 /// How often the last activity of a route was set, in the whole process. Threads count in places
@@ -212,7 +204,7 @@ impl Metrics {
 
     /// In Prometheus' text format 0.0.4.
     pub(crate) fn render(&self, routes: usize, access_log_dropped: u64) -> String {
-        let mut page = Page(String::new());
+        let mut page = Page::default();
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let sum = |read: fn(&WorkerCounters) -> &AtomicU64| {
             self.workers
@@ -345,188 +337,8 @@ impl Metrics {
                     .map(|worker| &worker.latencies[class as usize]),
             );
         }
-        page.process();
-        page.0
-    }
-}
-
-struct Page(String);
-
-impl Page {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-    }
-
-    fn line(&mut self, name: &str, value: impl std::fmt::Display) {
-        let _ = writeln!(self.0, "{name} {value}");
-    }
-
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
-        self.head(name, kind, help);
-        self.line(name, value);
-    }
-
-    fn statuses<'a>(&mut self, name: &str, all: impl Iterator<Item = &'a Statuses>) {
-        let mut sums = [0u64; 500];
-        for statuses in all {
-            for (sum, counter) in sums.iter_mut().zip(&statuses.0) {
-                *sum += counter.load(Ordering::Relaxed);
-            }
-        }
-        for (index, sum) in sums.iter().enumerate().filter(|(_, sum)| **sum > 0) {
-            let _ = writeln!(self.0, "{name}{{status=\"{}\"}} {sum}", index + 100);
-        }
-    }
-
-    fn quantiles<'a>(&mut self, name: &str, all: impl Iterator<Item = &'a Spread>) {
-        let mut steps = [0u64; 80];
-        let mut nanoseconds = 0;
-        for spread in all {
-            for (sum, counter) in steps.iter_mut().zip(&spread.steps) {
-                *sum += counter.load(Ordering::Relaxed);
-            }
-            nanoseconds += spread.nanoseconds.load(Ordering::Relaxed);
-        }
-        let count: u64 = steps.iter().sum();
-        for (thousandths, quantile) in QUANTILES {
-            let rank = (count * thousandths).div_ceil(1000).max(1);
-            let mut seen = 0;
-            let step = steps.iter().position(|number| {
-                seen += number;
-                seen >= rank
-            });
-            let bound = Duration::from_nanos(step.map_or(0, Spread::bound));
-            let name = format!("{name}{{quantile=\"{quantile}\"}}");
-            self.line(&name, bound.as_secs_f64());
-        }
-        let sum = Duration::from_nanos(nanoseconds).as_secs_f64();
-        self.line(&format!("{name}_sum"), sum);
-        self.line(&format!("{name}_count"), count);
-    }
-
-    fn latencies<'a>(&mut self, class: &str, all: impl Iterator<Item = &'a Histogram>) {
-        let mut buckets = [0u64; BOUNDS.len() + 1];
-        let mut microseconds = 0;
-        for histogram in all {
-            for (sum, counter) in buckets.iter_mut().zip(&histogram.buckets) {
-                *sum += counter.load(Ordering::Relaxed);
-            }
-            microseconds += histogram.microseconds.load(Ordering::Relaxed);
-        }
-        let name = "orrery_proxy_request_duration_seconds";
-        let bounds = BOUNDS.iter().map(|(_, bound)| *bound).chain(["+Inf"]);
-        let mut count = 0;
-        for (bound, number) in bounds.zip(buckets) {
-            count += number;
-            self.line(
-                &format!("{name}_bucket{{class=\"{class}\",le=\"{bound}\"}}"),
-                count,
-            );
-        }
-        let sum = Duration::from_micros(microseconds).as_secs_f64();
-        self.line(&format!("{name}_sum{{class=\"{class}\"}}"), sum);
-        self.line(&format!("{name}_count{{class=\"{class}\"}}"), count);
-    }
-
-    /// What Prometheus' clients tell of their process, as far as `/proc` has it.
-    fn process(&mut self) {
-        let Some(process) = Process::read() else {
-            return;
-        };
-        for (name, help, seconds) in [
-            ("user_", "Seconds of user time", process.user),
-            ("system_", "Seconds of system time", process.system),
-            (
-                "",
-                "Seconds of user and system time",
-                process.user + process.system,
-            ),
-        ] {
-            let name = format!("process_cpu_{name}seconds_total");
-            self.head(&name, "counter", help);
-            self.line(&name, seconds);
-        }
-        if let Some(start) = process.start {
-            let name = "process_start_time_seconds";
-            self.head(
-                name,
-                "gauge",
-                "When the process started, in seconds since 1970",
-            );
-            self.line(name, start);
-        }
-        for (name, help, field) in [
-            ("resident_memory", "Resident memory in bytes", "VmRSS:"),
-            ("virtual_memory", "Virtual memory in bytes", "VmSize:"),
-            ("heap", "Memory for data in bytes", "VmData:"),
-        ] {
-            if let Some(kilobytes) = process.status(field) {
-                let name = format!("process_{name}_bytes");
-                self.one(&name, "gauge", help, kilobytes * 1024);
-            }
-        }
-        if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-            self.one(
-                "process_open_fds",
-                "gauge",
-                "Open file descriptors",
-                files.count() as u64,
-            );
-        }
-        if let Some(most) = process.most_files {
-            self.one(
-                "process_max_fds",
-                "gauge",
-                "Most file descriptors that may be open",
-                most,
-            );
-        }
-    }
-}
-
-/// What `/proc` tells of this process.
-struct Process {
-    /// In seconds, as the others.
-    user: f64,
-    system: f64,
-    start: Option<f64>,
-    status: String,
-    most_files: Option<u64>,
-}
-
-impl Process {
-    fn read() -> Option<Self> {
-        let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-        // The name of the program stands in parentheses and may hold anything.
-        let (_, fields) = stat.rsplit_once(") ")?;
-        let fields: Vec<&str> = fields.split(' ').collect();
-        // Linux counts in hundredths of a second here, on all machines.
-        let seconds = |index: usize| Some(fields.get(index)?.parse::<f64>().ok()? / 100.0);
-        let booted = std::fs::read_to_string("/proc/stat").ok().and_then(|stat| {
-            let time = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
-            time.parse::<f64>().ok()
-        });
-        let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-        let most_files = limits.lines().find_map(|line| {
-            let limits = line.strip_prefix("Max open files")?;
-            limits.split_whitespace().next()?.parse().ok()
-        });
-        Some(Self {
-            user: seconds(11)?,
-            system: seconds(12)?,
-            start: booted
-                .zip(seconds(19))
-                .map(|(booted, after)| booted + after),
-            status: std::fs::read_to_string("/proc/self/status").ok()?,
-            most_files,
-        })
-    }
-
-    fn status(&self, field: &str) -> Option<u64> {
-        self.status.lines().find_map(|line| {
-            let value = line.strip_prefix(field)?;
-            value.split_whitespace().next()?.parse().ok()
-        })
+        process::write(&mut page);
+        page.into_text()
     }
 }
 
