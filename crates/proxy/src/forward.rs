@@ -17,7 +17,7 @@ use crate::{
         head::{Kind, RequestHead, ResponseHead},
     },
     pool::Leased,
-    relay::{Broken, Outcome, Relay, Rules, Tally},
+    relay::{self, Broken, Outcome, Relay, Rules, Tally},
     routes::{Match, Route, RouteClass},
     settings::Settings,
     tunnel,
@@ -144,18 +144,16 @@ impl<'a> Exchange<'a> {
                     Err(fault) => return self.fail(connection, &fault).await,
                 },
             };
-            let mut request = self.client.worker.outboxes.take();
-            self.heads().write_request(&mut request.bytes, found);
-            let relay = Relay::new(
-                self.client,
-                connection,
-                leased.stream(),
+            let mut head = self.client.worker.outboxes.take();
+            self.heads().write_request(&mut head.bytes, found);
+            let request = relay::Request {
                 route,
-                self,
-                request,
-                self.body,
-                self.head.fields.first(Kind::Expect).is_some(),
-            );
+                rules: self,
+                head,
+                body: self.body,
+                is_awaited: self.head.fields.first(Kind::Expect).is_some(),
+            };
+            let relay = Relay::new(self.client, connection, leased.stream(), request);
             match relay.run().await {
                 Ok(outcome) => return self.finish(connection, leased, outcome).await,
                 // A pooled connection may have been closed by the server meanwhile. The next one is

@@ -64,6 +64,17 @@ pub(crate) trait Rules {
     );
 }
 
+/// The request that an exchange begins with.
+pub(crate) struct Request<'a> {
+    pub(crate) route: &'a Route,
+    pub(crate) rules: &'a dyn Rules,
+    /// Its head as the server is to get it.
+    pub(crate) head: Outbox,
+    pub(crate) body: Framing,
+    /// Whether the client waits to be asked for the body.
+    pub(crate) is_awaited: bool,
+}
+
 /// How an exchange ended.
 pub(crate) struct Outcome {
     pub(crate) status: u16,
@@ -114,21 +125,19 @@ pub(crate) struct Tally {
 const TURNS: usize = 16;
 
 impl<'a> Relay<'a> {
-    /// `to_upstream` holds the request's head as the server is to get it.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a part of one exchange, named where it begins"
-    )]
     pub(crate) fn new(
         client: &'a Client,
         connection: &'a mut Connection,
         upstream: &'a mut Stream,
-        route: &'a Route,
-        rules: &'a dyn Rules,
-        to_upstream: Outbox,
-        body: Framing,
-        is_awaited: bool,
+        request: Request<'a>,
     ) -> Self {
+        let Request {
+            route,
+            rules,
+            head: to_upstream,
+            body,
+            is_awaited,
+        } = request;
         let upload = match body {
             Framing::None => Upload::Complete,
             _ => Upload::Body {
