@@ -212,21 +212,18 @@ impl Metrics {
                 .map(|worker| load(read(worker)))
                 .sum::<u64>()
         };
-        page.one(
+        page.counter(
             "api_route_get",
-            "counter",
             "API requests that listed routes",
             load(&self.api_get),
         );
-        page.one(
+        page.counter(
             "api_route_add",
-            "counter",
             "API requests that added a route",
             load(&self.api_add),
         );
-        page.one(
+        page.counter(
             "api_route_delete",
-            "counter",
             "API requests that deleted a route",
             load(&self.api_delete),
         );
@@ -252,15 +249,13 @@ impl Metrics {
         page.line("last_activity_updating_sum", 0);
         let activity = ACTIVITY.iter().map(|shard| load(&shard.0)).sum::<u64>();
         page.line("last_activity_updating_count", activity);
-        page.one(
+        page.counter(
             "requests_ws",
-            "counter",
             "Websocket requests",
             sum(|worker| &worker.ws),
         );
-        page.one(
+        page.counter(
             "requests_web",
-            "counter",
             "Requests other than websockets",
             sum(|worker| &worker.web),
         );
@@ -271,56 +266,44 @@ impl Metrics {
         );
         page.head("requests_api", "counter", "Answers of the REST API");
         page.statuses("requests_api", std::iter::once(&self.api_statuses));
-        page.one(
-            "orrery_proxy_routes",
-            "gauge",
-            "Routes in the table",
-            routes as u64,
-        );
+        page.gauge("orrery_proxy_routes", "Routes in the table", routes as u64);
         let connections: usize = self
             .workers
             .iter()
             .map(|worker| worker.connections.load(Ordering::Relaxed))
             .sum();
-        page.one(
+        page.gauge(
             "orrery_proxy_connections",
-            "gauge",
             "Open client connections, without websockets",
             connections as u64,
         );
-        page.one(
+        page.gauge(
             "orrery_proxy_websockets",
-            "gauge",
             "Open websockets",
             sum(|worker| &worker.websockets),
         );
-        page.one(
+        page.gauge(
             "orrery_proxy_upstream_connections",
-            "gauge",
             "Open connections to servers, with those that wait for a request",
             sum(|worker| &worker.upstream_connections),
         );
-        page.one(
+        page.counter(
             "orrery_proxy_edge_cache_hits_total",
-            "counter",
             "Requests for servers that do not run, answered without asking the hub",
             sum(|worker| &worker.edge_cache_hits),
         );
-        page.one(
+        page.counter(
             "orrery_proxy_shed_connections_total",
-            "counter",
             "Connections that were closed at once because there were too many",
             sum(|worker| &worker.shed_connections),
         );
-        page.one(
+        page.counter(
             "orrery_proxy_access_log_dropped_total",
-            "counter",
             "Lines that the access log was too slow for",
             access_log_dropped,
         );
-        page.one(
+        page.counter(
             "orrery_proxy_state_file_failures_total",
-            "counter",
             "How often the state file could not be written",
             load(&STATE_FILE_FAILURES),
         );

@@ -32,8 +32,13 @@ impl Page {
         let _ = writeln!(self.0, "{name} {value}");
     }
 
-    pub(super) fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
-        self.head(name, kind, help);
+    pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, "counter", help);
+        self.line(name, value);
+    }
+
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, "gauge", help);
         self.line(name, value);
     }
 

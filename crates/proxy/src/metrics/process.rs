@@ -36,21 +36,19 @@ pub(super) fn write(page: &mut Page) {
     ] {
         if let Some(kilobytes) = process.status(field) {
             let name = format!("process_{name}_bytes");
-            page.one(&name, "gauge", help, kilobytes * 1024);
+            page.gauge(&name, help, kilobytes * 1024);
         }
     }
     if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-        page.one(
+        page.gauge(
             "process_open_fds",
-            "gauge",
             "Open file descriptors",
             files.count() as u64,
         );
     }
     if let Some(most) = process.most_files {
-        page.one(
+        page.gauge(
             "process_max_fds",
-            "gauge",
             "Most file descriptors that may be open",
             most,
         );
