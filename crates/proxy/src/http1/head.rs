@@ -95,17 +95,13 @@ impl RequestHead {
         let bytes = &self.fields.bytes;
         let mut headers = [const { MaybeUninit::uninit() }; MOST_FIELDS];
         let mut request = httparse::Request::new(&mut []);
-        match request.parse_with_uninit_headers(bytes, &mut headers) {
-            Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-            Ok(_) => return Err(Refusal::Bad("an empty line in the head")),
-            Err(error) => return Err(refusal(error)),
-        }
+        let parsed = request.parse_with_uninit_headers(bytes, &mut headers);
+        check_whole(parsed, bytes)?;
         self.method = Span::of(request.method.unwrap_or_default().as_bytes(), bytes);
         self.target = Span::of(request.path.unwrap_or_default().as_bytes(), bytes);
         self.is_http_11 = request.version == Some(1);
-        self.fields
-            .entries
-            .extend(request.headers.iter().map(|header| entry(header, bytes)));
+        let entries = request.headers.iter().map(|header| entry(header, bytes));
+        self.fields.entries.extend(entries);
         self.fields.read_connection()?;
         self.check()
     }
@@ -205,17 +201,13 @@ impl ResponseHead {
         let mut headers = [const { MaybeUninit::uninit() }; MOST_FIELDS];
         let mut response = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
-        match config.parse_response_with_uninit_headers(&mut response, bytes, &mut headers) {
-            Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-            Ok(_) => return Err(Refusal::Bad("an empty line in the head")),
-            Err(error) => return Err(refusal(error)),
-        }
+        let parsed = config.parse_response_with_uninit_headers(&mut response, bytes, &mut headers);
+        check_whole(parsed, bytes)?;
         self.status = response.code.unwrap_or_default();
         self.reason = Span::of(response.reason.unwrap_or_default().as_bytes(), bytes);
         self.is_http_11 = response.version == Some(1);
-        self.fields
-            .entries
-            .extend(response.headers.iter().map(|header| entry(header, bytes)));
+        let entries = response.headers.iter().map(|header| entry(header, bytes));
+        self.fields.entries.extend(entries);
         if !(100..=999).contains(&self.status) {
             return Err(Refusal::Bad("a status below 100"));
         }
@@ -269,6 +261,18 @@ pub(crate) fn may_begin(bytes: &[u8]) -> bool {
     bytes
         .first()
         .is_none_or(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
+/// Whether all bytes are one head.
+fn check_whole(
+    parsed: Result<httparse::Status<usize>, httparse::Error>,
+    bytes: &[u8],
+) -> Result<(), Refusal> {
+    match parsed {
+        Ok(httparse::Status::Complete(length)) if length == bytes.len() => Ok(()),
+        Ok(_) => Err(Refusal::Bad("an empty line in the head")),
+        Err(error) => Err(refusal(error)),
+    }
 }
 
 fn refusal(error: httparse::Error) -> Refusal {
