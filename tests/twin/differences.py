@@ -19,6 +19,7 @@ BETTER, STRICTER, CHOICE, SAFER = "wrong there", "too lenient there", "our choic
 #: Parts that differ in many cases, wherever one of the pairs is seen: part → pairs of upstream's and ours.
 EVERYWHERE: dict[str, list[tuple]] = {
     "header x-content-type-options": [(None, "nosniff")],
+    "header allow": [(None, ANY)],
     "body.message": [(None, words) for words in ("Bad Request", "Forbidden", "Not Found", "Method Not Allowed")],
 }
 because(
@@ -34,4 +35,18 @@ because(
     "The words of the status, as JupyterHub has with older releases of Tornado",
     BETTER,
     {},
+)
+because(
+    "Headers",
+    "No `Allow` in answers of 405 and to `OPTIONS`",
+    "`Allow`, as RFC 9110 (15.5.6) wants it",
+    BETTER,
+    {},
+)
+because(
+    "Methods",
+    "405 to `HEAD`",
+    "As `GET`, without a body",
+    BETTER,
+    {"*: HEAD /user as *": {"status": (405, ANY)}, "*: HEAD /users* as *": {"status": (405, ANY)}},
 )

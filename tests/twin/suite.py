@@ -5,7 +5,7 @@ for each requester; `story` makes one case of several requests in a row.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -57,7 +57,11 @@ def R(line: str, body: object = None, **options) -> Request:
 class Case:
     name: str
     #: Who sends what, in order.
-    requests: list[tuple[str, Request]]
+    requests: list[tuple[str, Request]] = field(default_factory=list)
+    #: What follows, unless both hubs refused and changed nothing.
+    then: list[tuple[str, Request]] = field(default_factory=list)
+    #: Instead of requests: asks one hub by itself, and gives the parts of the outcome.
+    script: Callable[["object"], dict] | None = None
 
 
 @dataclass
@@ -79,17 +83,28 @@ ANY = "(any)"
 
 
 def table(name: str, requesters: Iterable[str] | str, *requests: Request | str, then: Iterable[Request | str] = ()) -> None:
-    """Each request by each requester. After it the admin sends what `then` says: to see, and to put back."""
+    """Each request by each requester. After it, unless it was refused and changed nothing, the admin sends
+    what `then` says: to see, and to put back."""
     who = requesters.split() if isinstance(requesters, str) else list(requesters)
     after = [("admin", as_request(request)) for request in then]
     for request in map(as_request, requests):
         for requester in who:
-            add(Case(f"{name}: {request.title} as {requester}", [(requester, request), *after]))
+            add(Case(f"{name}: {request.title} as {requester}", [(requester, request)], after))
 
 
 def story(name: str, *requests: tuple[str, Request | str]) -> None:
     """Several requests in a row, as one case: `("ada", "GET /user")`, …"""
     add(Case(name, [(requester, as_request(request)) for requester, request in requests]))
+
+
+def script(name: str, *arguments):
+    """Makes a case of a function, which is given the `Wire` to one hub and gives what is compared."""
+
+    def decorate(function):
+        add(Case(name, script=lambda wire: function(wire, *arguments)))
+        return function
+
+    return decorate
 
 
 def as_request(request: Request | str) -> Request:

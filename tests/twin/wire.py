@@ -35,9 +35,20 @@ class Wire:
 
     def run(self, case: Case) -> dict:
         """The outcome of a case: part → value. The first request's parts have no number before them."""
-        outcome: dict = {}
         self.found = {}
-        for number, (requester, request) in enumerate(case.requests):
+        if case.script is None:
+            return self._each(case.requests, 0)
+        outcome = {part: self.plain(value) for part, value in case.script(self).items()}
+        if change := self._change():
+            outcome["change of the database"] = change
+        return outcome
+
+    def run_then(self, case: Case) -> dict:
+        return self._each(case.then, len(case.requests))
+
+    def _each(self, requests: list[tuple[str, Request]], first: int) -> dict:
+        outcome: dict = {}
+        for number, (requester, request) in enumerate(requests, first):
             before = "" if number == 0 else f"{number + 1}. {request.line} as {requester}: "
             for part, value in self.ask(requester, request).items():
                 outcome[before + part] = value
@@ -131,6 +142,10 @@ class Wire:
         except ValueError:
             return text
 
+    def plain(self, value):
+        """What a script found, as it is compared."""
+        return self._plain(json.loads(self._redact(json.dumps(value, default=sorted))), ())
+
     def _plain(self, value, ignore: tuple):
         if isinstance(value, dict):
             plain = {key: "(ignored)" if key in ignore else self._plain(item, ignore) for key, item in value.items()}
@@ -178,7 +193,8 @@ class Wire:
         return self._redact(value)
 
 
-#: What is compared of the database, by names instead of numbers.
+#: What is compared of the database, by names instead of numbers. JupyterHub makes a row for the default
+#: server as soon as it looks at a user more closely; ours when the server is asked for.
 QUERIES = {
     "user": "SELECT name, admin, created IS NULL, last_activity IS NULL, encrypted_auth_state IS NULL FROM users",
     "group": "SELECT name, properties FROM groups",
@@ -188,7 +204,7 @@ QUERIES = {
     "group's role": "SELECT g.name, r.name, m.managed_by_auth FROM group_role_map m JOIN groups g ON g.id = m.group_id JOIN roles r ON r.id = m.role_id",
     "service's role": "SELECT s.name, r.name, m.managed_by_auth FROM service_role_map m JOIN services s ON s.id = m.service_id JOIN roles r ON r.id = m.role_id",
     "service": "SELECT name, admin, url, oauth_client_allowed_scopes, info, display, oauth_no_confirm, command, cwd, environment, user, timeout, from_config, oauth_client_id FROM services",
-    "server": "SELECT u.name, s.name, s.user_options, s.display_name, s.server_id IS NULL, s.oauth_client_id FROM spawners s JOIN users u ON u.id = s.user_id",
+    "server": "SELECT u.name, s.name, s.user_options, s.display_name, s.server_id IS NULL, s.oauth_client_id FROM spawners s JOIN users u ON u.id = s.user_id WHERE NOT (s.name = '' AND s.server_id IS NULL AND s.user_options IS NULL)",
     "client": "SELECT identifier, description, redirect_uri, allowed_scopes, secret IS NULL FROM oauth_clients",
     "token": "SELECT u.name, s.name, t.client_id, t.session_id IS NULL, t.expires_at IS NULL, t.note, t.scopes FROM api_tokens t LEFT JOIN users u ON u.id = t.user_id LEFT JOIN services s ON s.id = t.service_id",
     "code": "SELECT client_id, user_id, redirect_uri, scopes, code_challenge_method FROM oauth_codes",

@@ -105,6 +105,8 @@ TOKENS = {
 STRANGERS = "nobody wrong-token expired"
 #: The requesters that most tables use: an admin, a user, another user, a filtered token, a service, no one.
 SEVERAL = "admin ada bob for-class teller plain nobody"
+#: More of them, for what changes something.
+MANY = "admin heidi ada bob dave reading naming for-ada for-class ada-reading teller boss plain culler nobody expired"
 #: All who ask with a token.
 EVERYBODY = [name for name in TOKENS if name != "expired"] + list(SERVICES) + STRANGERS.split()
 #: Browsers: with all that a page of the hub sends; without the XSRF token; from a page of another site; a link that is followed.
