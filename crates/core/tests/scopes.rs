@@ -164,6 +164,8 @@ fn target(kind_and_name: &str) -> Target<'_> {
 fn the_same_scopes_exist_with_the_same_subscopes() {
     let ours: BTreeMap<String, Vec<String>> = Scope::ALL
         .iter()
+        // Ours, which no row of a default role has: JupyterHub fails on scopes that it does not know.
+        .filter(|scope| **scope != Scope::ReadAudit)
         .map(|scope| {
             let mut subs: Vec<String> = scope.subscopes().iter().map(ToString::to_string).collect();
             subs.sort_unstable();

@@ -9,6 +9,7 @@ pub mod redirects;
 mod requester;
 pub mod secret_file;
 pub mod session;
+pub mod sessions;
 pub mod throttle;
 pub mod xsrf;
 
@@ -22,6 +23,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
+use orrery_store::sessions::Seen;
 use subtle::ConstantTimeEq as _;
 
 pub use requester::{
@@ -29,6 +31,8 @@ pub use requester::{
     memberships, raw_user_scopes, service_scopes, token_in, token_scopes, user_name, user_scopes,
 };
 
+use self::sessions::{LoginCookie, Sighting};
+use crate::audit::{Action, Event};
 use crate::error::{Error, Result};
 use crate::listen::Peer;
 use crate::router::{MAX_BODY, Needs, Routes};
@@ -235,7 +239,12 @@ async fn prepare(
     }
     match check_xsrf(&requester, &parts, body).await {
         Ok(body) => Ok((requester, Request::from_parts(parts, body))),
-        Err(error) => Err((Some(requester), error)),
+        Err(error) => {
+            let why = error.to_string();
+            let event = Event::new(Action::Denied);
+            requester.note_denial(event, &parts.method, "(before any route)", &why);
+            Err((Some(requester), error))
+        }
     }
 }
 
@@ -262,12 +271,9 @@ async fn known(
     if hub.is_foreign_host(browser) {
         return Ok(None);
     }
-    let now = hub.unix_time();
-    let max_age = hub.cookie_max_age();
     let name = hub.login_cookie();
-    let Some(cookie_id) = session::cookie_values(headers, name)
-        .find_map(|value| hub.signer.verify(name, value, max_age, now))
-        .and_then(|value| String::from_utf8(value).ok())
+    let Some(cookie) = session::cookie_values(headers, name)
+        .find_map(|value| LoginCookie::read(hub, name, value))
     else {
         return Ok(None);
     };
@@ -275,7 +281,12 @@ async fn known(
     if is_api && method == Method::POST && !is_json_or_unsaid(headers) {
         return Ok(None);
     }
-    by_cookie(hub, &cookie_id).await
+    by_cookie(hub, &cookie, Some(&Sighting { headers, browser })).await
+}
+
+/// What is known now of whoever sent a request before; `None` if their credentials have ended meanwhile.
+pub async fn again(hub: &AppState, requester: &Requester) -> Result<Option<Known>> {
+    known(hub, &Method::GET, requester.headers(), true, &requester.browser).await
 }
 
 fn is_json_or_unsaid(headers: &HeaderMap) -> bool {
@@ -298,6 +309,15 @@ fn record_activity(hub: &AppState, requester: &Requester) {
         && is_due(token.last_activity)
     {
         hub.servers.record_token_activity(token.id, now);
+    }
+    if let Some(session) = &requester.session
+        && now - session.last_seen >= sessions::RESOLUTION
+    {
+        hub.servers.record_session_use(Seen {
+            id: session.id,
+            at: now,
+            address: Some(requester.browser.address.clone()),
+        });
     }
     // What a server itself sends is no sign of its user.
     let from_server = requester

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use orrery_store::{NaiveDateTime, Store, StoreError, Transaction};
-use orrery_store::{api_tokens, oauth_codes, runs, share_codes, shares};
+use orrery_store::{api_tokens, audit, events, oauth_codes, runs, sessions, share_codes, shares};
 use tokio_util::sync::CancellationToken;
 
 use crate::state::AppState;
@@ -18,11 +18,24 @@ const RETRY: Duration = Duration::from_secs(60);
 /// For how long the ledger keeps runs that have ended.
 const LEDGER: TimeDelta = TimeDelta::days(90);
 
+/// For how long an expired login is kept, so that clocks that differ do no harm.
+const SESSIONS_SLACK: TimeDelta = TimeDelta::days(1);
+
 /// How many runs one transaction deletes, so that none is long.
 const BATCH: u32 = 500;
 
 /// How many such transactions there are each time.
 const BATCHES: usize = 10;
+
+/// How many such transactions delete audit events each time: as many as may come in an hour.
+const AUDIT_BATCHES: usize = 200;
+
+/// For how long what changed can be told to whoever lost the stream of events.
+const EVENTS: TimeDelta = TimeDelta::hours(1);
+
+/// How many events one transaction deletes, and how many such transactions there are each time.
+const EVENTS_BATCH: u32 = 5000;
+const EVENTS_BATCHES: usize = 200;
 
 /// What was thrown away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +50,10 @@ pub struct Discarded {
     pub share_codes: u64,
     /// Runs that ended long ago.
     pub runs: u64,
+    /// Logins whose cookies have expired.
+    pub sessions: u64,
+    /// Changes that were told long ago.
+    pub events: u64,
 }
 
 /// Throws away until `closing` is cancelled.
@@ -48,7 +65,11 @@ pub(crate) async fn run(hub: AppState, closing: CancellationToken) {
             () = closing.cancelled() => return,
             _ = hours.tick() => {}
         }
-        match discard(&hub.store, hub.clock.now()).await {
+        if let Err(error) = discard_audit(&hub).await {
+            tracing::warn!(%error, "old audit events were not thrown away");
+            hours.reset_after(RETRY);
+        }
+        match discard(&hub.store, hub.clock.now(), hub.sessions_since()).await {
             Ok(done) if done == Discarded::default() => {}
             Ok(done) => tracing::info!(?done, "threw away what has expired"),
             Err(error) => {
@@ -59,11 +80,21 @@ pub(crate) async fn run(hub: AppState, closing: CancellationToken) {
     }
 }
 
-/// Throws away what has expired at `now`.
-pub async fn discard(store: &Store, now: NaiveDateTime) -> Result<Discarded, StoreError> {
+/// Throws away what has expired at `now`; of logins, those from before `sessions_since`.
+pub async fn discard(
+    store: &Store,
+    now: NaiveDateTime,
+    sessions_since: NaiveDateTime,
+) -> Result<Discarded, StoreError> {
     let seconds = now.and_utc().timestamp();
+    // What has ended must be known for as long as its cookie would be good, and a little longer.
+    let sessions_since = sessions_since - SESSIONS_SLACK;
     let mut done = store
-        .write(|transaction| async move { expired(&transaction, now, seconds).await })
+        .write(|transaction| async move {
+            let mut done = expired(&transaction, now, seconds).await?;
+            done.sessions = sessions::purge(&transaction, sessions_since).await?;
+            Ok::<_, StoreError>(done)
+        })
         .await?;
     for _ in 0..BATCHES {
         let deleted = store
@@ -76,7 +107,44 @@ pub async fn discard(store: &Store, now: NaiveDateTime) -> Result<Discarded, Sto
             break;
         }
     }
+    for _ in 0..EVENTS_BATCHES {
+        let deleted = store
+            .write(|transaction| async move {
+                events::prune(&transaction, now - EVENTS, EVENTS_BATCH).await
+            })
+            .await?;
+        done.events += deleted;
+        if deleted < u64::from(EVENTS_BATCH) {
+            break;
+        }
+    }
     Ok(done)
+}
+
+/// Deletes audit events that are older than `JupyterHub.audit_retention_days`; gives their number.
+pub async fn discard_audit(hub: &AppState) -> Result<u64, StoreError> {
+    let days = hub.config.hub.audit_retention_days;
+    let Some(kept) = TimeDelta::try_days(days).filter(|_| days > 0) else {
+        return Ok(0);
+    };
+    let Some(before) = hub.clock.now().checked_sub_signed(kept) else {
+        return Ok(0);
+    };
+    let mut deleted = 0;
+    for _ in 0..AUDIT_BATCHES {
+        let batch = hub
+            .store
+            .write(|transaction| async move { audit::prune(&transaction, before, BATCH).await })
+            .await?;
+        deleted += batch;
+        if batch < u64::from(BATCH) {
+            break;
+        }
+    }
+    if deleted > 0 {
+        tracing::info!(events = deleted, days, "old audit events were deleted");
+    }
+    Ok(deleted)
 }
 
 async fn expired(
@@ -90,5 +158,7 @@ async fn expired(
         shares: shares::purge_expired(transaction, now).await?,
         share_codes: share_codes::purge_expired(transaction, now).await?,
         runs: 0,
+        sessions: 0,
+        events: 0,
     })
 }

@@ -1,9 +1,12 @@
 #![doc = include_str!("../README.md")]
 
 pub mod api;
+pub mod audit;
 pub mod auth;
 pub mod certs;
+pub mod changes;
 pub mod config;
+pub mod counts;
 mod dial;
 pub mod error;
 pub mod housekeeping;
@@ -11,6 +14,7 @@ pub mod listen;
 pub mod metrics;
 pub mod multipart;
 pub mod oauth;
+pub mod openapi;
 pub mod pages;
 pub mod reload;
 pub mod router;

@@ -23,7 +23,8 @@ use prometheus::{
 
 use crate::auth::Asking;
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Operation, Tag};
+use crate::router::{ApiRoutes, Needs, Routes};
 use crate::state::AppState;
 
 /// Runs are looked at this long after something happened to them, so that none is missed whose
@@ -52,6 +53,7 @@ pub struct Metrics {
     total_users: IntGauge,
     active_users: IntGaugeVec,
     csp_reports: IntCounter,
+    audit_lost: IntCounter,
     /// How far the ledger of runs was counted; nothing before the first look.
     counted: tokio::sync::Mutex<Option<Counted>>,
 }
@@ -142,6 +144,13 @@ impl Metrics {
                     "Reported violations of the content security policy",
                 ),
             )?,
+            audit_lost: register(
+                &registry,
+                IntCounter::new(
+                    "orrery_audit_lost_total",
+                    "Audit events that are in the hub's log but not in the table",
+                ),
+            )?,
             counted: tokio::sync::Mutex::default(),
             registry,
         };
@@ -182,6 +191,11 @@ impl Metrics {
     /// Counts a report on the content security policy.
     pub fn csp_report(&self) {
         self.csp_reports.inc();
+    }
+
+    /// Counts audit events that the table does not have.
+    pub fn audit_lost(&self, events: u64) {
+        self.audit_lost.inc_by(events);
     }
 
     /// Counts what happened to a run after `after` and until `until`.
@@ -253,14 +267,20 @@ fn spawn_status(cause: Cause) -> (&'static str, &'static str) {
     }
 }
 
-/// The routes of this module.
+/// `/metrics`, where Prometheus looks.
 pub fn routes() -> Routes {
-    Routes::default().get("/metrics", Needs::Nothing, show).get(
-        "/api/metrics",
-        Needs::Nothing,
-        show,
-    )
+    Routes::default().get("/metrics", Needs::Nothing, show)
 }
+
+/// The same below `/api`.
+pub fn api_routes() -> ApiRoutes {
+    ApiRoutes::default().get("/api/metrics", Needs::Nothing, &SHOW, show)
+}
+
+const SHOW: Operation = Operation::new("get-metrics", Tag::Hub, "Show the metrics")
+    .about("As Prometheus reads them. Whoever asks gets them where `authenticate_prometheus` is off.")
+    .checks(Needs::SomeScopes(&[Scope::ReadMetrics]))
+    .answers(&[Answer::text(200, "The metrics.", "text/plain")]);
 
 /// `GET /metrics`: everything, as Prometheus reads it.
 async fn show(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Response> {

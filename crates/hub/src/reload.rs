@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
+use crate::audit::{Action, Event, Outcome};
 use crate::config::Config;
 use crate::service_manager;
 use crate::setup::{SetupError, Wishes};
@@ -221,11 +222,12 @@ impl Site {
             changed.clock.now(),
         );
         let written = tokio::time::timeout(NOTE, writing).await;
-        written
+        let events = written
             .map_err(|_| ReloadError::Unsure("it did not answer in time".to_owned()))?
             .map_err(unsure)?;
         *current = (changed, router);
         drop(current);
+        hub.audit.record_all(events).await;
         // Services may have come or gone.
         hub.routes.wake();
         Ok(())
@@ -254,9 +256,17 @@ pub(crate) async fn run(
 
 async fn once(site: &Site, source: &mut dyn ConfigSource) {
     let kept = "the configuration was not reloaded; the hub goes on with the old one";
+    let hub = site.hub().await;
+    let refused = || {
+        let event = Event::new(Action::ConfigReload).by_config();
+        hub.audit.record(event.outcome(Outcome::Failed))
+    };
     let fresh = match source.read().await {
         Ok(fresh) => fresh,
-        Err(why) => return tracing::error!(why, "{kept}"),
+        Err(why) => {
+            tracing::error!(why, "{kept}");
+            return refused().await;
+        }
     };
     let Fresh {
         config,
@@ -268,9 +278,13 @@ async fn once(site: &Site, source: &mut dyn ConfigSource) {
         tracing::warn!("{warning}");
     }
     if let Err(why) = site.reload(config, authenticator).await {
-        return tracing::error!(%why, "{kept}");
+        tracing::error!(%why, "{kept}");
+        return refused().await;
     }
     source.taken();
+    let event = Event::new(Action::ConfigReload).by_config();
+    let event = event.detail("changed", changed.clone());
+    hub.audit.record(event.detail("need_restart", need_restart.clone())).await;
     if !need_restart.is_empty() {
         tracing::warn!(
             options = need_restart.join(", "),

@@ -1,20 +1,25 @@
 //! The one list of the hub's routes, each with what its requester needs.
 
-use axum::Router;
+use std::sync::Arc;
+
 use axum::extract::{
-    DefaultBodyLimit, FromRequestParts as _, OriginalUri, RawPathParams, Request, State,
+    DefaultBodyLimit, FromRequestParts as _, MatchedPath, OriginalUri, RawPathParams, Request, State,
 };
 use axum::handler::Handler;
-use axum::http::{Method, StatusCode, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
+use axum::{Extension, Router};
+use orrery_core::escape::decode;
 use orrery_core::scopes::{Denied, Scope, Target};
 
+use crate::audit::{Action, Event};
 use crate::auth::{self, Requester};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorBody, Result};
+use crate::openapi::{Described, Document, Operation};
 use crate::state::AppState;
-use crate::{api, oauth, pages};
+use crate::{api, pages};
 
 /// The largest body that is read, in bytes: an options form may carry a small file.
 pub const MAX_BODY: usize = 10 * 1024 * 1024;
@@ -104,6 +109,18 @@ impl Routes {
         H: Handler<T, AppState>,
         T: 'static,
     {
+        assert!(
+            path != "/api" && !path.starts_with("/api/"),
+            "{path} is part of the API, so it needs a description: see ApiRoutes"
+        );
+        self.add_any(method, path, needs, handler)
+    }
+
+    fn add_any<H, T>(self, method: MethodFilter, path: &str, needs: Needs, handler: H) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
         let guarded =
             on(method, handler).route_layer(from_fn(move |request: Request, next: Next| {
                 guard(needs, request, next)
@@ -112,12 +129,112 @@ impl Routes {
     }
 }
 
+/// Collects routes of the REST API: each comes with its [`Operation`] as well, and so stands in the
+/// OpenAPI document and in the documentation.
+#[derive(Default)]
+pub struct ApiRoutes {
+    routes: Routes,
+    described: Vec<Described>,
+}
+
+impl ApiRoutes {
+    /// A `GET` (and `HEAD`) route.
+    #[must_use]
+    pub fn get<H, T>(self, path: &str, needs: Needs, operation: &'static Operation, handler: H) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        self.add(Method::GET, path, needs, operation, handler)
+    }
+
+    /// A `POST` route.
+    #[must_use]
+    pub fn post<H, T>(self, path: &str, needs: Needs, operation: &'static Operation, handler: H) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        self.add(Method::POST, path, needs, operation, handler)
+    }
+
+    /// A `PUT` route.
+    #[must_use]
+    pub fn put<H, T>(self, path: &str, needs: Needs, operation: &'static Operation, handler: H) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        self.add(Method::PUT, path, needs, operation, handler)
+    }
+
+    /// A `PATCH` route.
+    #[must_use]
+    pub fn patch<H, T>(self, path: &str, needs: Needs, operation: &'static Operation, handler: H) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        self.add(Method::PATCH, path, needs, operation, handler)
+    }
+
+    /// A `DELETE` route.
+    #[must_use]
+    pub fn delete<H, T>(self, path: &str, needs: Needs, operation: &'static Operation, handler: H) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        self.add(Method::DELETE, path, needs, operation, handler)
+    }
+
+    /// All routes of another list.
+    #[must_use]
+    pub fn merge(mut self, other: Self) -> Self {
+        self.described.extend(other.described);
+        Self {
+            routes: self.routes.merge(other.routes),
+            described: self.described,
+        }
+    }
+
+    /// What the routes say of themselves.
+    pub fn described(&self) -> &[Described] {
+        &self.described
+    }
+
+    fn add<H, T>(
+        mut self,
+        method: Method,
+        path: &str,
+        needs: Needs,
+        operation: &'static Operation,
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        let filter = MethodFilter::try_from(method.clone()).expect("a method that HTTP itself defines");
+        self.routes = self.routes.add_any(filter, path, needs, handler);
+        self.described.push(Described {
+            method,
+            path: path.to_owned(),
+            needs,
+            operation,
+        });
+        self
+    }
+}
+
 /// The whole hub.
 pub fn router(hub: AppState) -> Router {
+    let api_routes = api::routes();
+    let document = Arc::new(Document::new(api_routes.described(), &hub.urls.hub));
     let hub_routes = Routes::default()
         .merge(auth::routes())
-        .merge(oauth::routes())
-        .merge(api::routes())
+        .merge(api_routes.routes)
+        .merge(api::other_routes())
         .merge(pages::routes());
     let prefix = hub.urls.hub.trim_end_matches('/').to_owned();
     Router::new()
@@ -131,6 +248,7 @@ pub fn router(hub: AppState) -> Router {
         // `nest` does not match the prefix with its slash.
         .route(&format!("{prefix}/"), axum::routing::get(pages::root))
         .fallback(pages::outside)
+        .layer(Extension(document))
         // Each layer is around those above it.
         .layer(from_fn_with_state(hub.clone(), auth::identify))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -155,10 +273,67 @@ async fn other_method(
 
 /// Lets a request through to its handler if its requester has what the route needs.
 async fn guard(needs: Needs, request: Request, next: Next) -> Response {
-    match check(needs, request).await {
-        Ok(request) => next.run(request).await,
-        Err(Refusal::Answer(error)) => error.into_response(),
-        Err(Refusal::LogIn(url)) => crate::error::redirect(&url),
+    let asked = Asked::of(&request);
+    let (response, is_guards) = match check(needs, request).await {
+        Ok(request) => (next.run(request).await, false),
+        Err(Refusal::Answer(error)) => (error.into_response(), true),
+        Err(Refusal::LogIn(url)) => return crate::error::redirect(&url),
+    };
+    // What the guard hides from a requester is a refusal as well.
+    let is_refused = response.status() == StatusCode::FORBIDDEN
+        || (is_guards && response.status() == StatusCode::NOT_FOUND);
+    if is_refused && let Some(asked) = asked {
+        asked.note_denial(&response);
+    }
+    response
+}
+
+/// What the audit log says of a refused request.
+struct Asked {
+    requester: Arc<Requester>,
+    method: Method,
+    /// The route's pattern.
+    route: MatchedPath,
+    uri: Uri,
+}
+
+impl Asked {
+    fn of(request: &Request) -> Option<Self> {
+        let extensions = request.extensions();
+        let uri = extensions
+            .get::<OriginalUri>()
+            .map_or(request.uri(), |original| &original.0);
+        Some(Self {
+            requester: extensions.get::<Arc<Requester>>()?.clone(),
+            method: request.method().clone(),
+            route: extensions.get::<MatchedPath>()?.clone(),
+            uri: uri.clone(),
+        })
+    }
+
+    fn note_denial(&self, response: &Response) {
+        let route = self.route.as_str();
+        // No other part of the path is looked at: it may be a token.
+        let named = |kind: &str| {
+            let parameter = format!("{{{kind}}}");
+            let place = route.split('/').position(|part| part == parameter)?;
+            decode(self.uri.path().split('/').nth(place)?)
+        };
+        let mut event = Event::new(Action::Denied);
+        if let Some(user) = named("user") {
+            event = match named("server") {
+                Some(server) => event.on_server(&user, &server),
+                None => event.on_user(&user),
+            };
+        } else if let Some(group) = named("group") {
+            event = event.on_group(&group);
+        } else if let Some(service) = named("service") {
+            event = event.on_service(&service);
+        }
+        let answer = response.extensions().get::<ErrorBody>();
+        let answer = answer.map_or("", |body| body.message.as_str());
+        self.requester
+            .note_denial(event, &self.method, route, answer);
     }
 }
 
@@ -177,7 +352,7 @@ async fn check(needs: Needs, request: Request) -> Result<Request, Refusal> {
     let (mut parts, body) = request.into_parts();
     let requester = parts
         .extensions
-        .get::<std::sync::Arc<Requester>>()
+        .get::<Arc<Requester>>()
         .cloned()
         .ok_or_else(|| {
             Error::Internal("a route stands outside the identifying layer".to_owned())

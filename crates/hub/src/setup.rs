@@ -18,6 +18,7 @@ use orrery_store::token_hash::{self, Origin};
 use orrery_store::{ConnectionTrait, NaiveDateTime, Store, StoreError, groups, users};
 use serde_json::{Value, json};
 
+use crate::audit::{Action, Event};
 use crate::auth::people::{self, add_user};
 use crate::config::{Config, ServiceSpec};
 use crate::urls::Urls;
@@ -71,7 +72,7 @@ impl orrery_store::WriteError for SetupError {
     }
 }
 
-/// Puts everything there, in one transaction.
+/// Puts everything there, in one transaction. Gives what that changed, for the audit log.
 pub(crate) async fn apply(
     store: &Store,
     config: &Config,
@@ -79,7 +80,7 @@ pub(crate) async fn apply(
     definitions: &Definitions,
     urls: &Urls,
     now: NaiveDateTime,
-) -> Result<(), SetupError> {
+) -> Result<Vec<Event>, SetupError> {
     let mut wishes = Wishes::of(config, definitions).await?;
     wishes.compare(store, now).await?;
     server_names::check(store, config.hub.allow_existing_invalid_named_servers).await?;
@@ -141,6 +142,7 @@ impl Wishes {
     }
 
     /// Puts everything into the database, in one transaction. [`compare`](Self::compare) comes before.
+    /// Gives what that changed, for the audit log.
     pub(crate) async fn write(
         &self,
         store: &Store,
@@ -148,17 +150,18 @@ impl Wishes {
         rules: &Rules,
         urls: &Urls,
         now: NaiveDateTime,
-    ) -> Result<(), SetupError> {
+    ) -> Result<Vec<Event>, SetupError> {
         let (plan, tokens, secrets) = (&self.plan, &self.tokens, &self.secrets);
         store
             .write(|transaction| async move {
-                let roles = write_roles(&transaction, plan).await?;
-                write_users(&transaction, rules, now).await?;
-                write_groups(&transaction, config, rules, now).await?;
-                write_services(&transaction, config, secrets, urls).await?;
-                write_holders(&transaction, plan, &roles, rules, now).await?;
-                write_tokens(&transaction, tokens, rules, now).await?;
-                Ok::<_, SetupError>(())
+                let mut events = Vec::new();
+                let roles = write_roles(&transaction, plan, &mut events).await?;
+                write_users(&transaction, rules, now, &mut events).await?;
+                write_groups(&transaction, config, rules, now, &mut events).await?;
+                write_services(&transaction, config, secrets, urls, &mut events).await?;
+                write_holders(&transaction, plan, &roles, rules, now, &mut events).await?;
+                write_tokens(&transaction, tokens, rules, now, &mut events).await?;
+                Ok::<_, SetupError>(events.into_iter().map(Event::by_config).collect())
             })
             .await
     }
@@ -292,9 +295,20 @@ fn role_value(role: &crate::config::RoleSpec) -> Value {
 async fn write_roles(
     transaction: &impl ConnectionTrait,
     plan: &RolePlan,
+    events: &mut Vec<Event>,
 ) -> Result<BTreeMap<String, Role>, SetupError> {
+    let before: BTreeMap<String, BTreeSet<String>> = roles::list(transaction)
+        .await?
+        .into_iter()
+        .map(|role| (role.name, role.scopes.into_iter().collect()))
+        .collect();
     let mut written = BTreeMap::new();
     for role in &plan.roles {
+        let scopes: BTreeSet<String> = role.scopes.iter().cloned().collect();
+        if before.get(&role.name) != Some(&scopes) {
+            let event = Event::new(Action::RoleDefine).on_role(&role.name);
+            events.push(event.detail("scopes", role.scopes.clone()));
+        }
         let row = roles::upsert(
             transaction,
             &role.name,
@@ -311,6 +325,7 @@ async fn write_roles(
         if !is_wanted && !old.managed_by_auth {
             tracing::info!(role = %old.name, "deleting a role that is no longer configured");
             roles::delete(transaction, old.id).await?;
+            events.push(Event::new(Action::RoleDelete).on_role(&old.name));
         }
     }
     Ok(written)
@@ -321,10 +336,14 @@ async fn write_users(
     transaction: &impl ConnectionTrait,
     rules: &Rules,
     now: NaiveDateTime,
+    events: &mut Vec<Event>,
 ) -> Result<(), SetupError> {
     for name in rules.allowed_users().union(rules.admin_users()) {
         let admin = rules.admin_users().contains(name);
-        let user = people::find_or_insert(transaction, name, admin, now).await?;
+        let user = find_or_insert(transaction, name, admin, now, events).await?;
+        if admin && !user.admin {
+            events.push(made_admin(name));
+        }
         people::set_admin(transaction, user, admin.then_some(true)).await?;
     }
     // Rows that something else than a login made may lack the roles that everybody has.
@@ -332,11 +351,33 @@ async fn write_users(
     Ok(())
 }
 
+/// The user of that name, whom the configuration may want to be new.
+async fn find_or_insert(
+    transaction: &impl ConnectionTrait,
+    name: &str,
+    admin: bool,
+    now: NaiveDateTime,
+    events: &mut Vec<Event>,
+) -> Result<users::User, SetupError> {
+    if let Some(user) = users::find(transaction, name).await? {
+        return Ok(user);
+    }
+    let event = Event::new(Action::UserCreate).on_user(name);
+    events.push(event.detail("admin", admin));
+    Ok(people::find_or_insert(transaction, name, admin, now).await?)
+}
+
+fn made_admin(name: &str) -> Event {
+    let event = Event::new(Action::UserAdmin).on_user(name);
+    event.detail("admin", true)
+}
+
 async fn write_groups(
     transaction: &impl ConnectionTrait,
     config: &Config,
     rules: &Rules,
     now: NaiveDateTime,
+    events: &mut Vec<Event>,
 ) -> Result<(), SetupError> {
     for (name, spec) in &config.hub.load_groups {
         let properties = spec.properties.as_ref().map(|properties| json!(properties));
@@ -348,15 +389,29 @@ async fn write_groups(
                 group
             }
             None => {
+                events.push(Event::new(Action::GroupCreate).on_group(name));
                 groups::insert(transaction, name, &properties.unwrap_or_else(|| json!({}))).await?
             }
         };
-        let mut members = Vec::new();
+        let before: BTreeSet<i32> = groups::members_of(transaction, &[group.id])
+            .await?
+            .into_iter()
+            .map(|member| member.id)
+            .collect();
+        let (mut members, mut added) = (Vec::new(), Vec::new());
         for user in &spec.users {
-            members
-                .push(named_user(transaction, rules, "JupyterHub.load_groups", user, now).await?);
+            let option = "JupyterHub.load_groups";
+            let id = named_user(transaction, rules, option, user, now, events).await?;
+            members.push(id);
+            if !before.contains(&id) {
+                added.push(user.as_str());
+            }
         }
         groups::add_members(transaction, group.id, &members).await?;
+        if !added.is_empty() {
+            let event = Event::new(Action::GroupAdd).on_group(name);
+            events.push(event.detail("users", added));
+        }
     }
     Ok(())
 }
@@ -367,6 +422,7 @@ async fn named_user(
     option: &'static str,
     name: &str,
     now: NaiveDateTime,
+    events: &mut Vec<Event>,
 ) -> Result<i32, SetupError> {
     let name = rules.user_name(name).map_err(|why| SetupError::User {
         option,
@@ -375,7 +431,7 @@ async fn named_user(
     })?;
     let admin = rules.admin_users().contains(name.as_str());
     Ok(
-        people::find_or_insert(transaction, name.as_str(), admin, now)
+        find_or_insert(transaction, name.as_str(), admin, now, events)
             .await?
             .id,
     )
@@ -386,6 +442,7 @@ async fn write_services(
     config: &Config,
     secrets: &BTreeMap<String, String>,
     urls: &Urls,
+    events: &mut Vec<Event>,
 ) -> Result<(), SetupError> {
     // Tokens that no service asked for belong to the hub's own client.
     oauth_clients::upsert(
@@ -417,10 +474,11 @@ async fn write_services(
         if old.fields.from_config && !configured.contains(old.fields.name.as_str()) {
             tracing::info!(service = %old.fields.name, "deleting a service that is no longer configured");
             services::delete(transaction, old.id).await?;
+            events.push(Event::new(Action::ServiceDelete).on_service(&old.fields.name));
         }
     }
     for spec in &config.hub.services {
-        write_service(transaction, spec, secrets, urls).await?;
+        write_service(transaction, spec, secrets, urls, events).await?;
     }
     // A token alone makes a service, which roles may name.
     for (_, name) in &config.hub.service_tokens.0 {
@@ -431,6 +489,7 @@ async fn write_services(
                 ..ServiceFields::default()
             };
             services::insert(transaction, &fields).await?;
+            events.push(Event::new(Action::ServiceCreate).on_service(name));
         }
     }
     Ok(())
@@ -441,6 +500,7 @@ async fn write_service(
     spec: &ServiceSpec,
     secrets: &BTreeMap<String, String>,
     urls: &Urls,
+    events: &mut Vec<Event>,
 ) -> Result<(), SetupError> {
     let is_client = is_client(spec);
     if is_client {
@@ -476,12 +536,18 @@ async fn write_service(
             services::update(transaction, old.id, &fields).await?;
             old.id
         }
-        None => services::insert(transaction, &fields).await?.id,
+        None => {
+            events.push(Event::new(Action::ServiceCreate).on_service(&spec.name));
+            services::insert(transaction, &fields).await?.id
+        }
     };
     if spec.admin
         && let Some(role) = roles::find(transaction, "admin").await?
     {
-        roles::assign(transaction, Holder::Service(id), role.id, false).await?;
+        if roles::assign(transaction, Holder::Service(id), role.id, false).await? {
+            let event = Event::new(Action::RoleAssign).on_service(&spec.name);
+            events.push(event.detail("role", "admin"));
+        }
     }
     Ok(())
 }
@@ -493,6 +559,7 @@ async fn write_holders(
     written: &BTreeMap<String, Role>,
     rules: &Rules,
     now: NaiveDateTime,
+    events: &mut Vec<Event>,
 ) -> Result<(), SetupError> {
     for role in &plan.roles {
         let Some(row) = written.get(&role.name) else {
@@ -507,9 +574,12 @@ async fn write_holders(
             let Some(names) = names else { continue };
             let mut wanted = BTreeSet::new();
             for name in names {
-                let holder = holder(transaction, kind, &role.name, name, rules, now).await?;
+                let holder =
+                    holder(transaction, kind, &role.name, name, rules, now, events).await?;
                 wanted.insert(id_of(holder));
-                roles::assign(transaction, holder, row.id, false).await?;
+                if roles::assign(transaction, holder, row.id, false).await? {
+                    events.push(of_role(Action::RoleAssign, kind, name, &role.name));
+                }
             }
             for old in roles::holders(transaction, kind, row.id).await? {
                 // Whoever is an administrator, or simply a user, has that role by that.
@@ -517,11 +587,21 @@ async fn write_holders(
                     kind == HolderKind::User && matches!(role.name.as_str(), "admin" | "user");
                 if !wanted.contains(&old.id) && !by_default {
                     roles::strip(transaction, holder_of(kind, old.id), row.id).await?;
+                    events.push(of_role(Action::RoleStrip, kind, &old.name, &role.name));
                 }
             }
         }
     }
     Ok(())
+}
+
+fn of_role(action: Action, kind: HolderKind, holder: &str, role: &str) -> Event {
+    let event = Event::new(action).detail("role", role);
+    match kind {
+        HolderKind::User => event.on_user(holder),
+        HolderKind::Group => event.on_group(holder),
+        HolderKind::Service => event.on_service(holder),
+    }
 }
 
 async fn holder(
@@ -531,6 +611,7 @@ async fn holder(
     name: &str,
     rules: &Rules,
     now: NaiveDateTime,
+    events: &mut Vec<Event>,
 ) -> Result<Holder, SetupError> {
     let unknown = || SetupError::Unknown {
         what: format!("role '{role}' in JupyterHub.load_roles"),
@@ -538,10 +619,14 @@ async fn holder(
     };
     let id = match kind {
         HolderKind::User => {
-            let id = named_user(transaction, rules, "JupyterHub.load_roles", name, now).await?;
+            let option = "JupyterHub.load_roles";
+            let id = named_user(transaction, rules, option, name, now, events).await?;
             if role == "admin"
                 && let Some(user) = users::find_by_id(transaction, id).await?
             {
+                if !user.admin {
+                    events.push(made_admin(&user.name));
+                }
                 people::set_admin(transaction, user, Some(true)).await?;
             }
             id
@@ -554,7 +639,10 @@ async fn holder(
         }
         HolderKind::Group => match groups::find(transaction, name).await? {
             Some(group) => group.id,
-            None => groups::insert(transaction, name, &json!({})).await?.id,
+            None => {
+                events.push(Event::new(Action::GroupCreate).on_group(name));
+                groups::insert(transaction, name, &json!({})).await?.id
+            }
         },
     };
     Ok(holder_of(kind, id))
@@ -665,6 +753,7 @@ async fn write_tokens(
     tokens: &[ConfiguredToken],
     rules: &Rules,
     now: NaiveDateTime,
+    events: &mut Vec<Event>,
 ) -> Result<(), SetupError> {
     for configured in tokens {
         let owner = if configured.is_service {
@@ -684,6 +773,7 @@ async fn write_tokens(
                     "JupyterHub.api_tokens",
                     &configured.name,
                     now,
+                    events,
                 )
                 .await?,
             )
@@ -703,6 +793,7 @@ async fn write_tokens(
             } else {
                 // The configuration gave the token to somebody else.
                 api_tokens::delete(transaction, row.id).await?;
+                events.push(Event::new(Action::TokenRevoke).detail("token", format!("a{}", row.id)));
             }
         }
         if is_known {
@@ -719,7 +810,16 @@ async fn write_tokens(
             note: "from config".to_owned(),
             scopes: vec!["inherit".to_owned()],
         };
-        api_tokens::insert(transaction, &new).await?;
+        let row = api_tokens::insert(transaction, &new).await?;
+        let event = Event::new(Action::TokenCreate)
+            .detail("token", format!("a{}", row.id))
+            .detail("note", "from config")
+            .detail("scopes", new.scopes);
+        events.push(if configured.is_service {
+            event.on_service(&configured.name)
+        } else {
+            event.on_user(&configured.name).owned_by(&configured.name)
+        });
     }
     Ok(())
 }

@@ -15,6 +15,8 @@ use orrery_store::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{Action, Audit, AuditError, Event};
+use crate::changes::{Feed, Pauses};
 use crate::auth::auth_state::{AuthStateError, AuthStates};
 use crate::auth::cookies::Signer;
 use crate::auth::{KnownCache, secret_file, throttle::Throttle};
@@ -105,6 +107,9 @@ pub enum StartError {
     /// Keys and certificates.
     #[error("{0}")]
     Certificates(#[from] CertificateError),
+    /// The audit log.
+    #[error("{0}")]
+    Audit(#[from] AuditError),
     /// Metrics of one name twice.
     #[error("the metrics cannot be set up: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -148,7 +153,11 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
 
     let store = open_store(&config, &environment, clock.now()).await?;
     let urls = Urls::from_config(&config.hub);
-    setup::apply(&store, &config, &rules, &definitions, &urls, clock.now()).await?;
+    let metrics = Arc::new(Metrics::new()?);
+    let audit = Audit::start(&config, &store, &clock, &metrics)?;
+    let applied =
+        setup::apply(&store, &config, &rules, &definitions, &urls, clock.now()).await?;
+    audit.record_all(applied).await;
     setup::add_known_users(&store, &config, &rules, &*authenticator).await?;
 
     let connect_url = config.hub_connect_url(&hostname);
@@ -209,6 +218,7 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
     });
     let started = clock.now();
     let state = HubState {
+        changes: Feed::new(store.clone(), Pauses::default()),
         internal,
         signer: Signer::new(&secret),
         urls,
@@ -223,11 +233,13 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         templates,
         throttle: Arc::new(Throttle::default()),
         known: KnownCache::default(),
+        counts: Arc::default(),
         proxy_token,
         stop: CancellationToken::new(),
         cleanup: Arc::new(crate::api::Cleanup::default()),
         started,
-        metrics: Arc::new(Metrics::new()?),
+        audit,
+        metrics,
         config,
     };
     Ok((Arc::new(state), table))
@@ -307,9 +319,12 @@ pub async fn run_and_reload(
     }
     tracing::info!(url = %hub.config.hub.bind_url, "JupyterHub is now running, by Orrery");
     service_manager::ready();
+    hub.audit.record(Event::new(Action::Start).by_hub()).await;
 
     tokio::select! {
-        () = stop.cancelled() => {}
+        () = stop.cancelled() => {
+            hub.audit.note(Event::new(Action::Shutdown).by_hub().detail("by", "signal"));
+        }
         () = hub.stop.cancelled() => {}
     }
     tracing::info!("shutting down");
@@ -326,6 +341,7 @@ pub async fn run_and_reload(
         );
     }
     hub.routes.close();
+    hub.changes.close();
     proxy
         .stop(hub.cleanup.proxy(hub.config.hub.cleanup_proxy))
         .await;
@@ -336,6 +352,7 @@ pub async fn run_and_reload(
             tracing::error!(%error, "a part of the hub ended badly");
         }
     }
+    hub.audit.close().await;
     hub.store.close().await;
     drop(claim);
     drop(pid_file);

@@ -17,6 +17,7 @@ use crate::auth::session::CookieOptions;
 use crate::auth::throttle::Throttle;
 use crate::auth::{Browser, KnownCache};
 use crate::config::Config;
+use crate::counts::Counts;
 use crate::pages::Templates;
 use crate::routes::Keeper;
 use crate::servers::Engine;
@@ -55,6 +56,8 @@ pub struct HubState {
     pub throttle: Arc<Throttle>,
     /// Requesters whose credentials were checked.
     pub known: KnownCache,
+    /// How long lists are.
+    pub counts: Arc<Counts>,
     /// The token for the proxy's API.
     pub proxy_token: Secret,
     /// Asked to stop: by a signal or by the API.
@@ -65,6 +68,10 @@ pub struct HubState {
     pub started: orrery_store::NaiveDateTime,
     /// Certificates for the site's own connections, with `JupyterHub.internal_ssl`.
     pub internal: Option<crate::certs::Internal>,
+    /// Records who did what.
+    pub audit: crate::audit::Audit,
+    /// What changes of users and servers.
+    pub changes: Arc<crate::changes::Feed>,
     /// Metrics, as `/hub/metrics` shows them.
     pub metrics: Arc<crate::metrics::Metrics>,
 }
@@ -91,6 +98,7 @@ impl HubState {
             rules: to.rules,
             templates: to.templates,
             known: KnownCache::default(),
+            counts: Arc::clone(&self.counts),
             urls: self.urls.clone(),
             store: self.store.clone(),
             clock: Arc::clone(&self.clock),
@@ -105,6 +113,8 @@ impl HubState {
             cleanup: Arc::clone(&self.cleanup),
             started: self.started,
             internal: self.internal.clone(),
+            audit: self.audit.clone(),
+            changes: Arc::clone(&self.changes),
             metrics: Arc::clone(&self.metrics),
         }
     }
@@ -135,6 +145,13 @@ impl HubState {
     pub fn cookie_max_age(&self) -> Duration {
         Duration::try_from_secs_f64(self.config.hub.cookie_max_age_days * 86_400.0)
             .unwrap_or(Duration::MAX)
+    }
+
+    /// Sessions that were begun before this have expired.
+    pub fn sessions_since(&self) -> orrery_store::NaiveDateTime {
+        let longest = chrono::TimeDelta::days(366 * 1000);
+        let age = chrono::TimeDelta::from_std(self.cookie_max_age()).unwrap_or(longest);
+        self.clock.now() - age.min(longest)
     }
 
     /// Activity newer than the known one by less than this is not written.

@@ -30,6 +30,7 @@ pub mod sessions;
 pub mod share_codes;
 pub mod shares;
 pub mod spawners;
+pub mod user_pages;
 pub mod users;
 
 pub use chrono::NaiveDateTime;

@@ -100,6 +100,18 @@ pub fn default_roles() -> Vec<RoleSpec> {
     ]
 }
 
+impl RoleSpec {
+    /// The scopes that a role has: those of its row and, for `admin`, also those that are ours. The row
+    /// does not name them, for JupyterHub fails on scopes that it does not know.
+    pub fn effective_scopes<'s>(
+        name: &str,
+        scopes: &'s [String],
+    ) -> impl Iterator<Item = &'s str> + use<'s> {
+        let ours = (name == "admin").then_some(Scope::ReadAudit.as_str());
+        scopes.iter().map(String::as_str).chain(ours)
+    }
+}
+
 /// The order is the database's.
 const ADMIN: [Scope; 16] = [
     Scope::AdminUi,

@@ -1,10 +1,11 @@
-//! Every scope of JupyterHub 6.1.1: its name, what it implies, and what it means to a person.
+//! Every scope of JupyterHub 6.1.1, and `read:audit`, which is ours: its name, what it implies, and what
+//! it means to a person.
 
 use std::fmt;
 
 macro_rules! scopes {
     ($($variant:ident $text:literal $description:literal [$($sub:ident)*])*) => {
-        /// A scope that JupyterHub defines. Custom scopes exist as text only.
+        /// A scope that JupyterHub or we define. Custom scopes exist as text only.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
         pub enum Scope {
@@ -22,7 +23,7 @@ macro_rules! scopes {
                 }
             }
 
-            /// Reads a scope without filter; `None` when JupyterHub defines no such scope.
+            /// Reads a scope without filter; `None` when there is no such scope.
             pub fn parse(text: &str) -> Option<Self> {
                 match text {
                     $($text => Some(Self::$variant),)*
@@ -95,6 +96,7 @@ scopes! {
     Shares "shares" "Share servers with others and end it." [AccessServers ReadShares UsersShares GroupsShares]
     Proxy "proxy" "Read the proxy's routes, bring them up to date, and tell the hub of another proxy." []
     Shutdown "shutdown" "Shut the hub down." []
+    ReadAudit "read:audit" "Read the audit log: who did what, from where." []
     ReadMetrics "read:metrics" "Read the hub's Prometheus metrics." []
 }
 

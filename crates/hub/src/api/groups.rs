@@ -14,10 +14,13 @@ use serde_json::{Map, Value, json};
 use super::arguments::{Arguments, Page};
 use super::body::{self, FieldType, JsonBody};
 use super::path::PathGroup;
+use super::schemas::{GROUP, GROUPS_REQUEST, GROUP_REQUEST, LIMIT, MEMBERS, OFFSET};
 use super::{models, python};
+use crate::audit::{Action, Event};
 use crate::auth::{Asking, Requester};
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Body, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::state::AppState;
 
 /// The fields of a group that requests may set.
@@ -30,31 +33,39 @@ const GROUP_FIELDS: &[(&str, FieldType)] = &[
 /// The longest name that the column takes, in characters.
 const MAX_NAME: usize = 255;
 
-pub(super) fn routes() -> Routes {
+pub(super) fn routes() -> ApiRoutes {
     let readers = &[
         Scope::ReadGroups,
         Scope::ReadGroupsName,
         Scope::ReadRolesGroups,
     ];
     let (one, members) = ("/api/groups/{group}", "/api/groups/{group}/users");
-    Routes::default()
-        .get("/api/groups", Needs::SomeScopes(&[Scope::ListGroups]), list)
+    ApiRoutes::default()
+        .get("/api/groups", Needs::SomeScopes(&[Scope::ListGroups]), &LIST, list)
         .post(
             "/api/groups",
             Needs::Scopes(&[Scope::AdminGroups]),
+            &CREATE_MANY,
             create_many,
         )
-        .get(one, Needs::Scopes(readers), show)
-        .post(one, Needs::Scopes(&[Scope::AdminGroups]), create)
-        .delete(one, Needs::Scopes(&[Scope::DeleteGroups]), delete)
-        .post(members, Needs::Scopes(&[Scope::Groups]), add_members)
-        .delete(members, Needs::Scopes(&[Scope::Groups]), remove_members)
+        .get(one, Needs::Scopes(readers), &SHOW, show)
+        .post(one, Needs::Scopes(&[Scope::AdminGroups]), &CREATE, create)
+        .delete(one, Needs::Scopes(&[Scope::DeleteGroups]), &DELETE, delete)
+        .post(members, Needs::Scopes(&[Scope::Groups]), &ADD_MEMBERS, add_members)
+        .delete(members, Needs::Scopes(&[Scope::Groups]), &REMOVE_MEMBERS, remove_members)
         .put(
             "/api/groups/{group}/properties",
             Needs::Scopes(&[Scope::Groups]),
+            &SET_PROPERTIES,
             set_properties,
         )
 }
+
+const LIST: Operation = Operation::new("get-groups", Tag::Groups, "List groups")
+    .about("Those that the requester may list, page by page.")
+    .query(&[&OFFSET, &LIMIT])
+    .answers(&[Answer::json(200, "One page of groups.", Shape::Page(&GROUP))])
+    .refuses(&[400]);
 
 /// `GET /api/groups`: those that the requester may list, page by page.
 async fn list(
@@ -110,6 +121,12 @@ async fn named<'a>(
     ))
 }
 
+const CREATE_MANY: Operation = Operation::new("post-groups", Tag::Groups, "Create groups")
+    .about("All or none of them, all with the same members.")
+    .body(Body::json(Shape::One(&GROUPS_REQUEST)))
+    .answers(&[Answer::json(201, "The new groups.", Shape::List(&GROUP))])
+    .refuses(&[409]);
+
 /// `POST /api/groups`: creates several groups, all with the same members.
 async fn create_many(
     State(hub): State<AppState>,
@@ -140,6 +157,10 @@ async fn create_many(
     Ok((StatusCode::CREATED, Json(models)).into_response())
 }
 
+const SHOW: Operation = Operation::new("get-group", Tag::Groups, "Show a group")
+    .about("The fields depend on the requester's scopes.")
+    .answers(&[Answer::json(200, "The group.", Shape::One(&GROUP))]);
+
 /// `GET /api/groups/{group}`.
 async fn show(
     State(hub): State<AppState>,
@@ -148,6 +169,11 @@ async fn show(
 ) -> Result<Json<Value>> {
     answer(&hub, &requester, &group).await
 }
+
+const CREATE: Operation = Operation::new("post-group", Tag::Groups, "Create a group")
+    .body(Body::json(Shape::One(&GROUP_REQUEST)).optional())
+    .answers(&[Answer::json(201, "The new group.", Shape::One(&GROUP))])
+    .refuses(&[409]);
 
 /// `POST /api/groups/{group}`: creates the group.
 async fn create(
@@ -167,6 +193,9 @@ async fn create(
     Ok((StatusCode::CREATED, Json(models.into_iter().next())).into_response())
 }
 
+const DELETE: Operation = Operation::new("delete-group", Tag::Groups, "Delete a group")
+    .answers(&[Answer::empty(204, "The group is gone.")]);
+
 /// `DELETE /api/groups/{group}`.
 async fn delete(
     State(hub): State<AppState>,
@@ -178,8 +207,14 @@ async fn delete(
         .write(|transaction| async move { groups::delete(&transaction, id).await })
         .await?;
     tracing::info!(group = %group.name, by = requester.name(), "group deleted");
+    let event = Event::new(Action::GroupDelete).by(&requester);
+    hub.audit.record(event.on_group(&group.name)).await;
     Ok(StatusCode::NO_CONTENT)
 }
+
+const ADD_MEMBERS: Operation = Operation::new("post-group-users", Tag::Groups, "Put users into a group")
+    .body(Body::json(Shape::One(&MEMBERS)))
+    .answers(&[Answer::json(200, "The group as it is now.", Shape::One(&GROUP))]);
 
 /// `POST /api/groups/{group}/users`: puts users into the group.
 async fn add_members(
@@ -198,8 +233,14 @@ async fn add_members(
         .write(|transaction| async move { groups::add_members(&transaction, id, ids).await })
         .await?;
     tracing::info!(group = %group.name, count = members.len(), by = requester.name(), "users added to a group");
+    let event = Event::new(Action::GroupAdd).by(&requester).on_group(&group.name);
+    hub.audit.record(event.detail("users", named_users(fields))).await;
     answer(&hub, &requester, &group).await
 }
+
+const REMOVE_MEMBERS: Operation = Operation::new("delete-group-users", Tag::Groups, "Take users out of a group")
+    .body(Body::json(Shape::One(&MEMBERS)))
+    .answers(&[Answer::json(200, "The group as it is now.", Shape::One(&GROUP))]);
 
 /// `DELETE /api/groups/{group}/users`: takes users out of the group.
 async fn remove_members(
@@ -218,8 +259,14 @@ async fn remove_members(
         .write(|transaction| async move { groups::remove_members(&transaction, id, ids).await })
         .await?;
     tracing::info!(group = %group.name, count = members.len(), by = requester.name(), "users taken out of a group");
+    let event = Event::new(Action::GroupRemove).by(&requester).on_group(&group.name);
+    hub.audit.record(event.detail("users", named_users(fields))).await;
     answer(&hub, &requester, &group).await
 }
+
+const SET_PROPERTIES: Operation = Operation::new("put-group-properties", Tag::Groups, "Replace a group's properties")
+    .body(Body::json(Shape::Inline(|| json!({ "type": "object" }))))
+    .answers(&[Answer::json(200, "The group as it is now.", Shape::One(&GROUP))]);
 
 /// `PUT /api/groups/{group}/properties`: replaces what the site keeps with the group.
 async fn set_properties(
@@ -238,6 +285,8 @@ async fn set_properties(
         )
         .await?;
     tracing::info!(group = %group.name, by = requester.name(), "a group's properties replaced");
+    let event = Event::new(Action::GroupProperties).by(&requester);
+    hub.audit.record(event.on_group(&group.name)).await;
     group.properties = body;
     answer(&hub, &requester, &group).await
 }
@@ -288,10 +337,21 @@ async fn insert(
                 error.into()
             }
         })?;
+    let events: Vec<_> = created
+        .iter()
+        .map(|group| Event::new(Action::GroupCreate).by(requester).on_group(&group.name))
+        .map(|event| event.detail("users", named_users(fields)))
+        .collect();
+    hub.audit.record_all(events).await;
     for group in &created {
         tracing::info!(group = %group.name, members = members.len(), by = requester.name(), "group created");
     }
     Ok(created)
+}
+
+/// The users that a body names, for the audit log.
+fn named_users(fields: &Map<String, Value>) -> Value {
+    fields.get("users").cloned().unwrap_or_else(|| json!([]))
 }
 
 async fn insert_one(

@@ -9,19 +9,27 @@ use serde_json::{Map, Value, json};
 
 use super::arguments::Arguments;
 use super::body::JsonBody;
+use super::schemas::{LIMIT, OFFSET, PROXY_CHANGES, ROUTES};
+use crate::audit::{Action, Event};
 use crate::auth::Asking;
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Body, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::routes::KeeperError;
 use crate::state::AppState;
 
-pub(super) fn routes() -> Routes {
+pub(super) fn routes() -> ApiRoutes {
     let needs = Needs::Scopes(&[Scope::Proxy]);
-    Routes::default()
-        .get("/api/proxy", needs, list)
-        .post("/api/proxy", needs, check)
-        .patch("/api/proxy", needs, relocate)
+    ApiRoutes::default()
+        .get("/api/proxy", needs, &LIST, list)
+        .post("/api/proxy", needs, &CHECK, check)
+        .patch("/api/proxy", needs, &RELOCATE, relocate)
 }
+
+const LIST: Operation = Operation::new("get-proxy", Tag::Proxy, "Show the proxy's routes")
+    .query(&[&OFFSET, &LIMIT])
+    .answers(&[Answer::json(200, "One page of routes, by their specification.", Shape::One(&ROUTES))])
+    .refuses(&[400, 502]);
 
 /// `GET`: the routes that the proxy has now, by their specification.
 async fn list(
@@ -54,14 +62,31 @@ async fn list(
     )))
 }
 
+const CHECK: Operation = Operation::new("post-proxy", Tag::Proxy, "Mend the proxy's routes")
+    .about("Compares the proxy's table with what it should be and applies the differences.")
+    .answers(&[Answer::empty(200, "They are as they should be.")])
+    .refuses(&[502]);
+
 /// `POST`: compares the table with what it should be and mends it.
-async fn check(State(hub): State<AppState>) -> Result<Response> {
+async fn check(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Response> {
+    let event = Event::new(Action::ProxyChange).by(&requester);
+    hub.audit.record(event.detail("change", "check")).await;
     mend(&hub).await
 }
 
+const RELOCATE: Operation = Operation::new("patch-proxy", Tag::Proxy, "Tell of a new proxy")
+    .about("Its address and token stand in the configuration, so all that can be said is that it is the configured one.")
+    .body(Body::json(Shape::One(&PROXY_CHANGES)))
+    .answers(&[Answer::empty(200, "Its routes are as they should be.")])
+    .refuses(&[501, 502]);
+
 /// `PATCH`: a new proxy is in charge. Its address and token stand in the configuration, so all that can be
 /// said is that it is the configured one.
-async fn relocate(State(hub): State<AppState>, JsonBody(body): JsonBody) -> Result<Response> {
+async fn relocate(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    JsonBody(body): JsonBody,
+) -> Result<Response> {
     let fields = match &body {
         Value::Null => return Err(Error::bad_request("need JSON body")),
         Value::Object(fields) => fields,
@@ -83,6 +108,8 @@ async fn relocate(State(hub): State<AppState>, JsonBody(body): JsonBody) -> Resu
              set c.ConfigurableHTTPProxy.api_url and auth_token and start the hub again.",
         ));
     }
+    let event = Event::new(Action::ProxyChange).by(&requester);
+    hub.audit.record(event.detail("change", "relocate")).await;
     mend(&hub).await
 }
 

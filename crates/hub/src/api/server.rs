@@ -15,10 +15,13 @@ use serde_json::{Map, Value};
 
 use super::body::JsonBody;
 use super::path::PathServer;
+use super::schemas::{SERVER, SERVER_CHANGES, SERVER_REQUEST};
 use super::{models, python};
+use crate::audit::{Action, Event};
 use crate::auth::{self, Asking, Requester};
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Body, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::servers::ServerView;
 use crate::state::AppState;
 
@@ -29,12 +32,13 @@ pub(super) const PATHS: [&str; 3] = [
     "/api/users/{user}/server",
 ];
 
-pub(super) fn routes() -> Routes {
-    PATHS.into_iter().fold(Routes::default(), |routes, path| {
+pub(super) fn routes() -> ApiRoutes {
+    PATHS.into_iter().fold(ApiRoutes::default(), |routes, path| {
+        let starters = Needs::ServerScopes(&[Scope::StartServers]);
         routes
-            .get(path, Needs::ServerScopes(&[Scope::ReadServers]), show)
-            .put(path, Needs::ServerScopes(&[Scope::StartServers]), create)
-            .patch(path, Needs::ServerScopes(&[Scope::StartServers]), edit)
+            .get(path, Needs::ServerScopes(&[Scope::ReadServers]), &SHOW, show)
+            .put(path, starters, &CREATE, create)
+            .patch(path, starters, &EDIT, edit)
     })
 }
 
@@ -117,10 +121,13 @@ pub(super) async fn view(
 ) -> Result<Option<ServerView>> {
     let view = hub.servers.view(user, server).await?;
     if view.is_none() && server.is_default() {
-        return models::untouched_default_server(hub, user).map(Some);
+        return models::untouched_default_server(hub, user.id, &user.name).map(Some);
     }
     Ok(view)
 }
+
+const SHOW: Operation = Operation::new("get-user-server-name", Tag::Servers, "Show a server")
+    .answers(&[Answer::json(200, "The server.", Shape::One(&SERVER))]);
 
 /// `GET`: the server's model.
 async fn show(
@@ -133,6 +140,12 @@ async fn show(
         .ok_or_else(|| Error::not_found(""))?;
     Ok(Json(model(&hub, &requester, &view).await?))
 }
+
+const CREATE: Operation = Operation::new("put-user-server-name", Tag::Servers, "Create a named server")
+    .about("Does not start it.")
+    .body(Body::json(Shape::One(&SERVER_REQUEST)).optional())
+    .answers(&[Answer::json(201, "The new server.", Shape::One(&SERVER))])
+    .refuses(&[409]);
 
 /// `PUT`: creates a named server without starting it.
 async fn create(
@@ -168,6 +181,9 @@ async fn create(
         .create_server(user, server, display_name, body.user_options)
         .await?;
     tracing::info!(user = %user.name, %server, by = requester.name(), "server created");
+    let event = Event::new(Action::ServerEdit).by(&requester);
+    let event = event.on_server(&user.name, server.as_str());
+    hub.audit.record_others(event.detail("change", "create")).await;
     let view = hub
         .servers
         .view(user, server)
@@ -179,6 +195,12 @@ async fn create(
     )
         .into_response())
 }
+
+const EDIT: Operation = Operation::new("patch-user-server-name", Tag::Servers, "Change a server")
+    .about("Renames a server that does not run, or changes its options or the name it shows.")
+    .body(Body::json(Shape::One(&SERVER_CHANGES)))
+    .answers(&[Answer::json(200, "The server as it is now.", Shape::One(&SERVER))])
+    .refuses(&[409]);
 
 /// `PATCH`: renames a stopped server, or changes its options or the name it shows.
 async fn edit(
@@ -270,6 +292,12 @@ async fn edit(
         }
     }
     tracing::info!(user = %user.name, server = %path.server, new_name = %server, by = requester.name(), "server edited");
+    let event = Event::new(Action::ServerEdit).by(&requester);
+    let mut event = event.on_server(&user.name, path.server.as_str());
+    if *server != path.server {
+        event = event.detail("new_name", server.as_str());
+    }
+    hub.audit.record_others(event.detail("change", "edit")).await;
     let view = hub.servers.view(user, server).await?.ok_or_else(no_such)?;
     Ok(Json(model(&hub, &requester, &view).await?))
 }

@@ -9,18 +9,31 @@ use orrery_core::scopes::Scope;
 use super::SLOW_SPAWN;
 use super::body::JsonBody;
 use super::path::PathServer;
+use super::schemas::SERVER_REQUEST;
 use super::server::{PATHS, ServerBody};
+use crate::audit::{Action, Event};
 use crate::auth::Asking;
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Body, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::servers::{StartError, StartRequest};
 use crate::state::AppState;
 
-pub(super) fn routes() -> Routes {
-    PATHS.into_iter().fold(Routes::default(), |routes, path| {
-        routes.post(path, Needs::ServerScopes(&[Scope::StartServers]), start)
+pub(super) fn routes() -> ApiRoutes {
+    let needs = Needs::ServerScopes(&[Scope::StartServers]);
+    PATHS.into_iter().fold(ApiRoutes::default(), |routes, path| {
+        routes.post(path, needs, &START, start)
     })
 }
+
+const START: Operation = Operation::new("post-user-server-name", Tag::Servers, "Start a server")
+    .about("Makes a named server that is not there yet. The answer is 202 after a few seconds, while the start goes on or waits for its turn.")
+    .body(Body::json(Shape::One(&SERVER_REQUEST)).optional())
+    .answers(&[
+        Answer::empty(201, "The server is ready."),
+        Answer::empty(202, "It starts."),
+    ])
+    .refuses(&[409, 429]);
 
 /// Starts the server, creating a named one. Answers 201 when it is ready within a few seconds, else
 /// 202: the start goes on, or waits for its turn.
@@ -58,6 +71,9 @@ async fn start(
         Err(error) => return Err(error.into()),
     };
     tracing::info!(user = %user.name, %server, by = requester.name(), "start requested");
+    let event = Event::new(Action::ServerStart).by(&requester);
+    let event = event.on_server(&user.name, server.as_str());
+    hub.audit.record_others(event).await;
     match hub.servers.wait(run, SLOW_SPAWN).await? {
         Phase::Ready => Ok(plain(StatusCode::CREATED)),
         Phase::Queued | Phase::Starting => Ok(plain(StatusCode::ACCEPTED)),

@@ -10,12 +10,15 @@ use orrery_core::scopes::Scope;
 
 use super::body::JsonBody;
 use super::path::PathServer;
+use super::schemas::STOP_REQUEST;
 use super::server::PATHS;
 use super::server_start::plain;
 use super::{SLOW_STOP, python};
+use crate::audit::{Action, Event};
 use crate::auth::Asking;
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Body, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::servers::{DeleteError, StopError, StopOutcome};
 use crate::state::AppState;
 
@@ -23,11 +26,21 @@ use crate::state::AppState;
 /// database at once; nobody waits for what a spawner that hangs makes of it.
 const SLOW_CANCEL: Duration = Duration::from_millis(500);
 
-pub(super) fn routes() -> Routes {
-    PATHS.into_iter().fold(Routes::default(), |routes, path| {
-        routes.delete(path, Needs::ServerScopes(&[Scope::DeleteServers]), stop)
+pub(super) fn routes() -> ApiRoutes {
+    let needs = Needs::ServerScopes(&[Scope::DeleteServers]);
+    PATHS.into_iter().fold(ApiRoutes::default(), |routes, path| {
+        routes.delete(path, needs, &STOP, stop)
     })
 }
+
+const STOP: Operation = Operation::new("delete-user-server-name", Tag::Servers, "Stop a server")
+    .about("Cancels a start that is under way. The answer is 202 after a few seconds, while the stop goes on.")
+    .body(Body::json(Shape::One(&STOP_REQUEST)).optional())
+    .answers(&[
+        Answer::empty(202, "It stops."),
+        Answer::empty(204, "It does not run any more."),
+    ])
+    .refuses(&[409]);
 
 /// Stops the server; with `{"remove": true}` a named one goes altogether when it has stopped. Answers
 /// 204 when that is done within a few seconds, else 202; sooner when a start is cancelled.
@@ -63,6 +76,9 @@ async fn stop(
         other => other?,
     };
     tracing::info!(user = %user.name, %server, by = requester.name(), remove, "stop requested");
+    let event = Event::new(Action::ServerStop).by(&requester);
+    let event = event.on_server(&user.name, server.as_str());
+    hub.audit.record_others(event.detail("remove", remove)).await;
     let phase = match outcome {
         StopOutcome::AlreadyStopping(_) => Phase::Stopping,
         StopOutcome::Stopping(run) => hub.servers.wait(run, SLOW_STOP).await?,

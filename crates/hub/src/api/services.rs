@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use orrery_core::Secret;
+use orrery_core::scopes::roles::RoleSpec;
 use orrery_core::scopes::{Client, Owner, Scope, ScopeError};
 use orrery_store::api_tokens::{self, NewApiToken};
 use orrery_store::oauth_clients::{self, NewOauthClient};
@@ -16,9 +17,12 @@ use serde_json::{Map, Value, json};
 
 use super::body::{self, FieldType, JsonBody};
 use super::models::{self, Model, ServiceDetail};
+use super::schemas::{SERVICE, SERVICES, SERVICE_REQUEST};
+use crate::audit::{Action, Event};
 use crate::auth::{self, Asking, Identity, Requester};
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Body, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::state::AppState;
 
 /// The fields of a service that requests may set.
@@ -39,23 +43,25 @@ const SERVICE_FIELDS: &[(&str, FieldType)] = &[
     ("oauth_redirect_uri", FieldType::Text),
 ];
 
-pub(super) fn routes() -> Routes {
+pub(super) fn routes() -> ApiRoutes {
     let readers = &[
         Scope::ReadServices,
         Scope::ReadServicesName,
         Scope::ReadRolesServices,
     ];
+    let listers = Needs::SomeScopes(&[Scope::ListServices]);
+    let admins = Needs::Scopes(&[Scope::AdminServices]);
     let one = "/api/services/{service}";
-    Routes::default()
-        .get(
-            "/api/services",
-            Needs::SomeScopes(&[Scope::ListServices]),
-            list,
-        )
-        .get(one, Needs::Scopes(readers), show)
-        .post(one, Needs::Scopes(&[Scope::AdminServices]), create)
-        .delete(one, Needs::Scopes(&[Scope::AdminServices]), delete)
+    ApiRoutes::default()
+        .get("/api/services", listers, &LIST, list)
+        .get(one, Needs::Scopes(readers), &SHOW, show)
+        .post(one, admins, &CREATE, create)
+        .delete(one, admins, &DELETE, delete)
 }
+
+const LIST: Operation = Operation::new("get-services", Tag::Services, "List services")
+    .about("Those that the requester may list.")
+    .answers(&[Answer::json(200, "The services, by name.", Shape::One(&SERVICES))]);
 
 /// `GET /api/services`: those that the requester may list, by name.
 async fn list(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Json<Model>> {
@@ -72,6 +78,10 @@ async fn list(State(hub): State<AppState>, Asking(requester): Asking) -> Result<
     Ok(Json(all))
 }
 
+const SHOW: Operation = Operation::new("get-service", Tag::Services, "Show a service")
+    .about("The fields depend on the requester's scopes.")
+    .answers(&[Answer::json(200, "The service.", Shape::One(&SERVICE))]);
+
 /// `GET /api/services/{service}`.
 async fn show(
     State(hub): State<AppState>,
@@ -85,6 +95,11 @@ async fn show(
         models::service(&hub, &requester.scopes, &service, ServiceDetail::Full).await?,
     ))
 }
+
+const DELETE: Operation = Operation::new("delete-service", Tag::Services, "Delete a service")
+    .about("One that a request made; those of the configuration stay.")
+    .answers(&[Answer::empty(200, "The service is gone.")])
+    .refuses(&[405]);
 
 /// `DELETE /api/services/{service}`: removes a service that a request made.
 async fn delete(
@@ -116,6 +131,8 @@ async fn delete(
         })
         .await?;
     tracing::info!(service = %name, by = requester.name(), "service deleted");
+    let event = Event::new(Action::ServiceDelete).by(&requester);
+    hub.audit.record(event.on_service(&name)).await;
     hub.routes.wake();
     Ok((
         StatusCode::OK,
@@ -124,6 +141,12 @@ async fn delete(
     )
         .into_response())
 }
+
+const CREATE: Operation = Operation::new("post-service", Tag::Services, "Create a service")
+    .about("One that runs on its own.")
+    .body(Body::json(Shape::One(&SERVICE_REQUEST)))
+    .answers(&[Answer::json(201, "The new service.", Shape::One(&SERVICE))])
+    .refuses(&[409]);
 
 /// `POST /api/services/{service}`: adds a service that runs on its own.
 async fn create(
@@ -157,6 +180,9 @@ async fn create(
             }
         })?;
     tracing::info!(service = %name, by = requester.name(), "service created");
+    let event = Event::new(Action::ServiceCreate).by(&requester);
+    let event = event.on_service(&name).detail("admin", service.fields.admin);
+    hub.audit.record(event).await;
     hub.routes.wake();
     let model = models::service(&hub, &requester.scopes, &service, ServiceDetail::Full).await?;
     Ok((StatusCode::CREATED, Json(model)).into_response())
@@ -176,7 +202,9 @@ async fn check_scopes(
         let admin = orrery_core::scopes::roles::default_roles()
             .into_iter()
             .find(|role| role.name == "admin");
-        wanted.extend(admin.map(|role| role.scopes).unwrap_or_default());
+        wanted.extend(admin.iter().flat_map(|role| {
+            RoleSpec::effective_scopes(&role.name, &role.scopes).map(str::to_owned)
+        }));
     }
     if wanted.is_empty() {
         return Ok(());

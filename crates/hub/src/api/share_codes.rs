@@ -18,11 +18,14 @@ use serde_json::{Value, json};
 use super::arguments::Arguments;
 use super::body::JsonBody;
 use super::path::PathUser;
+use super::schemas::{LIMIT, NEW_SHARE_CODE, OFFSET, SHARE_CODE, SHARE_CODE_REQUEST};
 use super::share_models;
-use super::shares::{SharedServer, check_holds, fields, of_one_server_only, scopes};
+use super::shares::{SharedServer, check_holds, fields, needs_server, of_one_server_only, scopes};
+use crate::audit::{Action, Event};
 use crate::auth::{Asking, redirects};
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Body, Operation, Parameter, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::state::AppState;
 
 /// How long a code lives, in seconds, if the request does not say.
@@ -30,13 +33,13 @@ const DEFAULT_LIFETIME: i64 = 86_400;
 /// How long a code may live, in seconds: a minute to a year.
 const LIFETIMES: std::ops::RangeInclusive<i64> = 60..=525_600 * 60;
 
-pub(super) fn routes() -> Routes {
+pub(super) fn routes() -> ApiRoutes {
     let (read, write) = (&[Scope::ReadShares], &[Scope::Shares]);
     let all = "/api/share-codes/{user}";
-    let routes = Routes::default()
-        .get(all, Needs::Scopes(read), of_owner)
-        .post(all, Needs::Scopes(write), of_one_server_only)
-        .delete(all, Needs::Scopes(write), of_one_server_only);
+    let routes = ApiRoutes::default()
+        .get(all, Needs::Scopes(read), &OF_OWNER, of_owner)
+        .post(all, Needs::Scopes(write), &NEEDS_SERVER_POST, of_one_server_only)
+        .delete(all, Needs::Scopes(write), &NEEDS_SERVER_DELETE, of_one_server_only);
     [
         "/api/share-codes/{user}/",
         "/api/share-codes/{user}/{server}",
@@ -44,11 +47,18 @@ pub(super) fn routes() -> Routes {
     .into_iter()
     .fold(routes, |routes, path| {
         routes
-            .get(path, Needs::ServerScopes(read), of_server)
-            .post(path, Needs::ServerScopes(write), create)
-            .delete(path, Needs::ServerScopes(write), delete)
+            .get(path, Needs::ServerScopes(read), &OF_SERVER, of_server)
+            .post(path, Needs::ServerScopes(write), &CREATE, create)
+            .delete(path, Needs::ServerScopes(write), &DELETE, delete)
     })
 }
+
+const OF_OWNER: Operation = Operation::new("get-share-codes-owner", Tag::Shares, "List the codes for a user's servers")
+    .query(&[&OFFSET, &LIMIT])
+    .answers(&[Answer::json(200, "One page of codes.", Shape::Framed(&SHARE_CODE))]);
+
+const NEEDS_SERVER_POST: Operation = needs_server("post-share-codes-owner");
+const NEEDS_SERVER_DELETE: Operation = needs_server("delete-share-codes-owner");
 
 /// `GET /share-codes/{user}`: the codes for all of a user's servers.
 async fn of_owner(
@@ -59,6 +69,10 @@ async fn of_owner(
 ) -> Result<Json<Value>> {
     share_models::code_list(&hub, &requester, &arguments, Of::Owner(owner.id)).await
 }
+
+const OF_SERVER: Operation = Operation::new("get-share-codes-server", Tag::Shares, "List the codes for a server")
+    .query(&[&OFFSET, &LIMIT])
+    .answers(&[Answer::json(200, "One page of codes.", Shape::Framed(&SHARE_CODE))]);
 
 /// `GET`: the codes for one server.
 async fn of_server(
@@ -71,6 +85,11 @@ async fn of_server(
     let of = Of::Spawner(spawner.map_or(0, |spawner| spawner.id));
     share_models::code_list(&hub, &requester, &arguments, of).await
 }
+
+const CREATE: Operation = Operation::new("post-share-code", Tag::Shares, "Make a code for a server")
+    .about("Whoever has it can exchange it for a share, at its `accept_url`.")
+    .body(Body::json(Shape::One(&SHARE_CODE_REQUEST)).optional())
+    .answers(&[Answer::json(200, "The new code.", Shape::One(&NEW_SHARE_CODE))]);
 
 /// `POST`: a new code, which the answer shows this once.
 async fn create(
@@ -107,6 +126,13 @@ async fn create(
         .write(|transaction| async move { share_codes::insert(&transaction, new).await })
         .await?;
     tracing::info!(owner = %owner.name, server = spawner.name, code = kept.id, by = requester.name(), "share code made");
+    let event = Event::new(Action::ShareCodeCreate)
+        .by(&requester)
+        .on_server(&owner.name, &spawner.name)
+        .detail("id", format!("sc_{}", kept.id))
+        .detail("scopes", kept.scopes.clone())
+        .detail("expires_at", kept.expires_at.map(super::time::isoformat));
+    hub.audit.record(event).await;
     let mut model = share_models::Servers::default()
         .code(&hub, &kept)
         .await?
@@ -122,6 +148,14 @@ async fn create(
     model["accept_url"] = json!(accept_url);
     Ok(Json(model))
 }
+
+const DELETE: Operation = Operation::new("delete-share-code", Tag::Shares, "Delete codes for a server")
+    .about("All of them, if no argument names one. What was exchanged for a share stays one.")
+    .query(&[
+        &Parameter::new("code", "The code itself.", || json!({ "type": "string" })),
+        &Parameter::new("id", "Its id, as lists have it.", || json!({ "type": "string" })),
+    ])
+    .answers(&[Answer::empty(204, "It is gone.")]);
 
 /// `DELETE`: one code, by itself (`?code=`) or by its id (`?id=`), or all of the server.
 async fn delete(
@@ -176,6 +210,12 @@ async fn delete(
         )));
     }
     tracing::info!(owner = %owner.name, server = %for_log(server.server, 64), code = one, by = requester.name(), "share code deleted");
+    let event = Event::new(Action::ShareCodeRevoke)
+        .by(&requester)
+        .on_server(&owner.name, server.server);
+    hub.audit
+        .record(event.detail("id", one.map(|id| format!("sc_{id}"))))
+        .await;
     Ok(StatusCode::NO_CONTENT)
 }
 

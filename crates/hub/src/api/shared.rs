@@ -12,31 +12,41 @@ use serde_json::Value;
 
 use super::arguments::Arguments;
 use super::path::PathGroup;
+use super::schemas::{LIMIT, OFFSET, SHARE};
 use super::share_models::{self, named};
+use crate::audit::{Action, Event};
 use crate::auth::{Asking, Requester};
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::state::AppState;
 
-pub(super) fn routes() -> Routes {
+pub(super) fn routes() -> ApiRoutes {
     let read_users = Needs::Scopes(&[Scope::ReadUsersShares]);
     let read_groups = Needs::Scopes(&[Scope::ReadGroupsShares]);
-    let mut routes = Routes::default()
-        .get("/api/users/{user}/shared", read_users, with_user)
-        .get("/api/groups/{group}/shared", read_groups, with_group);
+    let users = Needs::Scopes(&[Scope::UsersShares]);
+    let groups = Needs::Scopes(&[Scope::GroupsShares]);
+    let mut routes = ApiRoutes::default()
+        .get("/api/users/{user}/shared", read_users, &WITH_USER, with_user)
+        .get("/api/groups/{group}/shared", read_groups, &WITH_GROUP, with_group);
     for server in ["", "{shared_server}"] {
         let (user, group) = (
             format!("/api/users/{{user}}/shared/{{owner}}/{server}"),
             format!("/api/groups/{{group}}/shared/{{owner}}/{server}"),
         );
         routes = routes
-            .get(&user, read_users, show_user)
-            .delete(&user, Needs::Scopes(&[Scope::UsersShares]), leave_user)
-            .get(&group, read_groups, show_group)
-            .delete(&group, Needs::Scopes(&[Scope::GroupsShares]), leave_group);
+            .get(&user, read_users, &SHOW_USER, show_user)
+            .delete(&user, users, &LEAVE_USER, leave_user)
+            .get(&group, read_groups, &SHOW_GROUP, show_group)
+            .delete(&group, groups, &LEAVE_GROUP, leave_group);
     }
     routes
 }
+
+const WITH_USER: Operation = Operation::new("get-user-shared", Tag::Shares, "List what is shared with a user")
+    .about("Also by their groups.")
+    .query(&[&OFFSET, &LIMIT])
+    .answers(&[Answer::json(200, "One page of shares.", Shape::Framed(&SHARE))]);
 
 /// `GET`: what is shared with a user, also by their groups.
 async fn with_user(
@@ -51,6 +61,10 @@ async fn with_user(
     share_models::share_list(&hub, &requester, &arguments, Of::User(user.id)).await
 }
 
+const WITH_GROUP: Operation = Operation::new("get-group-shared", Tag::Shares, "List what is shared with a group")
+    .query(&[&OFFSET, &LIMIT])
+    .answers(&[Answer::json(200, "One page of shares.", Shape::Framed(&SHARE))]);
+
 /// `GET`: what is shared with a group.
 async fn with_group(
     State(hub): State<AppState>,
@@ -63,11 +77,17 @@ async fn with_group(
 
 type Names = Path<Vec<(String, String)>>;
 
+const SHOW_USER: Operation = Operation::new("get-user-shared-server", Tag::Shares, "Show what a user may do with a server")
+    .answers(&[Answer::json(200, "The share.", Shape::One(&SHARE))]);
+
 /// `GET …/{owner}/{server}`: one server, as it is shared with the user by themselves.
 async fn show_user(State(hub): State<AppState>, Path(path): Names) -> Result<Json<Value>> {
     let share = of_user(&hub, &path).await?;
     model(&hub, &share).await
 }
+
+const LEAVE_USER: Operation = Operation::new("delete-user-shared-server", Tag::Shares, "Leave a server, as a user")
+    .answers(&[Answer::empty(204, "It is not shared with the user any more.")]);
 
 /// `DELETE …/{owner}/{server}`: the user does not want it any more.
 async fn leave_user(
@@ -76,8 +96,11 @@ async fn leave_user(
     Path(path): Names,
 ) -> Result<StatusCode> {
     let share = of_user(&hub, &path).await?;
-    leave(&hub, &requester, &share).await
+    leave(&hub, &requester, &share, &path).await
 }
+
+const SHOW_GROUP: Operation = Operation::new("get-group-shared-server", Tag::Shares, "Show what a group may do with a server")
+    .answers(&[Answer::json(200, "The share.", Shape::One(&SHARE))]);
 
 /// `GET …/{owner}/{server}`: one server, as it is shared with the group.
 async fn show_group(
@@ -89,6 +112,9 @@ async fn show_group(
     model(&hub, &share).await
 }
 
+const LEAVE_GROUP: Operation = Operation::new("delete-group-shared-server", Tag::Shares, "Leave a server, as a group")
+    .answers(&[Answer::empty(204, "It is not shared with the group any more.")]);
+
 /// `DELETE …/{owner}/{server}`: the group does not want it any more.
 async fn leave_group(
     State(hub): State<AppState>,
@@ -97,15 +123,29 @@ async fn leave_group(
     Path(path): Names,
 ) -> Result<StatusCode> {
     let share = of_group(&hub, &path, group.id).await?;
-    leave(&hub, &requester, &share).await
+    leave(&hub, &requester, &share, &path).await
 }
 
-async fn leave(hub: &AppState, requester: &Requester, share: &Share) -> Result<StatusCode> {
+async fn leave(
+    hub: &AppState,
+    requester: &Requester,
+    share: &Share,
+    path: &[(String, String)],
+) -> Result<StatusCode> {
     let id = share.id;
     hub.store
         .write(|transaction| async move { shares::delete(&transaction, id).await })
         .await?;
     tracing::info!(share = id, by = requester.name(), "share left");
+    let event = Event::new(Action::ShareLeave)
+        .by(requester)
+        .on_server(named(path, "owner"), named(path, "shared_server"));
+    let kind = if share.group_id.is_some() {
+        "group"
+    } else {
+        "user"
+    };
+    hub.audit.record(event.detail(kind, named(path, kind))).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

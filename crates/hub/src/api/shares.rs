@@ -15,31 +15,38 @@ use serde_json::{Map, Value, json};
 use super::arguments::Arguments;
 use super::body::JsonBody;
 use super::path::PathUser;
+use super::schemas::{LIMIT, OFFSET, SHARE, SHARE_REQUEST, SHARE_REVOCATION};
 use super::{python, share_models};
+use crate::audit::{Action, Event};
 use crate::auth::{self, Asking, Requester};
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Body, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::servers::CreateError;
 use crate::state::AppState;
 
-pub(super) fn routes() -> Routes {
+pub(super) fn routes() -> ApiRoutes {
     let (read, write) = (&[Scope::ReadShares], &[Scope::Shares]);
     let all = "/api/shares/{user}";
-    let routes = Routes::default()
-        .get(all, Needs::Scopes(read), of_owner)
-        .post(all, Needs::Scopes(write), of_one_server_only)
-        .patch(all, Needs::Scopes(write), of_one_server_only)
-        .delete(all, Needs::Scopes(write), of_one_server_only);
+    let routes = ApiRoutes::default()
+        .get(all, Needs::Scopes(read), &OF_OWNER, of_owner)
+        .post(all, Needs::Scopes(write), &NEEDS_SERVER_POST, of_one_server_only)
+        .patch(all, Needs::Scopes(write), &NEEDS_SERVER_PATCH, of_one_server_only)
+        .delete(all, Needs::Scopes(write), &NEEDS_SERVER_DELETE, of_one_server_only);
     ["/api/shares/{user}/", "/api/shares/{user}/{server}"]
         .into_iter()
         .fold(routes, |routes, path| {
             routes
-                .get(path, Needs::ServerScopes(read), of_server)
-                .post(path, Needs::ServerScopes(write), grant)
-                .patch(path, Needs::ServerScopes(write), revoke)
-                .delete(path, Needs::ServerScopes(write), revoke_all)
+                .get(path, Needs::ServerScopes(read), &OF_SERVER, of_server)
+                .post(path, Needs::ServerScopes(write), &GRANT, grant)
+                .patch(path, Needs::ServerScopes(write), &REVOKE, revoke)
+                .delete(path, Needs::ServerScopes(write), &REVOKE_ALL, revoke_all)
         })
 }
+
+const OF_OWNER: Operation = Operation::new("get-shares-owner", Tag::Shares, "List who may use a user's servers")
+    .query(&[&OFFSET, &LIMIT])
+    .answers(&[Answer::json(200, "One page of shares.", Shape::Framed(&SHARE))]);
 
 /// `GET /shares/{user}`: everything that a user's servers are shared by.
 async fn of_owner(
@@ -51,10 +58,25 @@ async fn of_owner(
     share_models::share_list(&hub, &requester, &arguments, Of::Owner(owner.id)).await
 }
 
+const NEEDS_SERVER_POST: Operation = needs_server("post-shares-owner");
+const NEEDS_SERVER_PATCH: Operation = needs_server("patch-shares-owner");
+const NEEDS_SERVER_DELETE: Operation = needs_server("delete-shares-owner");
+
+/// What upstream has no answer for but 405.
+pub(super) const fn needs_server(id: &'static str) -> Operation {
+    Operation::new(id, Tag::Shares, "Not without a server")
+        .about("Always answers 405: the path must name a server.")
+        .refuses(&[405])
+}
+
 /// Other methods need a server.
 pub(super) async fn of_one_server_only() -> Error {
     Error::new(StatusCode::METHOD_NOT_ALLOWED, "")
 }
+
+const OF_SERVER: Operation = Operation::new("get-shares-server", Tag::Shares, "List who may use a server")
+    .query(&[&OFFSET, &LIMIT])
+    .answers(&[Answer::json(200, "One page of shares.", Shape::Framed(&SHARE))]);
 
 /// `GET`: with whom one server is shared.
 async fn of_server(
@@ -68,6 +90,11 @@ async fn of_server(
     let of = Of::Spawner(spawner.map_or(0, |spawner| spawner.id));
     share_models::share_list(&hub, &requester, &arguments, of).await
 }
+
+const GRANT: Operation = Operation::new("post-shares-server", Tag::Shares, "Share a server")
+    .about("With a user or a group, with some scopes or just to be used. Who shares needs to know them: `read:users:name` or `read:groups:name`.")
+    .body(Body::json(Shape::One(&SHARE_REQUEST)))
+    .answers(&[Answer::json(200, "The share as it is now.", Shape::One(&SHARE))]);
 
 /// `POST`: shares a server with a user or group, with some scopes or just to be used.
 async fn grant(
@@ -111,10 +138,21 @@ async fn grant(
         .store
         .write(|transaction| async move { shares::grant(&transaction, wish).await })
         .await?;
+    let event = body.with.named_in(Event::new(Action::ShareCreate).by(&requester));
+    let event = event.on_server(&owner.name, &spawner.name);
+    hub.audit
+        .record(event.detail("scopes", share.scopes.clone()))
+        .await;
     tracing::info!(owner = %owner.name, server = spawner.name, with = ?body.with, scopes = ?share.scopes,
         by = requester.name(), "server shared");
     model(&hub, &share).await
 }
+
+const REVOKE: Operation = Operation::new("patch-shares-server", Tag::Shares, "Take a server from a user or group")
+    .body(Body::json(Shape::One(&SHARE_REVOCATION)))
+    .answers(&[Answer::json(200, "What is left of the share, or an empty object.", Shape::Inline(|| {
+        json!({ "oneOf": [SHARE.reference(), { "type": "object", "maxProperties": 0 }] })
+    }))]);
 
 /// `PATCH`: takes some scopes, or all, from a user or group.
 async fn revoke(
@@ -157,6 +195,12 @@ async fn revoke(
             Ok::<_, StoreError>(Some(share))
         })
         .await?;
+    let event = body.with.named_in(Event::new(Action::ShareRevoke).by(&requester));
+    let event = event.on_server(&owner.name, server.server);
+    let left_scopes = left.as_ref().map(|share| share.scopes.clone());
+    hub.audit
+        .record(event.detail("left", left_scopes.unwrap_or_default()))
+        .await;
     tracing::info!(owner = %owner.name, server = %for_log(server.server, 64), with = ?body.with,
         by = requester.name(), "share revoked");
     match left {
@@ -164,6 +208,9 @@ async fn revoke(
         None => Ok(Json(json!({}))),
     }
 }
+
+const REVOKE_ALL: Operation = Operation::new("delete-shares-server", Tag::Shares, "Take a server from everybody")
+    .answers(&[Answer::empty(204, "It is shared with nobody any more.")]);
 
 /// `DELETE`: the server is shared with nobody any more.
 async fn revoke_all(
@@ -179,6 +226,9 @@ async fn revoke_all(
             .write(|transaction| async move { shares::delete_of_spawner(&transaction, id).await })
             .await?;
         tracing::info!(owner = %owner.name, server = spawner.name, by = requester.name(), "all shares revoked");
+        let event = Event::new(Action::ShareRevoke).by(&requester);
+        let event = event.on_server(&owner.name, &spawner.name);
+        hub.audit.record(event.detail("all", true)).await;
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -315,6 +365,16 @@ struct ShareBody {
 enum Recipient {
     User(String),
     Group(String),
+}
+
+impl Recipient {
+    /// Says in an event with whom it is shared.
+    fn named_in(&self, event: Event) -> Event {
+        match self {
+            Self::User(name) => event.detail("user", name.as_str()),
+            Self::Group(name) => event.detail("group", name.as_str()),
+        }
+    }
 }
 
 impl ShareBody {

@@ -11,9 +11,12 @@ use serde_json::{Value, json};
 
 use super::body::JsonBody;
 use super::python;
+use super::schemas::{MESSAGE, SHUTDOWN_REQUEST};
+use crate::audit::{Action, Event};
 use crate::auth::Asking;
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Body, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::state::AppState;
 
 /// What a request to shut down wants done with servers and the proxy, beyond the configuration.
@@ -52,9 +55,15 @@ impl Wish {
     }
 }
 
-pub(super) fn routes() -> Routes {
-    Routes::default().post("/api/shutdown", Needs::Scopes(&[Scope::Shutdown]), shutdown)
+pub(super) fn routes() -> ApiRoutes {
+    let needs = Needs::Scopes(&[Scope::Shutdown]);
+    ApiRoutes::default().post("/api/shutdown", needs, &SHUTDOWN, shutdown)
 }
+
+const SHUTDOWN: Operation = Operation::new("post-shutdown", Tag::Hub, "End the hub")
+    .about("After this answer, with or without servers and the proxy.")
+    .body(Body::json(Shape::One(&SHUTDOWN_REQUEST)).optional())
+    .answers(&[Answer::json(202, "It ends.", Shape::One(&MESSAGE))]);
 
 /// `POST`: the hub ends after this answer, with or without servers and the proxy.
 async fn shutdown(
@@ -75,6 +84,10 @@ async fn shutdown(
         ?servers,
         "shutting down on request"
     );
+    let event = Event::new(Action::Shutdown).by(&requester);
+    hub.audit
+        .record(event.detail("servers", servers).detail("proxy", proxy))
+        .await;
     hub.stop.cancel();
     Ok((
         StatusCode::ACCEPTED,

@@ -19,12 +19,15 @@ use serde_json::{Map, Value, json};
 
 use super::body::JsonBody;
 use super::path::PathUser;
+use super::schemas::{NEW_TOKEN, TOKEN, TOKENS, TOKEN_REQUEST};
 use super::users::has_admin_rights;
 use super::{models, python};
-use crate::auth::login::may_come_in;
+use crate::audit::{Action, Event};
+use crate::auth::login::{may_come_in, note_failed};
 use crate::auth::{self, AUTHENTICATE_TIMEOUT, Asking, Identity, Requester, throttle};
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Body, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::state::AppState;
 
 /// The longest note that is kept, in characters.
@@ -34,28 +37,27 @@ const MAX_FIELD: usize = 4096;
 /// The longest life of a token, in seconds: a thousand years.
 const LONGEST: i64 = 1000 * 366 * 86_400;
 
-pub(super) fn routes() -> Routes {
-    let (list, one) = (
+pub(super) fn routes() -> ApiRoutes {
+    let (list, one, no_one) = (
         "/api/users/{user}/tokens",
         "/api/users/{user}/tokens/{token_id}",
+        "/api/users/{user}/tokens/",
     );
-    Routes::default()
-        .get(list, Needs::Scopes(&[Scope::ReadTokens]), show_all)
+    let readers = Needs::Scopes(&[Scope::ReadTokens]);
+    let writers = Needs::Scopes(&[Scope::Tokens]);
+    ApiRoutes::default()
+        .get(list, readers, &SHOW_ALL, show_all)
         // Somebody who is not logged in may prove who they are in the body.
-        .post(list, Needs::Nothing, create)
-        .get(one, Needs::Scopes(&[Scope::ReadTokens]), show)
-        .delete(one, Needs::Scopes(&[Scope::Tokens]), delete)
-        .get(
-            "/api/users/{user}/tokens/",
-            Needs::Scopes(&[Scope::ReadTokens]),
-            no_id,
-        )
-        .delete(
-            "/api/users/{user}/tokens/",
-            Needs::Scopes(&[Scope::Tokens]),
-            no_id,
-        )
+        .post(list, Needs::Nothing, &CREATE, create)
+        .get(one, readers, &SHOW, show)
+        .delete(one, writers, &DELETE, delete)
+        .get(no_one, readers, &SHOW, no_id)
+        .delete(no_one, writers, &DELETE, no_id)
 }
+
+const SHOW_ALL: Operation = Operation::new("get-user-tokens", Tag::Tokens, "List a user's tokens")
+    .about("Those that have not expired, the one used longest ago first.")
+    .answers(&[Answer::json(200, "The tokens.", Shape::One(&TOKENS))]);
 
 /// `GET …/tokens`: those that have not expired, the one used longest ago first.
 async fn show_all(State(hub): State<AppState>, Path(name): Path<String>) -> Result<Json<Value>> {
@@ -73,6 +75,9 @@ async fn show_all(State(hub): State<AppState>, Path(name): Path<String>) -> Resu
     Ok(Json(json!({ "api_tokens": shown })))
 }
 
+const SHOW: Operation = Operation::new("get-user-token", Tag::Tokens, "Show a token")
+    .answers(&[Answer::json(200, "The token, without its secret.", Shape::One(&TOKEN))]);
+
 /// `GET …/tokens/{id}`.
 async fn show(
     State(hub): State<AppState>,
@@ -87,6 +92,10 @@ async fn show(
     )))
 }
 
+const DELETE: Operation = Operation::new("delete-user-token", Tag::Tokens, "Revoke a token")
+    .about("With a token from an OAuth login go all of the same application.")
+    .answers(&[Answer::empty(204, "The token is gone.")]);
+
 /// `DELETE …/tokens/{id}`. With a token from an OAuth login go all of the same application.
 async fn delete(
     State(hub): State<AppState>,
@@ -95,13 +104,26 @@ async fn delete(
 ) -> Result<StatusCode> {
     let user = find_user(&hub, &name).await?;
     let token = find_token(&hub, &user, &id).await?;
-    let (token, user_id) = (&token, user.id);
+    revoke(&hub, &requester, &token, &Identity::User(Arc::new(user))).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes a token; with one from an OAuth login all of the same application.
+pub(super) async fn revoke(
+    hub: &AppState,
+    requester: &Requester,
+    token: &ApiToken,
+    owner: &Identity,
+) -> Result<()> {
+    let of = match owner {
+        Identity::User(user) => api_tokens::Owner::User(user.id),
+        Identity::Service(service) => api_tokens::Owner::Service(service.id),
+    };
     hub.store
         .write(|transaction| async move {
             match token.client_id.as_deref() {
                 Some(client) if client != "jupyterhub" => {
-                    let owner = api_tokens::Owner::User(user_id);
-                    api_tokens::delete_of_owner_and_client(&transaction, owner, client).await?;
+                    api_tokens::delete_of_owner_and_client(&transaction, of, client).await?;
                 }
                 _ => {
                     api_tokens::delete(&transaction, token.id).await?;
@@ -110,14 +132,32 @@ async fn delete(
             Ok::<_, StoreError>(())
         })
         .await?;
-    tracing::info!(user = %user.name, token = token.id, by = requester.name(), "token deleted");
-    Ok(StatusCode::NO_CONTENT)
+    let event = Event::new(Action::TokenRevoke).by(requester);
+    let event = match owner {
+        Identity::User(user) => event.on_user(&user.name).owned_by(&user.name),
+        Identity::Service(service) => event.on_service(&service.fields.name),
+    };
+    let event = event
+        .detail("token", format!("a{}", token.id))
+        .detail("note", token.note.clone().unwrap_or_default());
+    tracing::info!(token = token.id, by = requester.name(), "token deleted");
+    hub.audit
+        .record(event.detail("oauth_client", token.client_id.clone()))
+        .await;
+    Ok(())
 }
 
 /// `…/tokens/` without an id.
 async fn no_id(PathUser(user): PathUser) -> Error {
     Error::not_found(format!("No such token  for user {}", user.name))
 }
+
+const CREATE: Operation = Operation::new("post-user-tokens", Tag::Tokens, "Create a token")
+    .about("Somebody without credentials may prove who they are by name and password in the body.")
+    .checks(Needs::Scopes(&[Scope::Tokens]))
+    .body(Body::json(Shape::One(&TOKEN_REQUEST)).optional())
+    .answers(&[Answer::json(201, "The new token.", Shape::One(&NEW_TOKEN))])
+    .refuses(&[429]);
 
 /// `POST …/tokens`: a new token, which the answer shows this once.
 async fn create(
@@ -201,6 +241,20 @@ async fn create(
         .write(|transaction| async move { api_tokens::insert(&transaction, new).await })
         .await?;
     tracing::info!(user = %user.name, by = requester.name(), token = token.id, "token created");
+    let event = Event::new(Action::TokenCreate)
+        .on_user(&user.name)
+        .owned_by(&user.name)
+        .detail("token", format!("a{}", token.id))
+        .detail("note", new.note.as_str())
+        .detail("scopes", new.scopes.clone())
+        .detail("expires_at", new.expires_at.map(super::time::isoformat));
+    hub.audit
+        .record(if asking.identity.is_some() {
+            event.by(&asking)
+        } else {
+            event.by_login(requester.name(), &asking)
+        })
+        .await;
     let owner = Identity::User(Arc::new(user.clone()));
     let mut model = models::token(&hub, &token, &owner, &owner_scopes).await?;
     model.insert("token".to_owned(), json!(secret.expose()));
@@ -453,6 +507,7 @@ async fn by_password(
             address = %orrery_core::escape::for_log(address, 64),
             "failed login for a token"
         );
+        note_failed(hub, asking, username.trim(), "credentials").await;
     }
     Ok(user)
 }

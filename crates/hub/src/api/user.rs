@@ -14,18 +14,21 @@ use serde_json::{Map, Value, json};
 use super::arguments::Arguments;
 use super::body::{self, JsonBody};
 use super::path::PathUser;
+use super::schemas::{INCLUDE_STOPPED_SERVERS, USER, USER_CHANGES, USER_REQUEST};
 use super::users::{USER_FIELDS, add_to_authenticator, check_name_is_free_for, is_admin};
 use super::{SLOW_STOP, user_models};
-use crate::auth::{AUTHENTICATE_TIMEOUT, Asking, auth_state, people};
+use crate::audit::{Action, Event};
+use crate::auth::{AUTHENTICATE_TIMEOUT, Asking, Requester, auth_state, people};
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Body, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::servers::StopError;
 use crate::state::AppState;
 
 /// How often a user's servers are stopped, if new ones are started meanwhile, before the user stays.
 const DELETE_ATTEMPTS: usize = 5;
 
-pub(super) fn routes() -> Routes {
+pub(super) fn routes() -> ApiRoutes {
     let readers = &[
         Scope::ReadUsers,
         Scope::ReadUsersName,
@@ -35,12 +38,17 @@ pub(super) fn routes() -> Routes {
         Scope::ReadRolesUsers,
     ];
     let path = "/api/users/{user}";
-    Routes::default()
-        .get(path, Needs::Scopes(readers), show)
-        .post(path, Needs::Scopes(&[Scope::AdminUsers]), create)
-        .patch(path, Needs::Scopes(&[Scope::AdminUsers]), edit)
-        .delete(path, Needs::Scopes(&[Scope::DeleteUsers]), delete)
+    ApiRoutes::default()
+        .get(path, Needs::Scopes(readers), &SHOW, show)
+        .post(path, Needs::Scopes(&[Scope::AdminUsers]), &CREATE, create)
+        .patch(path, Needs::Scopes(&[Scope::AdminUsers]), &EDIT, edit)
+        .delete(path, Needs::Scopes(&[Scope::DeleteUsers]), &DELETE, delete)
 }
+
+const SHOW: Operation = Operation::new("get-user", Tag::Users, "Show a user")
+    .about("The fields depend on the requester's scopes.")
+    .query(&[&INCLUDE_STOPPED_SERVERS])
+    .answers(&[Answer::json(200, "The user.", Shape::One(&USER))]);
 
 /// `GET`: the user's model.
 async fn show(
@@ -58,9 +66,18 @@ async fn show(
     .await?;
     if let Some(state) = model.get_mut("auth_state") {
         *state = auth_state::of(&hub, &user).await?.into();
+        if !state.is_null() {
+            let event = Event::new(Action::AuthStateRead).by(&requester);
+            hub.audit.note(event.on_user(&user.name).owned_by(&user.name));
+        }
     }
     Ok(Json(Value::Object(model)))
 }
+
+const CREATE: Operation = Operation::new("post-user", Tag::Users, "Create a user")
+    .body(Body::json(Shape::One(&USER_REQUEST)).optional())
+    .answers(&[Answer::json(201, "The new user.", Shape::One(&USER))])
+    .refuses(&[409]);
 
 /// `POST`: creates the user, with the name just as the path has it.
 async fn create(
@@ -119,9 +136,17 @@ async fn create(
         return Err(exists());
     };
     tracing::info!(user = %user.name, by = requester.name(), admin, "user created");
+    let event = Event::new(Action::UserCreate).by(&requester).on_user(&user.name);
+    hub.audit.record(event.detail("admin", admin)).await;
     let model = user_models::user(&hub, &requester.scopes, &user, false).await?;
     Ok((StatusCode::CREATED, Json(Value::Object(model))).into_response())
 }
+
+const EDIT: Operation = Operation::new("patch-user", Tag::Users, "Change a user")
+    .about("Renames the user, changes whether they are an administrator, or sets their login state.")
+    .body(Body::json(Shape::One(&USER_CHANGES)))
+    .answers(&[Answer::json(200, "The user as they are now.", Shape::One(&USER))])
+    .refuses(&[409]);
 
 /// `PATCH`: renames the user, changes whether they are an administrator, or sets their auth state.
 async fn edit(
@@ -184,6 +209,9 @@ async fn edit(
         })
         .await?;
     let user = updated.ok_or_else(|| Error::not_found(""))?;
+    hub.audit
+        .record_all(edits(&requester, before, &user, changes))
+        .await;
     tracing::info!(user = %before.name, by = requester.name(), name = ?changes.name, admin = ?changes.admin, auth_state = changes.encrypted_auth_state.is_some(), "user edited");
     if changes.name.is_some() {
         hub.routes.wake();
@@ -192,6 +220,22 @@ async fn edit(
     let state = auth_state::of(&hub, &user).await?;
     model.insert("auth_state".to_owned(), state.into());
     Ok(Json(Value::Object(model)))
+}
+
+/// What an edit changed, for the audit log.
+fn edits(requester: &Requester, before: &User, after: &User, changes: &UserChanges) -> Vec<Event> {
+    let event = |action| Event::new(action).by(requester).on_user(&after.name);
+    let mut events = Vec::new();
+    if before.name != after.name {
+        events.push(event(Action::UserRename).detail("from", before.name.as_str()));
+    }
+    if before.admin != after.admin {
+        events.push(event(Action::UserAdmin).detail("admin", after.admin));
+    }
+    if changes.encrypted_auth_state.is_some() {
+        events.push(event(Action::AuthStateWrite));
+    }
+    events
 }
 
 async fn free_name(hub: &AppState, typed: &str) -> Result<UserName> {
@@ -209,6 +253,11 @@ async fn free_name(hub: &AppState, typed: &str) -> Result<UserName> {
     }
     Ok(name)
 }
+
+const DELETE: Operation = Operation::new("delete-user", Tag::Users, "Delete a user")
+    .about("Stops their servers, then deletes all that is theirs in the hub. Nobody deletes themselves.")
+    .answers(&[Answer::empty(204, "The user is gone.")])
+    .refuses(&[409]);
 
 /// `DELETE`: stops the user's servers, then deletes the user and all that is theirs.
 async fn delete(
@@ -266,6 +315,8 @@ async fn delete(
         }
     }
     tracing::info!(user = %user.name, by = requester.name(), "user deleted");
+    let event = Event::new(Action::UserDelete).by(&requester).on_user(&user.name);
+    hub.audit.record(event).await;
     hub.routes.wake();
     Ok(StatusCode::NO_CONTENT)
 }

@@ -8,15 +8,19 @@ use orrery_core::UserName;
 use orrery_core::escape::for_log;
 use orrery_core::scopes::{Access, Scope, ScopeSet, roles};
 use orrery_store::StoreError;
+use orrery_store::user_pages;
 use orrery_store::users::{self, UserQuery, UserSort, UserState, Visible};
 use serde_json::{Value, json};
 
 use super::arguments::{Arguments, Page};
 use super::body::{self, FieldType, JsonBody};
+use super::schemas::{INCLUDE_STOPPED_SERVERS, LIMIT, OFFSET, USER, USERS_REQUEST};
 use super::{python, user_models};
+use crate::audit::{Action, Event};
 use crate::auth::{Asking, Identity, Requester, people};
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Body, Operation, Parameter, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::state::AppState;
 
 /// The fields of a user that requests may set.
@@ -31,11 +35,33 @@ pub(super) const USER_FIELDS: &[(&str, FieldType)] = &[
 /// Users that one request may create.
 const MOST: usize = 10_000;
 
-pub(super) fn routes() -> Routes {
-    Routes::default()
-        .get("/api/users", Needs::SomeScopes(&[Scope::ListUsers]), list)
-        .post("/api/users", Needs::Scopes(&[Scope::AdminUsers]), create)
+pub(super) fn routes() -> ApiRoutes {
+    ApiRoutes::default()
+        .get("/api/users", Needs::SomeScopes(&[Scope::ListUsers]), &LIST, list)
+        .post("/api/users", Needs::Scopes(&[Scope::AdminUsers]), &CREATE, create)
 }
+
+const LIST: Operation = Operation::new("get-users", Tag::Users, "List users")
+    .about("Those that the requester may list, page by page.")
+    .query(&[&STATE, &NAME_FILTER, &SORT, &INCLUDE_STOPPED_SERVERS, &OFFSET, &LIMIT])
+    .answers(&[Answer::json(200, "One page of users.", Shape::Page(&USER))])
+    .refuses(&[400]);
+
+const STATE: Parameter = Parameter::new(
+    "state",
+    "Only users with servers that are `active` (ready or about to start or stop) or `ready`, or users who are `inactive`: without any active server.",
+    || json!({ "enum": ["active", "ready", "inactive"] }),
+);
+const NAME_FILTER: Parameter = Parameter::new(
+    "name_filter",
+    "Only users whose name contains this.",
+    || json!({ "type": "string" }),
+);
+const SORT: Parameter = Parameter::new(
+    "sort",
+    "What to sort by; with `-` before it, the other way round.",
+    || json!({ "enum": ["id", "name", "last_activity", "-id", "-name", "-last_activity"], "default": "id" }),
+);
 
 /// `GET /api/users`: those that the requester may list, page by page.
 async fn list(
@@ -45,12 +71,16 @@ async fn list(
 ) -> Result<Json<Value>> {
     let page = arguments.page(&hub)?;
     let query = query(&requester, &arguments, page)?;
-    let found = users::list(hub.store.read(), &query).await?;
-    let total = users::count(hub.store.read(), &query).await?;
-    let models = user_models::users(
+    let found = user_pages::list(hub.store.read(), &query).await?;
+    let total = if arguments.accepts_pagination() {
+        hub.counts.users(&hub.store, &query).await?
+    } else {
+        0
+    };
+    let models = user_models::listed(
         &hub,
         &requester.scopes,
-        &found,
+        found,
         arguments.include_stopped_servers(),
     )
     .await?;
@@ -124,6 +154,11 @@ fn visible(requester: &Requester) -> Result<Option<Visible>> {
         _ => Err(Error::forbidden("")),
     }
 }
+
+const CREATE: Operation = Operation::new("post-users", Tag::Users, "Create users")
+    .body(Body::json(Shape::One(&USERS_REQUEST)))
+    .answers(&[Answer::json(201, "Those that were made.", Shape::List(&USER))])
+    .refuses(&[409]);
 
 /// `POST /api/users`: creates the users that do not exist yet.
 async fn create(
@@ -199,6 +234,12 @@ async fn create(
     for user in &created {
         tracing::info!(user = %user.name, by = requester.name(), admin, "user created");
     }
+    let events: Vec<_> = created
+        .iter()
+        .map(|user| Event::new(Action::UserCreate).by(&requester).on_user(&user.name))
+        .map(|event| event.detail("admin", admin))
+        .collect();
+    hub.audit.record_all(events).await;
     let models = user_models::users(&hub, &requester.scopes, &created, false).await?;
     Ok((StatusCode::CREATED, Json(models)).into_response())
 }

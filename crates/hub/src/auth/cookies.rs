@@ -14,6 +14,16 @@ const MAX_SIGNED: usize = 4096;
 /// A value from the future by more than this is refused, as Tornado refuses it.
 const MAX_SKEW: i64 = 31 * 24 * 3600;
 
+/// What was signed.
+pub struct Opened<'a> {
+    /// See [`Signer::sign_marked`]; `0` in values that JupyterHub signed.
+    pub mark: &'a str,
+    /// When it was signed, in seconds since 1970.
+    pub time: i64,
+    /// The value.
+    pub value: Vec<u8>,
+}
+
 /// Signs and checks cookie values with the hub's cookie secret.
 #[derive(Clone)]
 pub struct Signer {
@@ -30,10 +40,19 @@ impl Signer {
 
     /// `2|1:0|10:<time>|<len>:<name>|<len>:<base64 value>|<hex signature>`.
     pub fn sign(&self, name: &str, value: &[u8], now: i64) -> String {
+        self.sign_marked(name, value, now, 0)
+    }
+
+    /// As [`Signer::sign`], with a mark that tells this value from all others, also from the same one
+    /// signed in the same second. It stands where Tornado writes which of several keys was used; with
+    /// one key, as JupyterHub has, Tornado wants a number there and does not look at it.
+    pub fn sign_marked(&self, name: &str, value: &[u8], now: i64, mark: u64) -> String {
         let encoded = STANDARD.encode(value);
         let time = now.to_string();
+        let mark = mark.to_string();
         let signed = format!(
-            "2|1:0|{}:{time}|{}:{name}|{}:{encoded}|",
+            "2|{}:{mark}|{}:{time}|{}:{name}|{}:{encoded}|",
+            mark.len(),
             time.len(),
             name.len(),
             encoded.len(),
@@ -44,6 +63,18 @@ impl Signer {
 
     /// The value inside, when the signature is ours, the name fits and it is younger than `max_age`.
     pub fn verify(&self, name: &str, signed: &str, max_age: Duration, now: i64) -> Option<Vec<u8>> {
+        let opened = self.open(name, signed, max_age, now)?;
+        Some(opened.value)
+    }
+
+    /// As [`Signer::verify`], with all that was signed.
+    pub fn open<'a>(
+        &self,
+        name: &str,
+        signed: &'a str,
+        max_age: Duration,
+        now: i64,
+    ) -> Option<Opened<'a>> {
         if signed.len() > MAX_SIGNED {
             return None;
         }
@@ -55,7 +86,7 @@ impl Signer {
         key.verify_slice(&signature).ok()?;
 
         let rest = body.strip_prefix("2|")?;
-        let (_key_version, rest) = field(rest)?;
+        let (mark, rest) = field(rest)?;
         let (time, rest) = field(rest.strip_prefix('|')?)?;
         let (signed_name, rest) = field(rest.strip_prefix('|')?)?;
         let (value, rest) = field(rest.strip_prefix('|')?)?;
@@ -67,7 +98,11 @@ impl Signer {
         if time < now.saturating_sub(max_age) || time > now.saturating_add(MAX_SKEW) {
             return None;
         }
-        STANDARD.decode(value).ok()
+        Some(Opened {
+            mark,
+            time,
+            value: STANDARD.decode(value).ok()?,
+        })
     }
 
     /// As [`Signer::sign`], in the URL-safe alphabet without padding, as XSRF tokens are written.
@@ -146,6 +181,24 @@ mod tests {
                 .as_deref(),
             Some(&b"cookie-id-of-ada"[..])
         );
+    }
+
+    #[test]
+    fn a_marked_value_is_like_no_other_and_its_mark_cannot_be_changed() {
+        let signer = Signer::new(b"key");
+        let [one, two] =
+            [7, u64::MAX >> 1].map(|mark| signer.sign_marked("a", b"value", 1_000_000, mark));
+        assert_ne!(one, two);
+        let opened = signer.open("a", &two, DAY, 1_000_000).expect("a good value");
+        assert_eq!(
+            (opened.mark, opened.time, opened.value.as_slice()),
+            ("9223372036854775807", 1_000_000, &b"value"[..])
+        );
+        let moved = one.replacen("2|1:7|", "2|1:8|", 1);
+        assert!(signer.verify("a", &moved, DAY, 1_000_000).is_none());
+        let plain = signer.sign("a", b"value", 1_000_000);
+        let opened = signer.open("a", &plain, DAY, 1_000_000);
+        assert_eq!(opened.map(|opened| opened.mark), Some("0"));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Logging in by the form.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Form, OriginalUri, State};
@@ -14,8 +13,10 @@ use orrery_store::users::User;
 use tokio::time::error::Elapsed;
 
 use super::{
-    AUTHENTICATE_TIMEOUT, Asking, Requester, auth_state, people, redirects, throttle, user_name,
+    AUTHENTICATE_TIMEOUT, Asking, Requester, auth_state, people, redirects, sessions, throttle,
+    user_name,
 };
+use crate::audit::{Action, Event, Outcome};
 use crate::error::{Error, Result, redirect};
 use crate::pages;
 use crate::state::AppState;
@@ -34,8 +35,7 @@ pub async fn show(
     OriginalUri(uri): OriginalUri,
 ) -> Result<Response> {
     if let Some(user) = requester.user() {
-        // The server's cookie may be what brought the browser here; the hub's is renewed as well.
-        log_in(&hub, &requester, user);
+        requester.renew_xsrf(user);
         let next = next_url(&hub, &requester, &uri, Some(user)).await?;
         return Ok(redirect(&next));
     }
@@ -97,9 +97,19 @@ pub async fn submit(
     let attempt = hub.throttle.attempt(&keys, hub.clock.now());
     let attempt = match attempt {
         Ok(attempt) => attempt,
-        Err(wait) => return too_many(wait, refuse),
+        Err(wait) => {
+            note_failed(&hub, &requester, &credentials.username, "throttled").await;
+            return too_many(wait, refuse);
+        }
     };
-    let Some(user) = authenticate(&hub, &credentials).await? else {
+    let user = match authenticate(&hub, &credentials).await? {
+        Ok(user) => Some(user),
+        Err(reason) => {
+            note_failed(&hub, &requester, &credentials.username, reason).await;
+            None
+        }
+    };
+    let Some(user) = user else {
         attempt.failed(hub.clock.now());
         hub.metrics.login(false, began.elapsed());
         tracing::warn!(
@@ -110,8 +120,10 @@ pub async fn submit(
         return refuse(StatusCode::FORBIDDEN, "Invalid username or password");
     };
     attempt.succeeded();
-    log_in(&hub, &requester, &user);
+    sessions::begin(&hub, &requester, &user).await?;
     tracing::info!(user = %user.name, address = %requester.browser.address, "user logged in");
+    let event = Event::new(Action::Login).by_login(&user.name, &requester);
+    hub.audit.note(event.on_user(&user.name));
     hub.metrics.login(true, began.elapsed());
     Ok(redirect(
         &next_url(&hub, &requester, &uri, Some(&user)).await?,
@@ -152,14 +164,38 @@ fn credentials(fields: Vec<(String, String)>, requester: &Requester) -> Credenti
     }
 }
 
-/// The user behind the credentials, when they are right and the rules let them in.
-async fn authenticate(hub: &AppState, credentials: &Credentials) -> Result<Option<User>> {
+/// Records a login that was refused. What was typed for a name is kept only if it is somebody's: people
+/// also type passwords there.
+pub(crate) async fn note_failed(
+    hub: &AppState,
+    requester: &Requester,
+    typed: &str,
+    reason: &'static str,
+) {
+    requester.tell_denial();
+    let name = hub.normalize(typed).await;
+    let known = orrery_store::users::find(hub.store.read(), &name).await;
+    let mut event = Event::new(Action::LoginFailed)
+        .by_stranger(requester)
+        .outcome(Outcome::Denied)
+        .detail("reason", reason);
+    if let Ok(Some(user)) = known {
+        event = event.on_user(&user.name);
+    }
+    hub.audit.note(event);
+}
+
+/// The user behind the credentials, when they are right and the rules let them in; else why not.
+async fn authenticate(
+    hub: &AppState,
+    credentials: &Credentials,
+) -> Result<std::result::Result<User, &'static str>> {
     let asking = hub.authenticator.authenticate(credentials);
     let proven = answer_of(tokio::time::timeout(AUTHENTICATE_TIMEOUT, asking).await)?;
     let Some(proven) = proven else {
-        return Ok(None);
+        return Ok(Err("credentials"));
     };
-    admit(hub, proven).await
+    Ok(admit(hub, proven).await?.ok_or("not_allowed"))
 }
 
 /// Applies the rules to somebody who has proven who they are, and keeps what is new about them.
@@ -227,20 +263,6 @@ fn answer_of<T>(
             ))
         }
     }
-}
-
-/// Sets the cookies of a login.
-pub fn log_in(hub: &AppState, requester: &Arc<Requester>, user: &User) {
-    requester.session_id_or_new();
-    let value = hub.signer.sign(
-        hub.login_cookie(),
-        user.cookie_id.as_bytes(),
-        hub.unix_time(),
-    );
-    let mut options = hub.cookie_options(&requester.browser, &hub.urls.hub);
-    options.max_age = i64::try_from(hub.cookie_max_age().as_secs()).ok();
-    requester.set_cookie(hub.login_cookie(), &value, &options);
-    requester.renew_xsrf(user);
 }
 
 /// Where a login leads: to `next` if that is ours, or to the user's server, or home.

@@ -4,7 +4,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use orrery_store::api_tokens;
 
-use super::{Asking, session, xsrf};
+use super::{Asking, session, sessions, xsrf};
+use crate::audit::{Action, Event};
 use crate::error::Result;
 use crate::pages;
 use crate::state::AppState;
@@ -24,7 +25,9 @@ pub async fn logout(State(hub): State<AppState>, Asking(requester): Asking) -> R
             }
         }
         // A stranger's request must not end a session whose id it may have guessed.
-        if let Some(session_id) = requester.session_id() {
+        if let Some(session) = &requester.session {
+            sessions::end(&hub, session).await?;
+        } else if let Some(session_id) = requester.session_id() {
             let (id, session_id) = (user.id, session_id.as_str());
             let ended = hub
                 .store
@@ -35,6 +38,8 @@ pub async fn logout(State(hub): State<AppState>, Asking(requester): Asking) -> R
             tracing::debug!(user = %user.name, tokens = ended, "tokens of the session deleted");
         }
         tracing::info!(user = %user.name, "user logged out");
+        let event = Event::new(Action::Logout).by(&requester);
+        hub.audit.note(event.on_user(&user.name));
     }
     let page = if hub.config.authenticator.auto_login {
         // The login page would log in again at once.

@@ -8,6 +8,7 @@ use orrery_store::users::{NewUser, User, UserChanges};
 use orrery_store::{ConnectionTrait, NaiveDateTime, StoreError, groups, roles, token_hash, users};
 
 use super::AUTHENTICATE_TIMEOUT;
+use crate::audit::{Action, Event};
 use crate::error::{Error, Result};
 use crate::state::AppState;
 
@@ -35,6 +36,7 @@ pub async fn came_in(hub: &AppState, name: &UserName, proven: &Proven) -> Result
             Error::Internal(format!("{name} logged in, but could not be added: {error}"))
         })?;
     }
+    let was_admin = known.as_ref().map(|user| user.admin);
     if groups.is_none()
         && let Some(user) = known
         && admin.is_none_or(|admin| admin == user.admin)
@@ -44,19 +46,54 @@ pub async fn came_in(hub: &AppState, name: &UserName, proven: &Proven) -> Result
         return Ok(user);
     }
     let groups = groups.as_deref();
-    let user = hub
+    let (user, moved) = hub
         .store
         .write(|transaction| async move {
+            let mut moved = Moved::default();
             let user =
                 find_or_insert(&transaction, name.as_str(), admin.unwrap_or_default(), now).await?;
             let user = set_admin(&transaction, user, admin).await?;
             if let Some(names) = groups {
-                sync_groups(&transaction, user.id, names).await?;
+                moved = sync_groups(&transaction, user.id, names).await?;
             }
-            Ok::<_, StoreError>(user)
+            Ok::<_, StoreError>((user, moved))
         })
         .await?;
+    hub.audit.record_all(changes(&user, was_admin, moved)).await;
     Ok(user)
+}
+
+/// What a login changed about a user, for the audit log; `was_admin` is `None` for a new one.
+fn changes(user: &User, was_admin: Option<bool>, moved: Moved) -> Vec<Event> {
+    let about = |action| Event::new(action).by_authenticator().on_user(&user.name);
+    let mut events = Vec::new();
+    match was_admin {
+        None => events.push(about(Action::UserCreate).detail("admin", user.admin)),
+        Some(before) if before != user.admin => {
+            events.push(about(Action::UserAdmin).detail("admin", user.admin));
+        }
+        Some(_) => {}
+    }
+    let groups = [
+        (Action::GroupAdd, moved.into),
+        (Action::GroupRemove, moved.out_of),
+    ];
+    for (action, names) in groups {
+        events.extend(names.iter().map(|name| {
+            let event = Event::new(action).by_authenticator().on_group(name);
+            event.detail("users", vec![user.name.as_str()])
+        }));
+    }
+    events
+}
+
+/// Groups that a user has come into or gone out of.
+#[derive(Debug, Default)]
+pub struct Moved {
+    /// Those that the user was not in before.
+    pub into: Vec<String>,
+    /// Those that the user is not in any more.
+    pub out_of: Vec<String>,
 }
 
 /// Has the authenticator make what a user needs elsewhere, within a deadline. Before the user is
@@ -140,16 +177,18 @@ pub async fn assign_default_roles(
     Ok(())
 }
 
-/// Puts a user into exactly these groups, making those that do not exist.
+/// Puts a user into exactly these groups, making those that do not exist. Says what that changed.
 pub async fn sync_groups(
     transaction: &impl ConnectionTrait,
     user_id: i32,
     names: &[String],
-) -> Result<(), StoreError> {
-    let wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+) -> Result<Moved, StoreError> {
+    let mut moved = Moved::default();
+    let mut wanted: BTreeSet<&str> = names.iter().map(String::as_str).collect();
     for group in groups::of_users(transaction, &[user_id]).await? {
-        if !wanted.contains(group.name.as_str()) {
+        if !wanted.remove(group.name.as_str()) {
             groups::remove_members(transaction, group.id, &[user_id]).await?;
+            moved.out_of.push(group.name);
         }
     }
     for name in wanted {
@@ -158,6 +197,7 @@ pub async fn sync_groups(
             None => groups::insert(transaction, name, &serde_json::json!({})).await?,
         };
         groups::add_members(transaction, group.id, &[user_id]).await?;
+        moved.into.push(group.name);
     }
-    Ok(())
+    Ok(moved)
 }

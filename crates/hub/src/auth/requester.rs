@@ -1,18 +1,21 @@
 //! Who sends a request, how they proved it, and what they may do.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use axum::body::Bytes;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, HeaderValue, Uri, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Uri, header};
+use orrery_core::scopes::roles::RoleSpec;
 use orrery_core::scopes::{
     Client, Denied, Memberships, NoGroups, Owner, Scope, ScopeSet, Share, Target,
 };
 use orrery_core::{Secret, UserName};
 use orrery_store::api_tokens::ApiToken;
 use orrery_store::services::Service;
+use orrery_store::sessions::Session;
 use orrery_store::users::User;
 use orrery_store::{
     ConnectionTrait, StoreError, Version, api_tokens, groups, oauth_clients, roles, services,
@@ -20,7 +23,9 @@ use orrery_store::{
 };
 use sha2::{Digest as _, Sha256};
 
+use super::sessions::{self, LoginCookie, Sighting, Standing};
 use super::{session, xsrf};
+use crate::audit::{Event, Outcome};
 use crate::error::{Error, Result};
 use crate::state::AppState;
 
@@ -40,6 +45,8 @@ pub struct Known {
     pub identity: Identity,
     /// The token, when there was one.
     pub token: Option<Arc<ApiToken>>,
+    /// The cookie's session, when there was a cookie.
+    pub session: Option<Arc<Session>>,
     /// What the requester may do.
     pub scopes: ScopeSet,
     /// The answer to `GET /api/user`, once it was made; as good as the rest of this.
@@ -53,6 +60,8 @@ pub struct Requester {
     pub identity: Option<Identity>,
     /// The token that was used; `None` for cookies.
     pub token: Option<Arc<ApiToken>>,
+    /// The session of the cookie that was used; `None` for tokens.
+    pub session: Option<Arc<Session>>,
     /// What the requester may do.
     pub scopes: ScopeSet,
     /// The answer to `GET /api/user`, kept along with what is known of the credentials.
@@ -62,6 +71,8 @@ pub struct Requester {
     session_id: Mutex<Option<String>>,
     xsrf_token: OnceLock<String>,
     cookies: Mutex<Vec<HeaderValue>>,
+    /// Whether what was refused is in the audit log already.
+    denial_told: AtomicBool,
     headers: HeaderMap,
 }
 
@@ -84,28 +95,36 @@ impl Requester {
         headers: HeaderMap,
     ) -> Self {
         let session_id = session::session_id(&headers).map(str::to_owned);
-        let (identity, token, scopes, self_answer) = match known {
+        let (identity, token, session, scopes, self_answer) = match known {
             Some(known) => (
                 Some(known.identity),
                 known.token,
+                known.session,
                 known.scopes,
                 known.self_answer,
             ),
-            None => (None, None, ScopeSet::new(), Arc::default()),
+            None => (None, None, None, ScopeSet::new(), Arc::default()),
         };
         let requester = Self {
             hub,
             identity,
             token,
+            session,
             scopes,
             self_answer,
             browser,
             session_id: Mutex::new(session_id),
             xsrf_token: OnceLock::new(),
             cookies: Mutex::default(),
+            denial_told: AtomicBool::new(false),
             headers,
         };
-        if requester.user().is_some()
+        if let Some(session) = requester.session.clone() {
+            // The cookie may be lost or changed; tokens of this session are to end with it all the same.
+            if requester.session_id().as_deref() != Some(&session.session_id) {
+                requester.take_session(session.session_id.clone());
+            }
+        } else if requester.user().is_some()
             && requester.token.is_none()
             && requester.session_id().is_none()
         {
@@ -176,8 +195,12 @@ impl Requester {
         self.session_id().unwrap_or_else(|| self.start_session())
     }
 
-    fn start_session(&self) -> String {
-        let id = orrery_core::random::hex::<16>();
+    /// Gives the browser a new session id.
+    pub(super) fn start_session(&self) -> String {
+        self.take_session(orrery_core::random::hex::<16>())
+    }
+
+    fn take_session(&self, id: String) -> String {
         let options = self.hub.session_cookie_options(&self.browser);
         self.set_cookie(session::SESSION_COOKIE, &id, &options);
         *self
@@ -261,6 +284,26 @@ impl Requester {
 
     pub(super) fn take_cookies(&self) -> Vec<HeaderValue> {
         std::mem::take(&mut *self.cookies.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps the router's guard from recording a refusal that its handler has recorded.
+    pub fn tell_denial(&self) {
+        self.denial_told.store(true, Ordering::Relaxed);
+    }
+
+    /// Records that the request was refused, unless its handler has. `route` is the path's pattern, for
+    /// the path itself may hold a token.
+    pub(crate) fn note_denial(&self, event: Event, method: &Method, route: &str, why: &str) {
+        if self.denial_told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let event = event
+            .by(self)
+            .outcome(Outcome::Denied)
+            .detail("method", method.as_str())
+            .detail("route", route)
+            .detail("answer", why);
+        self.hub.audit.note(event);
     }
 
     /// The request's headers.
@@ -365,6 +408,7 @@ pub async fn by_token(hub: &AppState, token: &Secret) -> Result<Option<Known>> {
     let known = Known {
         identity,
         token: Some(Arc::new(found)),
+        session: None,
         scopes,
         self_answer: Arc::default(),
     };
@@ -374,23 +418,35 @@ pub async fn by_token(hub: &AppState, token: &Secret) -> Result<Option<Known>> {
     Ok(Some(known))
 }
 
-/// The user whose login cookie carries `cookie_id`.
-pub async fn by_cookie(hub: &AppState, cookie_id: &str) -> Result<Option<Known>> {
-    let key: [u8; 32] = Sha256::digest([b"cookie:", cookie_id.as_bytes()].concat()).into();
+/// The user whose login cookie it is, unless its session was ended. `sighting` is how their browser shows
+/// itself with it.
+pub async fn by_cookie(
+    hub: &AppState,
+    cookie: &LoginCookie,
+    sighting: Option<&Sighting<'_>>,
+) -> Result<Option<Known>> {
+    let key = cookie.digest();
     let version = hub.store.freshness().await?;
     if let Some(version) = version
         && let Some(known) = hub.known.get(&key, version)
+        // One that a service asked about may have no session yet.
+        && (known.session.is_some() || sighting.is_none())
     {
         return Ok(Some(known));
     }
     let connection = hub.store.read();
-    let Some(user) = users::find_by_cookie_id(connection, cookie_id).await? else {
+    let Some(user) = users::find_by_cookie_id(connection, &cookie.cookie_id).await? else {
         return Ok(None);
+    };
+    let session = match sessions::standing(hub, cookie, &user, sighting).await? {
+        Standing::Good(session) => session,
+        Standing::Refused => return Ok(None),
     };
     let scopes = user_scopes(hub, connection, &user).await?;
     let known = Known {
         identity: Identity::User(Arc::new(user)),
         token: None,
+        session,
         scopes,
         self_answer: Arc::default(),
     };
@@ -454,7 +510,9 @@ pub async fn user_scopes(
     let shares = shared_with(connection, user.id, hub.clock.now()).await?;
     Ok(hub.scopes.of_owner(
         Owner::User(&user.name),
-        roles.iter().flat_map(|role| &role.scopes),
+        roles
+            .iter()
+            .flat_map(|role| RoleSpec::effective_scopes(&role.name, &role.scopes)),
         &shares,
     ))
 }
@@ -492,7 +550,11 @@ pub async fn raw_user_scopes(
     user: &User,
 ) -> Result<Vec<String>, StoreError> {
     let roles = roles::of_user_and_groups(connection, user.id).await?;
-    Ok(roles.into_iter().flat_map(|role| role.scopes).collect())
+    Ok(roles
+        .iter()
+        .flat_map(|role| RoleSpec::effective_scopes(&role.name, &role.scopes))
+        .map(str::to_owned)
+        .collect())
 }
 
 /// All that a service may do by its roles.
@@ -505,7 +567,9 @@ pub async fn service_scopes(
     let none: [Share; 0] = [];
     Ok(hub.scopes.of_owner(
         Owner::Service(&service.fields.name),
-        roles.iter().flat_map(|role| &role.scopes),
+        roles
+            .iter()
+            .flat_map(|role| RoleSpec::effective_scopes(&role.name, &role.scopes)),
         &none,
     ))
 }

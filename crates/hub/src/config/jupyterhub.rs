@@ -39,6 +39,16 @@ config_class! {
         /// API tokens to put into the database at start, each with the name of the user it acts for.
         /// Services are the better way.
         api_tokens: TokenMap = TokenMap::default(), Works;
+        /// Actions that the audit log leaves out: names such as `login` or `service.access`, or `server.*`
+        /// for all that begin with `server.`.
+        audit_ignore: BTreeSet<String> = BTreeSet::new(), Works;
+        /// Whether the database keeps an audit log: who did what, from where. See docs/audit.md.
+        audit_log: bool = true, Works;
+        /// A file to append audit events to as well, one JSON object on each line. It is made for its owner
+        /// alone, and opened anew when it was rotated.
+        audit_log_file: String = String::new(), Works;
+        /// Days for which the database keeps audit events. 0 keeps them for ever.
+        audit_retention_days: i64 = 90, Works;
         /// Whether `/hub/metrics` asks for a token with the scope `read:metrics`.
         authenticate_prometheus: bool = true, Works;
         /// How people log in: a short name (`dummy`, `shared-password`, `null`, `pam`) or the full

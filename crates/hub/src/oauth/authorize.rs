@@ -18,6 +18,7 @@ use orrery_store::{api_tokens, roles, services};
 use subtle::ConstantTimeEq as _;
 
 use super::{CODE_LIFETIME, description, required_scopes, resolve};
+use crate::audit::{Action, Event, Outcome};
 use crate::auth::{self, Asking, Requester, auth_state, redirects};
 use crate::error::{Error, Result};
 use crate::pages;
@@ -337,6 +338,9 @@ async fn check_access(
         return Ok(());
     }
     tracing::warn!(user = requester.name(), client = %request.client.identifier, "access refused");
+    requester.tell_denial();
+    let refused = accessed(requester, &request.behind).outcome(Outcome::Denied);
+    hub.audit.note(refused.detail("oauth_client", request.client.identifier.as_str()));
     Err(Error::forbidden(format!(
         "You do not have permission to access {}",
         description(&request.client)
@@ -460,12 +464,25 @@ async fn give_code(
     hub.store
         .write(|transaction| async move { oauth_codes::insert(&transaction, new).await })
         .await?;
+    // People's own servers are theirs to open.
+    let event = accessed(requester, &request.behind).detail("scopes", new.scopes.clone());
+    hub.audit.record_others(event).await;
     let mut answer = vec![("code".to_owned(), code)];
     answer.extend(request.state.map(|state| ("state".to_owned(), state)));
     Ok(redirect(&redirects::with_query(
         &request.redirect_uri,
         &answer,
     )))
+}
+
+/// Access to a server or service, for the audit log.
+fn accessed(requester: &Requester, behind: &Client) -> Event {
+    match behind {
+        Client::Server { user, server } => Event::new(Action::ServerAccess).on_server(user, server),
+        Client::Service(name) => Event::new(Action::ServiceAccess).on_service(name),
+        Client::Hub | Client::Orphan => Event::new(Action::ServiceAccess),
+    }
+    .by(requester)
 }
 
 fn redirect(url: &str) -> Response {

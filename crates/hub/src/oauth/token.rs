@@ -13,6 +13,7 @@ use orrery_store::api_tokens::{self, NewApiToken, Owner};
 use orrery_store::oauth_clients::{self, OauthClient};
 use orrery_store::oauth_codes::{self, OauthCode};
 use orrery_store::token_hash::{self, Origin};
+use orrery_store::{StoreError, sessions};
 use serde::Serialize;
 
 use super::authorize::verifies;
@@ -124,9 +125,23 @@ pub(super) async fn exchange(
         scopes: taken.scopes.clone(),
     };
     let new = &new;
-    hub.store
-        .write(|transaction| async move { api_tokens::insert(&transaction, new).await })
+    let given = hub
+        .store
+        .write(|transaction| async move {
+            // Somebody who logs out while a tab of theirs comes back from here is logged out.
+            if let Some(session_id) = &new.session_id
+                && sessions::is_over(&transaction, user_id, session_id).await?
+            {
+                return Ok::<_, StoreError>(false);
+            }
+            api_tokens::insert(&transaction, new).await?;
+            Ok(true)
+        })
         .await?;
+    if !given {
+        tracing::info!(client = %new.client_id, "an OAuth code of a session that has ended was refused");
+        return Ok(Refusal::Grant.into_response());
+    }
     let granted = Granted {
         access_token: token.expose(),
         expires_in: lifetime.as_secs(),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::PageServer;
 use super::respond::{frame, page_server, page_user};
 use super::target::{ServerTarget, next_or};
+use crate::audit::{Action, Event};
 use crate::auth::{Asking, Requester, auth_state, login, redirects, xsrf};
 use crate::config::FormReading;
 use crate::error::{Error, Result};
@@ -55,7 +56,7 @@ pub(super) async fn show(
     let mut failure = None;
     if !options.is_empty() {
         let options = read(hub.config.spawner.options_from_form, options);
-        match start(&hub, &target, &uri, display_name.clone(), Some(options)).await {
+        match start(&hub, &requester, &target, &uri, display_name.clone(), Some(options)).await {
             Ok(response) => return Ok(response),
             Err(error) => failure = Some(error),
         }
@@ -63,7 +64,7 @@ pub(super) async fn show(
     if hub.config.spawner.options_form.is_empty() {
         return match failure {
             Some(error) => Err(error.into()),
-            None => Ok(start(&hub, &target, &uri, display_name, None).await?),
+            None => Ok(start(&hub, &requester, &target, &uri, display_name, None).await?),
         };
     }
     form(&hub, &requester, &target, &uri, failure).await
@@ -98,7 +99,7 @@ pub(super) async fn submit(
         hub.config.spawner.options_from_form,
         options_in_form(&headers, &body)?,
     );
-    match start(&hub, &target, &uri, None, Some(options)).await {
+    match start(&hub, &requester, &target, &uri, None, Some(options)).await {
         Ok(response) => Ok(response),
         Err(error) => form(&hub, &requester, &target, &uri, Some(error)).await,
     }
@@ -119,6 +120,7 @@ async fn find(
 
 async fn start(
     hub: &AppState,
+    requester: &Requester,
     target: &ServerTarget,
     uri: &Uri,
     display_name: Option<String>,
@@ -133,9 +135,15 @@ async fn start(
         .start(&target.user, &target.server, request)
         .await
     {
+        Ok(_) => {
+            let event = Event::new(Action::ServerStart)
+                .by(requester)
+                .on_server(&target.user.name, target.server.as_str());
+            hub.audit.record_others(event).await;
+            Ok(found(&target.pending_url(hub, uri)))
+        }
         // Somebody was quicker: the same person in another tab.
-        Ok(_)
-        | Err(
+        Err(
             StartError::Pending {
                 pending: "spawn", ..
             }

@@ -26,7 +26,13 @@ struct UpstreamOption {
 }
 
 /// Options that upstream has not.
-const OWN_OPTIONS: &[(&str, &str)] = &[("JupyterHub", "session_helper")];
+const OWN_OPTIONS: &[(&str, &str)] = &[
+    ("JupyterHub", "audit_ignore"),
+    ("JupyterHub", "audit_log"),
+    ("JupyterHub", "audit_log_file"),
+    ("JupyterHub", "audit_retention_days"),
+    ("JupyterHub", "session_helper"),
+];
 
 /// Options whose default is not to be compared, and why.
 const OTHER_DEFAULTS: &[(&str, &str)] = &[
