@@ -5,21 +5,28 @@
 
 mod activity;
 mod admin_access;
+mod all_tokens;
 mod arguments;
+mod audit;
 mod authorizations;
 mod body;
+mod description;
+mod event_models;
+mod events;
 mod groups;
 mod info;
 mod models;
 mod path;
 mod proxy;
 mod python;
+pub(crate) mod schemas;
 mod self_user;
 mod server;
 mod server_progress;
 mod server_start;
 mod server_stop;
 mod services;
+mod sessions;
 mod share_codes;
 mod share_models;
 mod shared;
@@ -33,7 +40,7 @@ mod users;
 
 use std::time::Duration;
 
-use crate::router::Routes;
+use crate::router::{ApiRoutes, Routes};
 
 pub(crate) use share_codes::find as find_share_code;
 pub use shutdown::Cleanup;
@@ -46,14 +53,18 @@ pub const SLOW_SPAWN: Duration = Duration::from_secs(10);
 pub const SLOW_STOP: Duration = Duration::from_secs(10);
 
 /// All routes of the REST API.
-pub fn routes() -> Routes {
-    Routes::default()
+pub fn routes() -> ApiRoutes {
+    ApiRoutes::default()
         .merge(info::routes())
         .merge(self_user::routes())
         .merge(users::routes())
+        .merge(events::routes())
         .merge(user::routes())
         .merge(activity::routes())
+        .merge(audit::routes())
         .merge(tokens::routes())
+        .merge(all_tokens::routes())
+        .merge(sessions::routes())
         .merge(server::routes())
         .merge(server_start::routes())
         .merge(server_stop::routes())
@@ -67,5 +78,12 @@ pub fn routes() -> Routes {
         .merge(share_codes::routes())
         .merge(shared::routes())
         .merge(admin_access::routes())
-        .merge(crate::metrics::routes())
+        .merge(description::routes())
+        .merge(crate::metrics::api_routes())
+        .merge(crate::oauth::routes())
+}
+
+/// Routes that stand beside the API.
+pub fn other_routes() -> Routes {
+    info::other_routes().merge(crate::metrics::routes())
 }

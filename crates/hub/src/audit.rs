@@ -10,6 +10,7 @@
 //! what does not fit goes whole into the hub's own log, and a row of the table says how many those were.
 
 mod action;
+mod ask;
 mod event;
 mod file;
 mod flood;
@@ -28,6 +29,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use action::Action;
+pub use ask::{next_query, question};
 pub use event::{Event, Outcome, json_of};
 
 use crate::config::Config;
@@ -84,9 +86,10 @@ impl Audit {
         let options = &config.hub;
         let mut ignored = BTreeSet::new();
         for name in &options.audit_ignore {
-            ignored.extend(actions(name).ok_or_else(|| {
-                AuditError::Action(orrery_core::escape::for_log(name, 64))
-            })?);
+            ignored.extend(
+                actions(name)
+                    .ok_or_else(|| AuditError::Action(orrery_core::escape::for_log(name, 64)))?,
+            );
         }
         let path = Path::new(&options.audit_log_file);
         let file = if options.audit_log_file.is_empty() {

@@ -1,10 +1,12 @@
 //! JSON schemas of what the API answers; what requests bring is in [`requests`]. They are as tight as
 //! the models are: a field that is not listed does not exist.
 
+mod audit;
 mod requests;
 
 use serde_json::{Map, Value, json};
 
+pub(crate) use audit::*;
 pub(crate) use requests::*;
 
 use crate::openapi::{Parameter, Schema};
@@ -21,6 +23,10 @@ pub(crate) const ALL: &[&Schema] = &[
     &TOKEN,
     &NEW_TOKEN,
     &TOKENS,
+    &TOKEN_PAGE,
+    &SESSION,
+    &SESSIONS,
+    &SESSION_PAGE,
     &GROUP,
     &SERVICE,
     &SERVICES,
@@ -31,6 +37,10 @@ pub(crate) const ALL: &[&Schema] = &[
     &ROUTE,
     &ROUTES,
     &MESSAGE,
+    &AUDIT_EVENT,
+    &AUDIT_EVENTS,
+    &ACCESS,
+    &ACCESSES,
     &OAUTH_TOKEN,
     &OAUTH_ERROR,
     &USERS_REQUEST,
@@ -65,6 +75,24 @@ pub(crate) const LIMIT: Parameter = Parameter::new(
     "How many items to show at most. Left out, it is `api_page_default_limit` for clients that accept \
      `application/jupyterhub-pagination+json`, and `api_page_max_limit`, the largest possible, for others.",
     || json!({ "type": "integer", "minimum": 1 }),
+);
+/// Where a page begins of a list in the order of its ids.
+pub(crate) const AFTER: Parameter = Parameter::new(
+    "after",
+    "The last id of the page before, without its letter; as `_pagination.next` has it.",
+    || json!({ "type": "integer", "minimum": 0, "default": 0 }),
+);
+/// Whose tokens or sessions to list.
+pub(crate) const USER_FILTER: Parameter = Parameter::new(
+    "user",
+    "Only those of this user.",
+    || json!({ "type": "string" }),
+);
+/// What nobody uses any more.
+pub(crate) const UNUSED_SINCE: Parameter = Parameter::new(
+    "unused_since",
+    "Only those that were not used since this time.",
+    || json!({ "type": "string", "format": "date-time" }),
 );
 /// Whether models of users have servers that do not run.
 pub(crate) const INCLUDE_STOPPED_SERVERS: Parameter = Parameter::new(
@@ -134,7 +162,13 @@ pub(crate) const INFO: Schema = Schema {
             )
         };
         object(
-            &["version", "python", "sys_executable", "spawner", "authenticator"],
+            &[
+                "version",
+                "python",
+                "sys_executable",
+                "spawner",
+                "authenticator",
+            ],
             json!({
                 "version": { "type": "string", "description": "The JupyterHub version whose behaviour this is." },
                 "python": { "type": "string", "description": "Says that there is no Python, and which Orrery this is." },
@@ -196,8 +230,19 @@ pub(crate) const SERVER: Schema = Schema {
     build: || {
         object(
             &[
-                "name", "display_name", "full_name", "last_activity", "started", "pending", "ready",
-                "stopped", "url", "user_options", "progress_url", "full_url", "full_progress_url",
+                "name",
+                "display_name",
+                "full_name",
+                "last_activity",
+                "started",
+                "pending",
+                "ready",
+                "stopped",
+                "url",
+                "user_options",
+                "progress_url",
+                "full_url",
+                "full_progress_url",
             ],
             json!({
                 "name": { "type": "string", "description": "Empty for the default server." },
@@ -251,8 +296,16 @@ fn token(required: &[&str], more: Value) -> Value {
         "oauth_client": { "type": "string", "description": "The application that has it." },
     });
     let required: Vec<&str> = [
-        "id", "kind", "roles", "scopes", "created", "last_activity", "expires_at", "note",
-        "session_id", "oauth_client",
+        "id",
+        "kind",
+        "roles",
+        "scopes",
+        "created",
+        "last_activity",
+        "expires_at",
+        "note",
+        "session_id",
+        "oauth_client",
     ]
     .iter()
     .chain(required)
@@ -270,6 +323,84 @@ pub(crate) const TOKENS: Schema = Schema {
         )
     },
 };
+
+/// One page of everybody's tokens.
+pub(crate) const TOKEN_PAGE: Schema = Schema {
+    name: "TokenPage",
+    build: || keyset(&TOKEN),
+};
+
+/// A browser that somebody is logged in with.
+pub(crate) const SESSION: Schema = Schema {
+    name: "Session",
+    build: || {
+        object(
+            &[
+                "id",
+                "kind",
+                "user",
+                "created",
+                "last_activity",
+                "expires_at",
+                "address",
+                "user_agent",
+                "current",
+            ],
+            json!({
+                "id": { "type": "string", "pattern": "^s[0-9]+$" },
+                "kind": { "const": "session" },
+                "user": { "type": "string", "description": "Who is logged in." },
+                "created": time("When they logged in."),
+                "last_activity": time("When the hub last saw it, to a minute or so."),
+                "expires_at": nullable_time("When its cookie expires."),
+                "address": { "type": ["string", "null"], "description": "From where it was last used." },
+                "user_agent": { "type": ["string", "null"], "description": "What the browser calls itself." },
+                "current": { "type": "boolean", "description": "Whether this request comes from it." },
+            }),
+        )
+    },
+};
+
+pub(crate) const SESSIONS: Schema = Schema {
+    name: "Sessions",
+    build: || {
+        object(
+            &["sessions"],
+            json!({ "sessions": { "type": "array", "items": SESSION.reference() } }),
+        )
+    },
+};
+
+/// One page of everybody's sessions.
+pub(crate) const SESSION_PAGE: Schema = Schema {
+    name: "SessionPage",
+    build: || keyset(&SESSION),
+};
+
+/// One page of a list that is in the order of its ids.
+fn keyset(item: &Schema) -> Value {
+    let mut next = object(
+        &["after", "limit", "url"],
+        json!({
+            "after": { "type": "integer", "minimum": 1, "description": "The last id of this page." },
+            "limit": { "type": "integer", "minimum": 1, "description": "How many items it has at most." },
+            "url": { "type": "string", "description": "Its address." },
+        }),
+    );
+    next["type"] = json!(["object", "null"]);
+    next["description"] = json!("The next page; null on the last one.");
+    let pagination = object(
+        &["limit", "next"],
+        json!({
+            "limit": { "type": "integer", "minimum": 1, "description": "How many items a page has at most." },
+            "next": next,
+        }),
+    );
+    object(
+        &["items", "_pagination"],
+        json!({ "items": { "type": "array", "items": item.reference() }, "_pagination": pagination }),
+    )
+}
 
 /// A group, as far as the requester may see it.
 pub(crate) const GROUP: Schema = Schema {
@@ -383,7 +514,13 @@ fn share_code(required: &[&str], more: Value) -> Value {
         "last_exchanged_at": nullable_time("When it was last accepted."),
     });
     let required: Vec<&str> = [
-        "server", "scopes", "id", "created_at", "expires_at", "exchange_count", "last_exchanged_at",
+        "server",
+        "scopes",
+        "id",
+        "created_at",
+        "expires_at",
+        "exchange_count",
+        "last_exchanged_at",
     ]
     .iter()
     .chain(required)

@@ -298,21 +298,19 @@ pub fn json_of(row: &Row) -> Map<String, Value> {
     put("repeats", row.repeats.into());
     put(
         "actor",
-        some(&row.actor_kind)
-            .map_or(Value::Null, |kind| json!({"kind": kind, "name": row.actor})),
+        some(&row.actor_kind).map_or(Value::Null, |kind| json!({"kind": kind, "name": row.actor})),
     );
     put("via", some(&row.via).into());
     // As the rest of the API names tokens.
-    put(
-        "token_id",
-        row.token_id.map(|id| format!("a{id}")).into(),
-    );
+    put("token_id", row.token_id.map(|id| format!("a{id}")).into());
     put("oauth_client", row.oauth_client.clone().into());
     put("address", some(&row.address).into());
     put(
         "target",
-        some(&row.target_kind)
-            .map_or(Value::Null, |kind| json!({"kind": kind, "name": row.target})),
+        some(&row.target_kind).map_or(
+            Value::Null,
+            |kind| json!({"kind": kind, "name": row.target}),
+        ),
     );
     put("owner", row.owner.clone().into());
     put("server", row.server.clone().into());
@@ -326,9 +324,8 @@ pub fn json_of(row: &Row) -> Map<String, Value> {
 
 /// A text without control characters, cut to `limit` characters.
 pub(super) fn clean(text: &str, limit: usize) -> String {
-    let is_plain = |c: char| {
-        !c.is_control() && !('\u{200b}'..='\u{202e}').contains(&c) && c != '\u{feff}'
-    };
+    let is_plain =
+        |c: char| !c.is_control() && !('\u{200b}'..='\u{202e}').contains(&c) && c != '\u{feff}';
     if text.chars().count() <= limit && text.chars().all(is_plain) {
         return text.to_owned();
     }

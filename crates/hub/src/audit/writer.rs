@@ -162,9 +162,7 @@ impl Writer {
             let outcome = file.append(&lines);
             (file, outcome)
         });
-        let (file, outcome) = appending
-            .await
-            .expect("appending to a file does not panic");
+        let (file, outcome) = appending.await.expect("appending to a file does not panic");
         self.file = Some(file);
         if let Err(error) = outcome {
             tracing::error!(path = %self.path.display(), lines = rows.len(), %error, "audit lines were not written to the file");
@@ -190,7 +188,11 @@ impl Writer {
         let unsaid = self.lost.unsaid.load(Ordering::SeqCst);
         if unsaid > 0 {
             let repeats = i32::try_from(unsaid).unwrap_or(i32::MAX);
-            rows.push(Event::new(Action::Gap).by_hub().into_row(self.clock.now(), repeats));
+            rows.push(
+                Event::new(Action::Gap)
+                    .by_hub()
+                    .into_row(self.clock.now(), repeats),
+            );
         }
         for attempt in 0.. {
             match self.insert_once(&rows).await {
