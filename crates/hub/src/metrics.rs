@@ -278,7 +278,9 @@ pub fn api_routes() -> ApiRoutes {
 }
 
 const SHOW: Operation = Operation::new("get-metrics", Tag::Hub, "Show the metrics")
-    .about("As Prometheus reads them. Whoever asks gets them where `authenticate_prometheus` is off.")
+    .about(
+        "As Prometheus reads them. Whoever asks gets them where `authenticate_prometheus` is off.",
+    )
     .checks(Needs::SomeScopes(&[Scope::ReadMetrics]))
     .answers(&[Answer::text(200, "The metrics.", "text/plain")]);
 

@@ -7,22 +7,104 @@ mod token;
 use orrery_core::scopes::{Client, Owner};
 use orrery_store::oauth_clients::OauthClient;
 use orrery_store::users::User;
+use serde_json::{Value, json};
 
+use crate::api::schemas::{OAUTH_ERROR, OAUTH_TOKEN, OAUTH_TOKEN_REQUEST};
 use crate::auth;
 use crate::error::Result;
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Body, Operation, Parameter, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::state::AppState;
 
 /// How long a code can be exchanged, in seconds.
 const CODE_LIFETIME: i64 = 300;
 
 /// The routes of this module.
-pub fn routes() -> Routes {
-    Routes::default()
-        .get("/api/oauth2/authorize", Needs::Login, authorize::ask)
-        .post("/api/oauth2/authorize", Needs::Login, authorize::confirm)
-        .post("/api/oauth2/token", Needs::Nothing, token::exchange)
+pub fn routes() -> ApiRoutes {
+    ApiRoutes::default()
+        .get("/api/oauth2/authorize", Needs::Login, &ASK, authorize::ask)
+        .post(
+            "/api/oauth2/authorize",
+            Needs::Login,
+            &CONFIRM,
+            authorize::confirm,
+        )
+        .post(
+            "/api/oauth2/token",
+            Needs::Nothing,
+            &EXCHANGE,
+            token::exchange,
+        )
 }
+
+const ASK: Operation = Operation::new("get-oauth-authorize", Tag::OAuth, "Ask for a code")
+    .about("For browsers: leads to the login page, shows a page that asks, or leads back to the application with a code.")
+    .query(AUTHORIZE)
+    .answers(&[
+        Answer::text(200, "The page that asks.", "text/html"),
+        Answer::text(302, "Back to the application, with a code or an error; or to the login page.", "text/html"),
+    ])
+    .refuses(&[400]);
+
+const CONFIRM: Operation = Operation::new("post-oauth-authorize", Tag::OAuth, "Agree to a code")
+    .about("What the form of the page that asks sends. It must bring the page's `_xsrf`.")
+    .query(AUTHORIZE)
+    .body(Body::form(Shape::Inline(|| json!({
+        "type": "object",
+        "properties": { "scopes": { "type": "array", "items": { "type": "string" }, "description": "Those agreed to." } },
+    }))))
+    .answers(&[Answer::text(302, "Back to the application, with a code or an error.", "text/html")]);
+
+const AUTHORIZE: &[&Parameter] = &[
+    &Parameter::new("client_id", "The application.", text).required(),
+    &Parameter::new(
+        "response_type",
+        "What it wants.",
+        || json!({ "const": "code" }),
+    )
+    .required(),
+    &Parameter::new(
+        "redirect_uri",
+        "Where to go back to: the registered address.",
+        text,
+    ),
+    &Parameter::new("state", "Comes back with the code.", text),
+    &Parameter::new("scope", "What it asks for, with spaces between.", text),
+    &Parameter::new(
+        "code_challenge",
+        "Binds the code to whoever knows the verifier (RFC 7636).",
+        text,
+    ),
+    &Parameter::new(
+        "code_challenge_method",
+        "How the challenge was made.",
+        || json!({ "enum": ["plain", "S256"], "default": "plain" }),
+    ),
+];
+
+fn text() -> Value {
+    json!({ "type": "string" })
+}
+
+const EXCHANGE: Operation = Operation::new(
+    "post-oauth-token",
+    Tag::OAuth,
+    "Exchange a code for a token",
+)
+.body(Body::form(Shape::One(&OAUTH_TOKEN_REQUEST)))
+.answers(&[
+    Answer::json(200, "The token.", Shape::One(&OAUTH_TOKEN)),
+    Answer::json(
+        400,
+        "The code cannot be exchanged.",
+        Shape::One(&OAUTH_ERROR),
+    ),
+    Answer::json(
+        401,
+        "The client could not prove who it is.",
+        Shape::One(&OAUTH_ERROR),
+    ),
+]);
 
 /// The scopes that every token of `client` has: to know its owner and to reach the client itself.
 fn required_scopes(user: &User, client: &Client) -> Vec<String> {

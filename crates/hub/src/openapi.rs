@@ -201,11 +201,7 @@ pub struct Parameter {
 
 impl Parameter {
     /// An argument that may be left out.
-    pub const fn new(
-        name: &'static str,
-        description: &'static str,
-        schema: fn() -> Value,
-    ) -> Self {
+    pub const fn new(name: &'static str, description: &'static str, schema: fn() -> Value) -> Self {
         Self {
             name,
             description,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::{
-    DefaultBodyLimit, FromRequestParts as _, MatchedPath, OriginalUri, RawPathParams, Request, State,
+    DefaultBodyLimit, FromRequestParts as _, MatchedPath, OriginalUri, RawPathParams, Request,
+    State,
 };
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode, Uri, header};
@@ -140,7 +141,13 @@ pub struct ApiRoutes {
 impl ApiRoutes {
     /// A `GET` (and `HEAD`) route.
     #[must_use]
-    pub fn get<H, T>(self, path: &str, needs: Needs, operation: &'static Operation, handler: H) -> Self
+    pub fn get<H, T>(
+        self,
+        path: &str,
+        needs: Needs,
+        operation: &'static Operation,
+        handler: H,
+    ) -> Self
     where
         H: Handler<T, AppState>,
         T: 'static,
@@ -150,7 +157,13 @@ impl ApiRoutes {
 
     /// A `POST` route.
     #[must_use]
-    pub fn post<H, T>(self, path: &str, needs: Needs, operation: &'static Operation, handler: H) -> Self
+    pub fn post<H, T>(
+        self,
+        path: &str,
+        needs: Needs,
+        operation: &'static Operation,
+        handler: H,
+    ) -> Self
     where
         H: Handler<T, AppState>,
         T: 'static,
@@ -160,7 +173,13 @@ impl ApiRoutes {
 
     /// A `PUT` route.
     #[must_use]
-    pub fn put<H, T>(self, path: &str, needs: Needs, operation: &'static Operation, handler: H) -> Self
+    pub fn put<H, T>(
+        self,
+        path: &str,
+        needs: Needs,
+        operation: &'static Operation,
+        handler: H,
+    ) -> Self
     where
         H: Handler<T, AppState>,
         T: 'static,
@@ -170,7 +189,13 @@ impl ApiRoutes {
 
     /// A `PATCH` route.
     #[must_use]
-    pub fn patch<H, T>(self, path: &str, needs: Needs, operation: &'static Operation, handler: H) -> Self
+    pub fn patch<H, T>(
+        self,
+        path: &str,
+        needs: Needs,
+        operation: &'static Operation,
+        handler: H,
+    ) -> Self
     where
         H: Handler<T, AppState>,
         T: 'static,
@@ -180,7 +205,13 @@ impl ApiRoutes {
 
     /// A `DELETE` route.
     #[must_use]
-    pub fn delete<H, T>(self, path: &str, needs: Needs, operation: &'static Operation, handler: H) -> Self
+    pub fn delete<H, T>(
+        self,
+        path: &str,
+        needs: Needs,
+        operation: &'static Operation,
+        handler: H,
+    ) -> Self
     where
         H: Handler<T, AppState>,
         T: 'static,
@@ -215,7 +246,8 @@ impl ApiRoutes {
         H: Handler<T, AppState>,
         T: 'static,
     {
-        let filter = MethodFilter::try_from(method.clone()).expect("a method that HTTP itself defines");
+        let filter =
+            MethodFilter::try_from(method.clone()).expect("a method that HTTP itself defines");
         self.routes = self.routes.add_any(filter, path, needs, handler);
         self.described.push(Described {
             method,

@@ -13,21 +13,29 @@ use serde_json::{Map, Value};
 use super::body::JsonBody;
 use super::path::PathUser;
 use super::python;
+use super::schemas::ACTIVITY;
 use super::time::{isoformat, parse};
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Body, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::state::AppState;
 
 /// Clocks differ, but not by more than this.
 const FUTURE: TimeDelta = TimeDelta::minutes(59);
 
-pub(super) fn routes() -> Routes {
-    Routes::default().post(
+pub(super) fn routes() -> ApiRoutes {
+    ApiRoutes::default().post(
         "/api/users/{user}/activity",
         Needs::Scopes(&[Scope::UsersActivity]),
+        &RECORD,
         record,
     )
 }
+
+const RECORD: Operation = Operation::new("post-user-activity", Tag::Users, "Tell of activity")
+    .about("Moves the user's and their servers' last activity forward; nothing is taken when a part is wrong.")
+    .body(Body::json(Shape::One(&ACTIVITY)))
+    .answers(&[Answer::empty(200, "It was taken.")]);
 
 /// `POST`: moves the user's and their servers' last activity forward; nothing of it is taken when a part
 /// is wrong.

@@ -66,6 +66,11 @@ impl Arguments {
             .is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
+    /// Whether the answer is to say how many there are in all.
+    pub(super) fn accepts_pagination(&self) -> bool {
+        self.accepts_pagination
+    }
+
     /// Which page of a list is asked for.
     pub(super) fn page(&self, hub: &HubState) -> Result<Page> {
         let positive = |value: i64| u64::try_from(value).unwrap_or_default().max(1);
@@ -125,19 +130,63 @@ impl Arguments {
         })
     }
 
+    /// The id after which a page begins whose items are in the order of their ids.
+    pub(super) fn after(&self) -> Result<i64> {
+        match self.get("after") {
+            None => Ok(0),
+            Some(text) => text
+                .parse()
+                .map_err(|_| Error::bad_request("after must be an integer")),
+        }
+    }
+
+    /// A point in time.
+    pub(super) fn time(&self, name: &str) -> Result<Option<chrono::NaiveDateTime>> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(text) => super::time::parse(text)
+                .map(Some)
+                .ok_or_else(|| Error::bad_request(format!("{name} is not a point in time"))),
+        }
+    }
+
+    /// One page of a list in the order of its items' ids: whatever comes or goes meanwhile, none is left
+    /// out or shown twice. `next` is the last id of this page, if there is another.
+    pub(super) fn keyset(
+        &self,
+        requester: &Requester,
+        items: &[Value],
+        limit: u64,
+        next: Option<i64>,
+    ) -> Value {
+        let next = next.map(|after| {
+            json!({
+                "after": after,
+                "limit": limit,
+                "url": self.url_with(requester, &[("after", after.to_string()), ("limit", limit.to_string())]),
+            })
+        });
+        json!({ "items": items, "_pagination": { "limit": limit, "next": next } })
+    }
+
     fn next_url(&self, requester: &Requester, offset: u64, limit: u64) -> String {
+        let place = [("offset", offset.to_string()), ("limit", limit.to_string())];
+        self.url_with(requester, &place)
+    }
+
+    /// The address asked for, with some arguments changed or added.
+    fn url_with(&self, requester: &Requester, changed: &[(&str, String)]) -> String {
         let mut query: Vec<(&str, String)> = Vec::new();
         for (key, value) in &self.pairs {
-            match key.as_str() {
-                "offset" | "limit" if query.iter().any(|(known, _)| known == key) => {}
-                "offset" => query.push(("offset", offset.to_string())),
-                "limit" => query.push(("limit", limit.to_string())),
-                _ => query.push((key, value.clone())),
+            match changed.iter().find(|(name, _)| name == key) {
+                Some((name, _)) if query.iter().any(|(known, _)| known == name) => {}
+                Some((name, value)) => query.push((name, value.clone())),
+                None => query.push((key, value.clone())),
             }
         }
-        for (key, value) in [("offset", offset), ("limit", limit)] {
-            if !query.iter().any(|(known, _)| *known == key) {
-                query.push((key, value.to_string()));
+        for (key, value) in changed {
+            if !query.iter().any(|(known, _)| known == key) {
+                query.push((key, value.clone()));
             }
         }
         let quoted = |text: &str| {

@@ -7,26 +7,59 @@ use axum::http::StatusCode;
 use orrery_core::Secret;
 use orrery_core::escape::path_segment;
 use orrery_core::scopes::{Owner, identify_scopes};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::models::{self, ServiceDetail};
+use super::schemas::{SERVICE, USER};
 use super::user_models;
+use crate::auth::sessions::LoginCookie;
 use crate::auth::{self, Asking, Identity, Requester};
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::state::AppState;
 
-pub(super) fn routes() -> Routes {
-    Routes::default()
-        .get("/api/authorizations/token/{token}", Needs::Nothing, token)
-        .post("/api/authorizations/token", Needs::Nothing, removed)
-        .post("/api/authorizations/token/{token}", Needs::Nothing, removed)
+pub(super) fn routes() -> ApiRoutes {
+    ApiRoutes::default()
+        .get(
+            "/api/authorizations/token/{token}",
+            Needs::Nothing,
+            &TOKEN,
+            token,
+        )
+        .post(
+            "/api/authorizations/token",
+            Needs::Nothing,
+            &REMOVED,
+            removed,
+        )
+        .post(
+            "/api/authorizations/token/{token}",
+            Needs::Nothing,
+            &REMOVED_WITH_TOKEN,
+            removed,
+        )
         .get(
             "/api/authorizations/cookie/{name}/{value}",
             Needs::Nothing,
+            &COOKIE,
             cookie,
         )
 }
+
+fn user_or_service() -> Value {
+    json!({ "oneOf": [USER.reference(), SERVICE.reference()] })
+}
+
+fn user_or_nothing() -> Value {
+    json!({ "oneOf": [USER.reference(), { "type": "object", "maxProperties": 0 }] })
+}
+
+const TOKEN: Operation = Operation::new("get-auth-token", Tag::Tokens, "Find out whose token it is")
+    .about("Requests prove themselves by a token; a cookie is not enough. `GET /user` with the token in question is better.")
+    .deprecated()
+    .checks(Needs::Credentials)
+    .answers(&[Answer::json(200, "The user or service.", Shape::Inline(user_or_service))]);
 
 /// `GET …/token/{token}`: whose token it is.
 async fn token(
@@ -59,6 +92,18 @@ async fn token(
     Ok(Json(Value::Object(model)))
 }
 
+const REMOVED: Operation = Operation::new("post-auth-token", Tag::Tokens, "Gone: make a token")
+    .about("Gone since JupyterHub 2: always answers 404. `POST /users/{name}/tokens` makes tokens.")
+    .deprecated()
+    .refuses(&[404]);
+const REMOVED_WITH_TOKEN: Operation = Operation::new(
+    "post-auth-token-token",
+    Tag::Tokens,
+    "Gone: make a token",
+)
+.about("Gone since JupyterHub 2: always answers 404. `POST /users/{name}/tokens` makes tokens.")
+.deprecated();
+
 /// `POST …/token`: gone since JupyterHub 2.
 async fn removed() -> Error {
     Error::new(
@@ -68,6 +113,20 @@ async fn removed() -> Error {
     )
 }
 
+const COOKIE: Operation = Operation::new(
+    "get-auth-cookie",
+    Tag::Tokens,
+    "Find out whose login cookie it is",
+)
+.about("Requests prove themselves by a token; a cookie is not enough.")
+.deprecated()
+.checks(Needs::Credentials)
+.answers(&[Answer::json(
+    200,
+    "The user; empty where the requester may not see them.",
+    Shape::Inline(user_or_nothing),
+)]);
+
 /// `GET …/cookie/{name}/{value}`: whose login cookie it is.
 async fn cookie(
     State(hub): State<AppState>,
@@ -76,12 +135,8 @@ async fn cookie(
 ) -> Result<Json<Value>> {
     needs_token(&requester)?;
     let name = path_segment(&name);
-    let cookie_id = hub
-        .signer
-        .verify(&name, &value, hub.cookie_max_age(), hub.unix_time())
-        .and_then(|value| String::from_utf8(value).ok())
-        .ok_or_else(|| Error::not_found(""))?;
-    let known = auth::by_cookie(&hub, &cookie_id)
+    let cookie = LoginCookie::read(&hub, &name, &value).ok_or_else(|| Error::not_found(""))?;
+    let known = auth::by_cookie(&hub, &cookie, None)
         .await?
         .ok_or_else(|| Error::not_found(""))?;
     let Identity::User(user) = &known.identity else {

@@ -17,8 +17,15 @@ pub(super) fn routes() -> ApiRoutes {
 const SHOW: Operation = Operation::new("get-openapi", Tag::Hub, "Show this description")
     .about("OpenAPI 3.1, for whoever asks: it holds nothing of the hub's users. It has an `ETag`.")
     .answers(&[
-        Answer::json(200, "The description.", Shape::Inline(|| json!({ "type": "object" }))),
-        Answer::empty(304, "The one with the tag in `If-None-Match` is still good."),
+        Answer::json(
+            200,
+            "The description.",
+            Shape::Inline(|| json!({ "type": "object" })),
+        ),
+        Answer::empty(
+            304,
+            "The one with the tag in `If-None-Match` is still good.",
+        ),
     ]);
 
 /// `GET`: the document, which changes only with the program.

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::arguments::{Arguments, Page};
 use super::body::{self, FieldType, JsonBody};
 use super::path::PathGroup;
-use super::schemas::{GROUP, GROUPS_REQUEST, GROUP_REQUEST, LIMIT, MEMBERS, OFFSET};
+use super::schemas::{GROUP, GROUP_REQUEST, GROUPS_REQUEST, LIMIT, MEMBERS, OFFSET};
 use super::{models, python};
 use crate::audit::{Action, Event};
 use crate::auth::{Asking, Requester};
@@ -41,7 +41,12 @@ pub(super) fn routes() -> ApiRoutes {
     ];
     let (one, members) = ("/api/groups/{group}", "/api/groups/{group}/users");
     ApiRoutes::default()
-        .get("/api/groups", Needs::SomeScopes(&[Scope::ListGroups]), &LIST, list)
+        .get(
+            "/api/groups",
+            Needs::SomeScopes(&[Scope::ListGroups]),
+            &LIST,
+            list,
+        )
         .post(
             "/api/groups",
             Needs::Scopes(&[Scope::AdminGroups]),
@@ -51,8 +56,18 @@ pub(super) fn routes() -> ApiRoutes {
         .get(one, Needs::Scopes(readers), &SHOW, show)
         .post(one, Needs::Scopes(&[Scope::AdminGroups]), &CREATE, create)
         .delete(one, Needs::Scopes(&[Scope::DeleteGroups]), &DELETE, delete)
-        .post(members, Needs::Scopes(&[Scope::Groups]), &ADD_MEMBERS, add_members)
-        .delete(members, Needs::Scopes(&[Scope::Groups]), &REMOVE_MEMBERS, remove_members)
+        .post(
+            members,
+            Needs::Scopes(&[Scope::Groups]),
+            &ADD_MEMBERS,
+            add_members,
+        )
+        .delete(
+            members,
+            Needs::Scopes(&[Scope::Groups]),
+            &REMOVE_MEMBERS,
+            remove_members,
+        )
         .put(
             "/api/groups/{group}/properties",
             Needs::Scopes(&[Scope::Groups]),
@@ -64,7 +79,11 @@ pub(super) fn routes() -> ApiRoutes {
 const LIST: Operation = Operation::new("get-groups", Tag::Groups, "List groups")
     .about("Those that the requester may list, page by page.")
     .query(&[&OFFSET, &LIMIT])
-    .answers(&[Answer::json(200, "One page of groups.", Shape::Page(&GROUP))])
+    .answers(&[Answer::json(
+        200,
+        "One page of groups.",
+        Shape::Page(&GROUP),
+    )])
     .refuses(&[400]);
 
 /// `GET /api/groups`: those that the requester may list, page by page.
@@ -212,9 +231,14 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-const ADD_MEMBERS: Operation = Operation::new("post-group-users", Tag::Groups, "Put users into a group")
-    .body(Body::json(Shape::One(&MEMBERS)))
-    .answers(&[Answer::json(200, "The group as it is now.", Shape::One(&GROUP))]);
+const ADD_MEMBERS: Operation =
+    Operation::new("post-group-users", Tag::Groups, "Put users into a group")
+        .body(Body::json(Shape::One(&MEMBERS)))
+        .answers(&[Answer::json(
+            200,
+            "The group as it is now.",
+            Shape::One(&GROUP),
+        )]);
 
 /// `POST /api/groups/{group}/users`: puts users into the group.
 async fn add_members(
@@ -233,14 +257,26 @@ async fn add_members(
         .write(|transaction| async move { groups::add_members(&transaction, id, ids).await })
         .await?;
     tracing::info!(group = %group.name, count = members.len(), by = requester.name(), "users added to a group");
-    let event = Event::new(Action::GroupAdd).by(&requester).on_group(&group.name);
-    hub.audit.record(event.detail("users", named_users(fields))).await;
+    let event = Event::new(Action::GroupAdd)
+        .by(&requester)
+        .on_group(&group.name);
+    hub.audit
+        .record(event.detail("users", named_users(fields)))
+        .await;
     answer(&hub, &requester, &group).await
 }
 
-const REMOVE_MEMBERS: Operation = Operation::new("delete-group-users", Tag::Groups, "Take users out of a group")
-    .body(Body::json(Shape::One(&MEMBERS)))
-    .answers(&[Answer::json(200, "The group as it is now.", Shape::One(&GROUP))]);
+const REMOVE_MEMBERS: Operation = Operation::new(
+    "delete-group-users",
+    Tag::Groups,
+    "Take users out of a group",
+)
+.body(Body::json(Shape::One(&MEMBERS)))
+.answers(&[Answer::json(
+    200,
+    "The group as it is now.",
+    Shape::One(&GROUP),
+)]);
 
 /// `DELETE /api/groups/{group}/users`: takes users out of the group.
 async fn remove_members(
@@ -259,14 +295,26 @@ async fn remove_members(
         .write(|transaction| async move { groups::remove_members(&transaction, id, ids).await })
         .await?;
     tracing::info!(group = %group.name, count = members.len(), by = requester.name(), "users taken out of a group");
-    let event = Event::new(Action::GroupRemove).by(&requester).on_group(&group.name);
-    hub.audit.record(event.detail("users", named_users(fields))).await;
+    let event = Event::new(Action::GroupRemove)
+        .by(&requester)
+        .on_group(&group.name);
+    hub.audit
+        .record(event.detail("users", named_users(fields)))
+        .await;
     answer(&hub, &requester, &group).await
 }
 
-const SET_PROPERTIES: Operation = Operation::new("put-group-properties", Tag::Groups, "Replace a group's properties")
-    .body(Body::json(Shape::Inline(|| json!({ "type": "object" }))))
-    .answers(&[Answer::json(200, "The group as it is now.", Shape::One(&GROUP))]);
+const SET_PROPERTIES: Operation = Operation::new(
+    "put-group-properties",
+    Tag::Groups,
+    "Replace a group's properties",
+)
+.body(Body::json(Shape::Inline(|| json!({ "type": "object" }))))
+.answers(&[Answer::json(
+    200,
+    "The group as it is now.",
+    Shape::One(&GROUP),
+)]);
 
 /// `PUT /api/groups/{group}/properties`: replaces what the site keeps with the group.
 async fn set_properties(
@@ -339,7 +387,11 @@ async fn insert(
         })?;
     let events: Vec<_> = created
         .iter()
-        .map(|group| Event::new(Action::GroupCreate).by(requester).on_group(&group.name))
+        .map(|group| {
+            Event::new(Action::GroupCreate)
+                .by(requester)
+                .on_group(&group.name)
+        })
         .map(|event| event.detail("users", named_users(fields)))
         .collect();
     hub.audit.record_all(events).await;

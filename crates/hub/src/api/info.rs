@@ -11,23 +11,34 @@ use orrery_core::escape::for_log;
 use orrery_core::scopes::Scope;
 use serde_json::{Value, json};
 
+use super::schemas::{self, VERSION};
 use crate::auth::Asking;
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs, Routes};
 use crate::state::AppState;
 
 /// Characters of a report that are logged.
 const SHOWN: usize = 2000;
 
-pub(super) fn routes() -> Routes {
+pub(super) fn routes() -> ApiRoutes {
+    ApiRoutes::default()
+        .get("/api", Needs::Nothing, &ROOT, version)
+        .get("/api/", Needs::Nothing, &ROOT, version)
+        .get("/api/info", Needs::Scopes(&[Scope::ReadHub]), &INFO, info)
+        .get("/api/health", Needs::Nothing, &HEALTH, health)
+}
+
+/// Those that stand beside the API.
+pub(super) fn other_routes() -> Routes {
     Routes::default()
-        .get("/api", Needs::Nothing, version)
-        .get("/api/", Needs::Nothing, version)
-        .get("/api/info", Needs::Scopes(&[Scope::ReadHub]), info)
         .get("/health", Needs::Nothing, health)
-        .get("/api/health", Needs::Nothing, health)
         .post("/security/csp-report", Needs::Credentials, csp_report)
 }
+
+const ROOT: Operation = Operation::new("get-api", Tag::Hub, "Show the version")
+    .about("For whoever asks.")
+    .answers(&[Answer::json(200, "The version.", Shape::One(&VERSION))]);
 
 /// `GET /api/`: the version, for whoever asks.
 async fn version() -> impl IntoResponse {
@@ -36,6 +47,13 @@ async fn version() -> impl IntoResponse {
         Json(json!({ "version": crate::JUPYTERHUB_VERSION })),
     )
 }
+
+const INFO: Operation = Operation::new("get-info", Tag::Hub, "Show what the hub is made of")
+    .answers(&[Answer::json(
+        200,
+        "Versions and classes.",
+        Shape::One(&schemas::INFO),
+    )]);
 
 /// `GET /api/info`: what the hub is made of. There is no Python to tell of; the fields say so.
 async fn info(State(hub): State<AppState>) -> Json<Value> {
@@ -51,6 +69,9 @@ async fn info(State(hub): State<AppState>) -> Json<Value> {
         "authenticator": class("jupyterhub.auth", hub.config.authenticator_class),
     }))
 }
+
+const HEALTH: Operation = Operation::new("get-health", Tag::Hub, "Ask whether the hub answers")
+    .answers(&[Answer::text(200, "It does.", "text/html")]);
 
 /// `GET /health`: the hub answers.
 async fn health() -> Response {

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::time::isoformat;
 use crate::auth::{self, Identity};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::servers::ServerView;
 use crate::state::{AppState, HubState};
 
@@ -68,12 +68,17 @@ pub(super) fn server(
 
 /// The default server of a user who never started it. Upstream makes its row whenever it touches the
 /// user; here it exists as soon as it is asked for.
-pub(super) fn untouched_default_server(hub: &HubState, user: &User) -> Result<ServerView> {
-    let user_name: UserName = auth::user_name(user)?;
+pub(super) fn untouched_default_server(
+    hub: &HubState,
+    user_id: i32,
+    user_name: &str,
+) -> Result<ServerView> {
+    let user_name = UserName::parse(user_name)
+        .map_err(|error| Error::Internal(format!("user {user_id} in the database: {error}")))?;
     let name = ServerName::default_server();
     Ok(ServerView {
         display_name: String::new(),
-        user_id: user.id,
+        user_id,
         spawner_id: 0,
         run: None,
         phase: orrery_core::phase::Phase::Stopped,

@@ -28,7 +28,11 @@ pub(super) fn routes() -> ApiRoutes {
 
 const LIST: Operation = Operation::new("get-proxy", Tag::Proxy, "Show the proxy's routes")
     .query(&[&OFFSET, &LIMIT])
-    .answers(&[Answer::json(200, "One page of routes, by their specification.", Shape::One(&ROUTES))])
+    .answers(&[Answer::json(
+        200,
+        "One page of routes, by their specification.",
+        Shape::One(&ROUTES),
+    )])
     .refuses(&[400, 502]);
 
 /// `GET`: the routes that the proxy has now, by their specification.

@@ -9,15 +9,23 @@ use serde_json::json;
 
 use super::arguments::Arguments;
 use super::models::{self, ServiceDetail};
+use super::schemas::{IDENTITY, INCLUDE_STOPPED_SERVERS};
 use super::user_models;
 use crate::auth::{Asking, Identity, Requester};
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Operation, Shape, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::state::AppState;
 
-pub(super) fn routes() -> Routes {
-    Routes::default().get("/api/user", Needs::Nothing, show)
+pub(super) fn routes() -> ApiRoutes {
+    ApiRoutes::default().get("/api/user", Needs::Nothing, &SHOW, show)
 }
+
+const SHOW: Operation = Operation::new("get-current-user", Tag::Users, "Show who asks")
+    .about("The user or service whose credentials these are, and what they may do.")
+    .checks(Needs::Credentials)
+    .query(&[&INCLUDE_STOPPED_SERVERS])
+    .answers(&[Answer::json(200, "The requester.", Shape::One(&IDENTITY))]);
 
 /// `GET /api/user`: the requester's own model, with the token and its scopes. Single-user servers and
 /// services ask this with their users' tokens, on each request whose answer they do not remember, so

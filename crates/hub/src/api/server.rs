@@ -33,13 +33,20 @@ pub(super) const PATHS: [&str; 3] = [
 ];
 
 pub(super) fn routes() -> ApiRoutes {
-    PATHS.into_iter().fold(ApiRoutes::default(), |routes, path| {
-        let starters = Needs::ServerScopes(&[Scope::StartServers]);
-        routes
-            .get(path, Needs::ServerScopes(&[Scope::ReadServers]), &SHOW, show)
-            .put(path, starters, &CREATE, create)
-            .patch(path, starters, &EDIT, edit)
-    })
+    PATHS
+        .into_iter()
+        .fold(ApiRoutes::default(), |routes, path| {
+            let starters = Needs::ServerScopes(&[Scope::StartServers]);
+            routes
+                .get(
+                    path,
+                    Needs::ServerScopes(&[Scope::ReadServers]),
+                    &SHOW,
+                    show,
+                )
+                .put(path, starters, &CREATE, create)
+                .patch(path, starters, &EDIT, edit)
+        })
 }
 
 /// What requests to create or start a server bring along.
@@ -141,11 +148,15 @@ async fn show(
     Ok(Json(model(&hub, &requester, &view).await?))
 }
 
-const CREATE: Operation = Operation::new("put-user-server-name", Tag::Servers, "Create a named server")
-    .about("Does not start it.")
-    .body(Body::json(Shape::One(&SERVER_REQUEST)).optional())
-    .answers(&[Answer::json(201, "The new server.", Shape::One(&SERVER))])
-    .refuses(&[409]);
+const CREATE: Operation = Operation::new(
+    "put-user-server-name",
+    Tag::Servers,
+    "Create a named server",
+)
+.about("Does not start it.")
+.body(Body::json(Shape::One(&SERVER_REQUEST)).optional())
+.answers(&[Answer::json(201, "The new server.", Shape::One(&SERVER))])
+.refuses(&[409]);
 
 /// `PUT`: creates a named server without starting it.
 async fn create(
@@ -183,7 +194,9 @@ async fn create(
     tracing::info!(user = %user.name, %server, by = requester.name(), "server created");
     let event = Event::new(Action::ServerEdit).by(&requester);
     let event = event.on_server(&user.name, server.as_str());
-    hub.audit.record_others(event.detail("change", "create")).await;
+    hub.audit
+        .record_others(event.detail("change", "create"))
+        .await;
     let view = hub
         .servers
         .view(user, server)
@@ -199,7 +212,11 @@ async fn create(
 const EDIT: Operation = Operation::new("patch-user-server-name", Tag::Servers, "Change a server")
     .about("Renames a server that does not run, or changes its options or the name it shows.")
     .body(Body::json(Shape::One(&SERVER_CHANGES)))
-    .answers(&[Answer::json(200, "The server as it is now.", Shape::One(&SERVER))])
+    .answers(&[Answer::json(
+        200,
+        "The server as it is now.",
+        Shape::One(&SERVER),
+    )])
     .refuses(&[409]);
 
 /// `PATCH`: renames a stopped server, or changes its options or the name it shows.
@@ -297,7 +314,9 @@ async fn edit(
     if *server != path.server {
         event = event.detail("new_name", server.as_str());
     }
-    hub.audit.record_others(event.detail("change", "edit")).await;
+    hub.audit
+        .record_others(event.detail("change", "edit"))
+        .await;
     let view = hub.servers.view(user, server).await?.ok_or_else(no_such)?;
     Ok(Json(model(&hub, &requester, &view).await?))
 }

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 
 use super::path::PathServer;
 use crate::error::{Error, Result};
-use crate::router::{Needs, Routes};
+use crate::openapi::{Answer, Operation, Tag};
+use crate::router::{ApiRoutes, Needs};
 use crate::servers::ProgressEvent;
 use crate::state::AppState;
 
@@ -25,17 +26,23 @@ const KEEP_ALIVE: Duration = Duration::from_secs(8);
 /// How long one request is served at most. Browsers ask again, and are told everything again.
 const LONGEST: Duration = Duration::from_hours(2);
 
-pub(super) fn routes() -> Routes {
+pub(super) fn routes() -> ApiRoutes {
     let needs = Needs::ServerScopes(&[Scope::ReadServers]);
-    Routes::default()
-        .get("/api/users/{user}/server/progress", needs, progress)
-        .get("/api/users/{user}/servers//progress", needs, progress)
-        .get(
-            "/api/users/{user}/servers/{server}/progress",
-            needs,
-            progress,
-        )
+    [
+        "/api/users/{user}/server/progress",
+        "/api/users/{user}/servers//progress",
+        "/api/users/{user}/servers/{server}/progress",
+    ]
+    .into_iter()
+    .fold(ApiRoutes::default(), |routes, path| {
+        routes.get(path, needs, &PROGRESS, progress)
+    })
 }
+
+const PROGRESS: Operation = Operation::new("get-user-server-name-progress", Tag::Servers, "Follow a server's start")
+    .about("Server-sent events: those so far at once. The stream ends with the one that says `ready` or `failed`.")
+    .answers(&[Answer::text(200, "The events, each a JSON object.", "text/event-stream")])
+    .refuses(&[400]);
 
 /// `GET`: server-sent events. Those so far come at once; the stream ends with the one that says
 /// `ready` or `failed`, or when the client goes away.

@@ -21,9 +21,11 @@ use crate::state::AppState;
 
 pub(super) fn routes() -> ApiRoutes {
     let needs = Needs::ServerScopes(&[Scope::StartServers]);
-    PATHS.into_iter().fold(ApiRoutes::default(), |routes, path| {
-        routes.post(path, needs, &START, start)
-    })
+    PATHS
+        .into_iter()
+        .fold(ApiRoutes::default(), |routes, path| {
+            routes.post(path, needs, &START, start)
+        })
 }
 
 const START: Operation = Operation::new("post-user-server-name", Tag::Servers, "Start a server")

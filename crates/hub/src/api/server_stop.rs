@@ -28,9 +28,11 @@ const SLOW_CANCEL: Duration = Duration::from_millis(500);
 
 pub(super) fn routes() -> ApiRoutes {
     let needs = Needs::ServerScopes(&[Scope::DeleteServers]);
-    PATHS.into_iter().fold(ApiRoutes::default(), |routes, path| {
-        routes.delete(path, needs, &STOP, stop)
-    })
+    PATHS
+        .into_iter()
+        .fold(ApiRoutes::default(), |routes, path| {
+            routes.delete(path, needs, &STOP, stop)
+        })
 }
 
 const STOP: Operation = Operation::new("delete-user-server-name", Tag::Servers, "Stop a server")
@@ -78,7 +80,9 @@ async fn stop(
     tracing::info!(user = %user.name, %server, by = requester.name(), remove, "stop requested");
     let event = Event::new(Action::ServerStop).by(&requester);
     let event = event.on_server(&user.name, server.as_str());
-    hub.audit.record_others(event.detail("remove", remove)).await;
+    hub.audit
+        .record_others(event.detail("remove", remove))
+        .await;
     let phase = match outcome {
         StopOutcome::AlreadyStopping(_) => Phase::Stopping,
         StopOutcome::Stopping(run) => hub.servers.wait(run, SLOW_STOP).await?,

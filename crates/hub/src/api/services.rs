@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::body::{self, FieldType, JsonBody};
 use super::models::{self, Model, ServiceDetail};
-use super::schemas::{SERVICE, SERVICES, SERVICE_REQUEST};
+use super::schemas::{SERVICE, SERVICE_REQUEST, SERVICES};
 use crate::audit::{Action, Event};
 use crate::auth::{self, Asking, Identity, Requester};
 use crate::error::{Error, Result};
@@ -61,7 +61,11 @@ pub(super) fn routes() -> ApiRoutes {
 
 const LIST: Operation = Operation::new("get-services", Tag::Services, "List services")
     .about("Those that the requester may list.")
-    .answers(&[Answer::json(200, "The services, by name.", Shape::One(&SERVICES))]);
+    .answers(&[Answer::json(
+        200,
+        "The services, by name.",
+        Shape::One(&SERVICES),
+    )]);
 
 /// `GET /api/services`: those that the requester may list, by name.
 async fn list(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Json<Model>> {
@@ -181,7 +185,9 @@ async fn create(
         })?;
     tracing::info!(service = %name, by = requester.name(), "service created");
     let event = Event::new(Action::ServiceCreate).by(&requester);
-    let event = event.on_service(&name).detail("admin", service.fields.admin);
+    let event = event
+        .on_service(&name)
+        .detail("admin", service.fields.admin);
     hub.audit.record(event).await;
     hub.routes.wake();
     let model = models::service(&hub, &requester.scopes, &service, ServiceDetail::Full).await?;

@@ -19,7 +19,7 @@ use super::arguments::Arguments;
 use super::body::JsonBody;
 use super::path::PathUser;
 use super::schemas::{LIMIT, NEW_SHARE_CODE, OFFSET, SHARE_CODE, SHARE_CODE_REQUEST};
-use super::share_models;
+use super::share_models::{self, short};
 use super::shares::{SharedServer, check_holds, fields, needs_server, of_one_server_only, scopes};
 use crate::audit::{Action, Event};
 use crate::auth::{Asking, redirects};
@@ -38,8 +38,18 @@ pub(super) fn routes() -> ApiRoutes {
     let all = "/api/share-codes/{user}";
     let routes = ApiRoutes::default()
         .get(all, Needs::Scopes(read), &OF_OWNER, of_owner)
-        .post(all, Needs::Scopes(write), &NEEDS_SERVER_POST, of_one_server_only)
-        .delete(all, Needs::Scopes(write), &NEEDS_SERVER_DELETE, of_one_server_only);
+        .post(
+            all,
+            Needs::Scopes(write),
+            &NEEDS_SERVER_POST,
+            of_one_server_only,
+        )
+        .delete(
+            all,
+            Needs::Scopes(write),
+            &NEEDS_SERVER_DELETE,
+            of_one_server_only,
+        );
     [
         "/api/share-codes/{user}/",
         "/api/share-codes/{user}/{server}",
@@ -53,9 +63,17 @@ pub(super) fn routes() -> ApiRoutes {
     })
 }
 
-const OF_OWNER: Operation = Operation::new("get-share-codes-owner", Tag::Shares, "List the codes for a user's servers")
-    .query(&[&OFFSET, &LIMIT])
-    .answers(&[Answer::json(200, "One page of codes.", Shape::Framed(&SHARE_CODE))]);
+const OF_OWNER: Operation = Operation::new(
+    "get-share-codes-owner",
+    Tag::Shares,
+    "List the codes for a user's servers",
+)
+.query(&[&OFFSET, &LIMIT])
+.answers(&[Answer::json(
+    200,
+    "One page of codes.",
+    Shape::Framed(&SHARE_CODE),
+)]);
 
 const NEEDS_SERVER_POST: Operation = needs_server("post-share-codes-owner");
 const NEEDS_SERVER_DELETE: Operation = needs_server("delete-share-codes-owner");
@@ -70,9 +88,17 @@ async fn of_owner(
     share_models::code_list(&hub, &requester, &arguments, Of::Owner(owner.id)).await
 }
 
-const OF_SERVER: Operation = Operation::new("get-share-codes-server", Tag::Shares, "List the codes for a server")
-    .query(&[&OFFSET, &LIMIT])
-    .answers(&[Answer::json(200, "One page of codes.", Shape::Framed(&SHARE_CODE))]);
+const OF_SERVER: Operation = Operation::new(
+    "get-share-codes-server",
+    Tag::Shares,
+    "List the codes for a server",
+)
+.query(&[&OFFSET, &LIMIT])
+.answers(&[Answer::json(
+    200,
+    "One page of codes.",
+    Shape::Framed(&SHARE_CODE),
+)]);
 
 /// `GET`: the codes for one server.
 async fn of_server(
@@ -86,10 +112,15 @@ async fn of_server(
     share_models::code_list(&hub, &requester, &arguments, of).await
 }
 
-const CREATE: Operation = Operation::new("post-share-code", Tag::Shares, "Make a code for a server")
-    .about("Whoever has it can exchange it for a share, at its `accept_url`.")
-    .body(Body::json(Shape::One(&SHARE_CODE_REQUEST)).optional())
-    .answers(&[Answer::json(200, "The new code.", Shape::One(&NEW_SHARE_CODE))]);
+const CREATE: Operation =
+    Operation::new("post-share-code", Tag::Shares, "Make a code for a server")
+        .about("Whoever has it can exchange it for a share, at its `accept_url`.")
+        .body(Body::json(Shape::One(&SHARE_CODE_REQUEST)).optional())
+        .answers(&[Answer::json(
+            200,
+            "The new code.",
+            Shape::One(&NEW_SHARE_CODE),
+        )]);
 
 /// `POST`: a new code, which the answer shows this once.
 async fn create(
@@ -149,13 +180,21 @@ async fn create(
     Ok(Json(model))
 }
 
-const DELETE: Operation = Operation::new("delete-share-code", Tag::Shares, "Delete codes for a server")
-    .about("All of them, if no argument names one. What was exchanged for a share stays one.")
-    .query(&[
-        &Parameter::new("code", "The code itself.", || json!({ "type": "string" })),
-        &Parameter::new("id", "Its id, as lists have it.", || json!({ "type": "string" })),
-    ])
-    .answers(&[Answer::empty(204, "It is gone.")]);
+const DELETE: Operation = Operation::new(
+    "delete-share-code",
+    Tag::Shares,
+    "Delete codes for a server",
+)
+.about("All of them, if no argument names one. What was exchanged for a share stays one.")
+.query(&[
+    &Parameter::new("code", "The code itself.", || json!({ "type": "string" })),
+    &Parameter::new(
+        "id",
+        "Its id, as lists have it.",
+        || json!({ "type": "string" }),
+    ),
+])
+.answers(&[Answer::empty(204, "It is gone.")]);
 
 /// `DELETE`: one code, by itself (`?code=`) or by its id (`?id=`), or all of the server.
 async fn delete(
@@ -183,8 +222,7 @@ async fn delete(
             Some(found.id)
         }
         (None, Some(id)) => {
-            let missing =
-                || Error::not_found(format!("No code found matching id={}", for_log(id, 64)));
+            let missing = || Error::not_found(format!("No code found matching id={}", short(id)));
             let number = id
                 .strip_prefix("sc_")
                 .and_then(|number| number.parse::<i32>().ok());

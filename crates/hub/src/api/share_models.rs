@@ -23,6 +23,13 @@ pub(super) fn named<'a>(path: &'a [(String, String)], name: &str) -> &'a str {
         .map_or("", |(_, value)| value)
 }
 
+/// A part of a text for an error's sentence, which is no longer than needed to know it by.
+pub(super) fn short(text: &str) -> &str {
+    text.char_indices()
+        .nth(200)
+        .map_or(text, |(end, _)| &text[..end])
+}
+
 /// A page of a list of shares. Those that have expired are left out.
 pub(super) async fn share_list(
     hub: &AppState,

@@ -4,7 +4,6 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use orrery_core::escape::for_log;
 use orrery_core::scopes::Scope;
 use orrery_store::shares::{self, Of, Share, With};
 use orrery_store::{spawners, users};
@@ -13,7 +12,7 @@ use serde_json::Value;
 use super::arguments::Arguments;
 use super::path::PathGroup;
 use super::schemas::{LIMIT, OFFSET, SHARE};
-use super::share_models::{self, named};
+use super::share_models::{self, named, short};
 use crate::audit::{Action, Event};
 use crate::auth::{Asking, Requester};
 use crate::error::{Error, Result};
@@ -27,8 +26,18 @@ pub(super) fn routes() -> ApiRoutes {
     let users = Needs::Scopes(&[Scope::UsersShares]);
     let groups = Needs::Scopes(&[Scope::GroupsShares]);
     let mut routes = ApiRoutes::default()
-        .get("/api/users/{user}/shared", read_users, &WITH_USER, with_user)
-        .get("/api/groups/{group}/shared", read_groups, &WITH_GROUP, with_group);
+        .get(
+            "/api/users/{user}/shared",
+            read_users,
+            &WITH_USER,
+            with_user,
+        )
+        .get(
+            "/api/groups/{group}/shared",
+            read_groups,
+            &WITH_GROUP,
+            with_group,
+        );
     for server in ["", "{shared_server}"] {
         let (user, group) = (
             format!("/api/users/{{user}}/shared/{{owner}}/{server}"),
@@ -43,10 +52,18 @@ pub(super) fn routes() -> ApiRoutes {
     routes
 }
 
-const WITH_USER: Operation = Operation::new("get-user-shared", Tag::Shares, "List what is shared with a user")
-    .about("Also by their groups.")
-    .query(&[&OFFSET, &LIMIT])
-    .answers(&[Answer::json(200, "One page of shares.", Shape::Framed(&SHARE))]);
+const WITH_USER: Operation = Operation::new(
+    "get-user-shared",
+    Tag::Shares,
+    "List what is shared with a user",
+)
+.about("Also by their groups.")
+.query(&[&OFFSET, &LIMIT])
+.answers(&[Answer::json(
+    200,
+    "One page of shares.",
+    Shape::Framed(&SHARE),
+)]);
 
 /// `GET`: what is shared with a user, also by their groups.
 async fn with_user(
@@ -57,13 +74,21 @@ async fn with_user(
 ) -> Result<Json<Value>> {
     let user = users::find(hub.store.read(), &name)
         .await?
-        .ok_or_else(|| Error::not_found(format!("No such user: {}", for_log(&name, 64))))?;
+        .ok_or_else(|| Error::not_found(format!("No such user: {}", short(&name))))?;
     share_models::share_list(&hub, &requester, &arguments, Of::User(user.id)).await
 }
 
-const WITH_GROUP: Operation = Operation::new("get-group-shared", Tag::Shares, "List what is shared with a group")
-    .query(&[&OFFSET, &LIMIT])
-    .answers(&[Answer::json(200, "One page of shares.", Shape::Framed(&SHARE))]);
+const WITH_GROUP: Operation = Operation::new(
+    "get-group-shared",
+    Tag::Shares,
+    "List what is shared with a group",
+)
+.query(&[&OFFSET, &LIMIT])
+.answers(&[Answer::json(
+    200,
+    "One page of shares.",
+    Shape::Framed(&SHARE),
+)]);
 
 /// `GET`: what is shared with a group.
 async fn with_group(
@@ -77,8 +102,12 @@ async fn with_group(
 
 type Names = Path<Vec<(String, String)>>;
 
-const SHOW_USER: Operation = Operation::new("get-user-shared-server", Tag::Shares, "Show what a user may do with a server")
-    .answers(&[Answer::json(200, "The share.", Shape::One(&SHARE))]);
+const SHOW_USER: Operation = Operation::new(
+    "get-user-shared-server",
+    Tag::Shares,
+    "Show what a user may do with a server",
+)
+.answers(&[Answer::json(200, "The share.", Shape::One(&SHARE))]);
 
 /// `GET …/{owner}/{server}`: one server, as it is shared with the user by themselves.
 async fn show_user(State(hub): State<AppState>, Path(path): Names) -> Result<Json<Value>> {
@@ -86,8 +115,15 @@ async fn show_user(State(hub): State<AppState>, Path(path): Names) -> Result<Jso
     model(&hub, &share).await
 }
 
-const LEAVE_USER: Operation = Operation::new("delete-user-shared-server", Tag::Shares, "Leave a server, as a user")
-    .answers(&[Answer::empty(204, "It is not shared with the user any more.")]);
+const LEAVE_USER: Operation = Operation::new(
+    "delete-user-shared-server",
+    Tag::Shares,
+    "Leave a server, as a user",
+)
+.answers(&[Answer::empty(
+    204,
+    "It is not shared with the user any more.",
+)]);
 
 /// `DELETE …/{owner}/{server}`: the user does not want it any more.
 async fn leave_user(
@@ -99,8 +135,12 @@ async fn leave_user(
     leave(&hub, &requester, &share, &path).await
 }
 
-const SHOW_GROUP: Operation = Operation::new("get-group-shared-server", Tag::Shares, "Show what a group may do with a server")
-    .answers(&[Answer::json(200, "The share.", Shape::One(&SHARE))]);
+const SHOW_GROUP: Operation = Operation::new(
+    "get-group-shared-server",
+    Tag::Shares,
+    "Show what a group may do with a server",
+)
+.answers(&[Answer::json(200, "The share.", Shape::One(&SHARE))]);
 
 /// `GET …/{owner}/{server}`: one server, as it is shared with the group.
 async fn show_group(
@@ -112,8 +152,15 @@ async fn show_group(
     model(&hub, &share).await
 }
 
-const LEAVE_GROUP: Operation = Operation::new("delete-group-shared-server", Tag::Shares, "Leave a server, as a group")
-    .answers(&[Answer::empty(204, "It is not shared with the group any more.")]);
+const LEAVE_GROUP: Operation = Operation::new(
+    "delete-group-shared-server",
+    Tag::Shares,
+    "Leave a server, as a group",
+)
+.answers(&[Answer::empty(
+    204,
+    "It is not shared with the group any more.",
+)]);
 
 /// `DELETE …/{owner}/{server}`: the group does not want it any more.
 async fn leave_group(
@@ -145,7 +192,9 @@ async fn leave(
     } else {
         "user"
     };
-    hub.audit.record(event.detail(kind, named(path, kind))).await;
+    hub.audit
+        .record(event.detail(kind, named(path, kind)))
+        .await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -179,9 +228,9 @@ async fn find(
     found.ok_or_else(|| {
         Error::not_found(format!(
             "No such share for {kind} {} on {}/{}",
-            for_log(named(path, kind), 64),
-            for_log(owner, 64),
-            for_log(server, 64)
+            short(named(path, kind)),
+            short(owner),
+            short(server)
         ))
     })
 }

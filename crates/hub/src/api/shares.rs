@@ -16,6 +16,7 @@ use super::arguments::Arguments;
 use super::body::JsonBody;
 use super::path::PathUser;
 use super::schemas::{LIMIT, OFFSET, SHARE, SHARE_REQUEST, SHARE_REVOCATION};
+use super::share_models::short;
 use super::{python, share_models};
 use crate::audit::{Action, Event};
 use crate::auth::{self, Asking, Requester};
@@ -30,9 +31,24 @@ pub(super) fn routes() -> ApiRoutes {
     let all = "/api/shares/{user}";
     let routes = ApiRoutes::default()
         .get(all, Needs::Scopes(read), &OF_OWNER, of_owner)
-        .post(all, Needs::Scopes(write), &NEEDS_SERVER_POST, of_one_server_only)
-        .patch(all, Needs::Scopes(write), &NEEDS_SERVER_PATCH, of_one_server_only)
-        .delete(all, Needs::Scopes(write), &NEEDS_SERVER_DELETE, of_one_server_only);
+        .post(
+            all,
+            Needs::Scopes(write),
+            &NEEDS_SERVER_POST,
+            of_one_server_only,
+        )
+        .patch(
+            all,
+            Needs::Scopes(write),
+            &NEEDS_SERVER_PATCH,
+            of_one_server_only,
+        )
+        .delete(
+            all,
+            Needs::Scopes(write),
+            &NEEDS_SERVER_DELETE,
+            of_one_server_only,
+        );
     ["/api/shares/{user}/", "/api/shares/{user}/{server}"]
         .into_iter()
         .fold(routes, |routes, path| {
@@ -44,9 +60,17 @@ pub(super) fn routes() -> ApiRoutes {
         })
 }
 
-const OF_OWNER: Operation = Operation::new("get-shares-owner", Tag::Shares, "List who may use a user's servers")
-    .query(&[&OFFSET, &LIMIT])
-    .answers(&[Answer::json(200, "One page of shares.", Shape::Framed(&SHARE))]);
+const OF_OWNER: Operation = Operation::new(
+    "get-shares-owner",
+    Tag::Shares,
+    "List who may use a user's servers",
+)
+.query(&[&OFFSET, &LIMIT])
+.answers(&[Answer::json(
+    200,
+    "One page of shares.",
+    Shape::Framed(&SHARE),
+)]);
 
 /// `GET /shares/{user}`: everything that a user's servers are shared by.
 async fn of_owner(
@@ -74,9 +98,17 @@ pub(super) async fn of_one_server_only() -> Error {
     Error::new(StatusCode::METHOD_NOT_ALLOWED, "")
 }
 
-const OF_SERVER: Operation = Operation::new("get-shares-server", Tag::Shares, "List who may use a server")
-    .query(&[&OFFSET, &LIMIT])
-    .answers(&[Answer::json(200, "One page of shares.", Shape::Framed(&SHARE))]);
+const OF_SERVER: Operation = Operation::new(
+    "get-shares-server",
+    Tag::Shares,
+    "List who may use a server",
+)
+.query(&[&OFFSET, &LIMIT])
+.answers(&[Answer::json(
+    200,
+    "One page of shares.",
+    Shape::Framed(&SHARE),
+)]);
 
 /// `GET`: with whom one server is shared.
 async fn of_server(
@@ -112,17 +144,15 @@ async fn grant(
         Recipient::User(name) => {
             check_knows(&hub, &requester, "users", "user", name).await?;
             let user = users::find(hub.store.read(), name).await?;
-            let user = user.ok_or_else(|| {
-                Error::bad_request(format!("No such user: {}", for_log(name, 64)))
-            })?;
+            let user =
+                user.ok_or_else(|| Error::bad_request(format!("No such user: {}", short(name))))?;
             With::User(user.id)
         }
         Recipient::Group(name) => {
             check_knows(&hub, &requester, "groups", "group", name).await?;
             let group = groups::find(hub.store.read(), name).await?;
-            let group = group.ok_or_else(|| {
-                Error::bad_request(format!("No such group: {}", for_log(name, 64)))
-            })?;
+            let group = group
+                .ok_or_else(|| Error::bad_request(format!("No such group: {}", short(name))))?;
             With::Group(group.id)
         }
     };
@@ -138,7 +168,9 @@ async fn grant(
         .store
         .write(|transaction| async move { shares::grant(&transaction, wish).await })
         .await?;
-    let event = body.with.named_in(Event::new(Action::ShareCreate).by(&requester));
+    let event = body
+        .with
+        .named_in(Event::new(Action::ShareCreate).by(&requester));
     let event = event.on_server(&owner.name, &spawner.name);
     hub.audit
         .record(event.detail("scopes", share.scopes.clone()))
@@ -148,11 +180,19 @@ async fn grant(
     model(&hub, &share).await
 }
 
-const REVOKE: Operation = Operation::new("patch-shares-server", Tag::Shares, "Take a server from a user or group")
-    .body(Body::json(Shape::One(&SHARE_REVOCATION)))
-    .answers(&[Answer::json(200, "What is left of the share, or an empty object.", Shape::Inline(|| {
-        json!({ "oneOf": [SHARE.reference(), { "type": "object", "maxProperties": 0 }] })
-    }))]);
+const REVOKE: Operation = Operation::new(
+    "patch-shares-server",
+    Tag::Shares,
+    "Take a server from a user or group",
+)
+.body(Body::json(Shape::One(&SHARE_REVOCATION)))
+.answers(&[Answer::json(
+    200,
+    "What is left of the share, or an empty object.",
+    Shape::Inline(
+        || json!({ "oneOf": [SHARE.reference(), { "type": "object", "maxProperties": 0 }] }),
+    ),
+)]);
 
 /// `PATCH`: takes some scopes, or all, from a user or group.
 async fn revoke(
@@ -195,7 +235,9 @@ async fn revoke(
             Ok::<_, StoreError>(Some(share))
         })
         .await?;
-    let event = body.with.named_in(Event::new(Action::ShareRevoke).by(&requester));
+    let event = body
+        .with
+        .named_in(Event::new(Action::ShareRevoke).by(&requester));
     let event = event.on_server(&owner.name, server.server);
     let left_scopes = left.as_ref().map(|share| share.scopes.clone());
     hub.audit
@@ -209,8 +251,12 @@ async fn revoke(
     }
 }
 
-const REVOKE_ALL: Operation = Operation::new("delete-shares-server", Tag::Shares, "Take a server from everybody")
-    .answers(&[Answer::empty(204, "It is shared with nobody any more.")]);
+const REVOKE_ALL: Operation = Operation::new(
+    "delete-shares-server",
+    Tag::Shares,
+    "Take a server from everybody",
+)
+.answers(&[Answer::empty(204, "It is shared with nobody any more.")]);
 
 /// `DELETE`: the server is shared with nobody any more.
 async fn revoke_all(
@@ -267,9 +313,9 @@ impl<'a> SharedServer<'a> {
             let filter = scope.split_once('!').map_or("", |(_, filter)| filter);
             Error::bad_request(format!(
                 "!{} not allowed on sharing {}, only !{}",
-                for_log(filter, 100),
-                for_log(&scope, 200),
-                for_log(&self.filter(), 200)
+                short(filter),
+                short(&scope),
+                short(&self.filter())
             ))
         })
     }
@@ -279,8 +325,8 @@ impl<'a> SharedServer<'a> {
         let missing = || {
             Error::not_found(format!(
                 "No such server: {}/{}",
-                for_log(self.owner, 64),
-                for_log(self.server, 64)
+                short(self.owner),
+                short(self.server)
             ))
         };
         let owner = users::find(hub.store.read(), self.owner)
@@ -324,7 +370,7 @@ pub(super) async fn check_holds(
         if !requester.scopes.has_text(scope, &groups) {
             return Err(Error::forbidden(format!(
                 "Do not have permission to grant share with scope {}",
-                for_log(scope, 200)
+                short(scope)
             )));
         }
     }
@@ -411,7 +457,7 @@ pub(super) fn fields(body: &Value, known: &[&str]) -> Result<Map<String, Value>>
     match fields.keys().find(|key| !known.contains(&key.as_str())) {
         Some(key) => Err(Error::bad_request(format!(
             "Unexpected field: {}",
-            for_log(key, 64)
+            short(key)
         ))),
         None => Ok(fields),
     }
@@ -433,6 +479,6 @@ pub(super) fn scopes(hub: &AppState, value: Option<&Value>) -> Result<Option<Vec
     }
     hub.scopes
         .check(&scopes, "share")
-        .map_err(|error| Error::bad_request(for_log(&error.to_string(), 300).to_string()))?;
+        .map_err(|error| Error::bad_request(short(&error.to_string())))?;
     Ok(Some(scopes))
 }

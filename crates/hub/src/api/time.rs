@@ -1,16 +1,38 @@
 //! Points in time on the wire.
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime};
+use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, Timelike as _};
 
 /// Upstream's form: ISO 8601 in UTC, with microseconds where there are any.
 pub(super) fn isoformat(time: NaiveDateTime) -> String {
-    let fraction = if time.and_utc().timestamp_subsec_micros() == 0 {
-        ""
-    } else {
-        "%.6f"
-    };
-    time.format(&format!("%Y-%m-%dT%H:%M:%S{fraction}Z"))
-        .to_string()
+    let mut text = String::with_capacity(27);
+    let (date, clock) = (time.date(), time.time());
+    for (before, number, width) in [
+        ("", date.year().unsigned_abs(), 4),
+        ("-", date.month(), 2),
+        ("-", date.day(), 2),
+        ("T", clock.hour(), 2),
+        (":", clock.minute(), 2),
+        // A leap second is the one before it, longer.
+        (":", clock.second(), 2),
+    ] {
+        text.push_str(before);
+        push_number(&mut text, number, width);
+    }
+    let micros = time.and_utc().timestamp_subsec_micros() % 1_000_000;
+    if micros != 0 {
+        text.push('.');
+        push_number(&mut text, micros, 6);
+    }
+    text.push('Z');
+    text
+}
+
+/// Lists hold hundreds of times, and a format that is read anew for each is felt.
+fn push_number(text: &mut String, number: u32, width: u32) {
+    for place in (0..width).rev() {
+        let digit = number / 10_u32.pow(place) % 10;
+        text.push(char::from_digit(digit, 10).expect("a remainder of ten is a digit"));
+    }
 }
 
 /// A point in time as clients write it: ISO 8601 with or without a zone (none means UTC), with `T` or

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 
 use super::body::JsonBody;
 use super::path::PathUser;
-use super::schemas::{NEW_TOKEN, TOKEN, TOKENS, TOKEN_REQUEST};
+use super::schemas::{NEW_TOKEN, TOKEN, TOKEN_REQUEST, TOKENS};
 use super::users::has_admin_rights;
 use super::{models, python};
 use crate::audit::{Action, Event};
@@ -75,8 +75,12 @@ async fn show_all(State(hub): State<AppState>, Path(name): Path<String>) -> Resu
     Ok(Json(json!({ "api_tokens": shown })))
 }
 
-const SHOW: Operation = Operation::new("get-user-token", Tag::Tokens, "Show a token")
-    .answers(&[Answer::json(200, "The token, without its secret.", Shape::One(&TOKEN))]);
+const SHOW: Operation =
+    Operation::new("get-user-token", Tag::Tokens, "Show a token").answers(&[Answer::json(
+        200,
+        "The token, without its secret.",
+        Shape::One(&TOKEN),
+    )]);
 
 /// `GET …/tokens/{id}`.
 async fn show(

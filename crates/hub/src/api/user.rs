@@ -68,7 +68,8 @@ async fn show(
         *state = auth_state::of(&hub, &user).await?.into();
         if !state.is_null() {
             let event = Event::new(Action::AuthStateRead).by(&requester);
-            hub.audit.note(event.on_user(&user.name).owned_by(&user.name));
+            hub.audit
+                .note(event.on_user(&user.name).owned_by(&user.name));
         }
     }
     Ok(Json(Value::Object(model)))
@@ -136,16 +137,24 @@ async fn create(
         return Err(exists());
     };
     tracing::info!(user = %user.name, by = requester.name(), admin, "user created");
-    let event = Event::new(Action::UserCreate).by(&requester).on_user(&user.name);
+    let event = Event::new(Action::UserCreate)
+        .by(&requester)
+        .on_user(&user.name);
     hub.audit.record(event.detail("admin", admin)).await;
     let model = user_models::user(&hub, &requester.scopes, &user, false).await?;
     Ok((StatusCode::CREATED, Json(Value::Object(model))).into_response())
 }
 
 const EDIT: Operation = Operation::new("patch-user", Tag::Users, "Change a user")
-    .about("Renames the user, changes whether they are an administrator, or sets their login state.")
+    .about(
+        "Renames the user, changes whether they are an administrator, or sets their login state.",
+    )
     .body(Body::json(Shape::One(&USER_CHANGES)))
-    .answers(&[Answer::json(200, "The user as they are now.", Shape::One(&USER))])
+    .answers(&[Answer::json(
+        200,
+        "The user as they are now.",
+        Shape::One(&USER),
+    )])
     .refuses(&[409]);
 
 /// `PATCH`: renames the user, changes whether they are an administrator, or sets their auth state.
@@ -314,8 +323,11 @@ async fn delete(
             Ok(false) => return Err(Error::not_found("")),
         }
     }
+    hub.servers.forget_activity_of(id);
     tracing::info!(user = %user.name, by = requester.name(), "user deleted");
-    let event = Event::new(Action::UserDelete).by(&requester).on_user(&user.name);
+    let event = Event::new(Action::UserDelete)
+        .by(&requester)
+        .on_user(&user.name);
     hub.audit.record(event).await;
     hub.routes.wake();
     Ok(StatusCode::NO_CONTENT)

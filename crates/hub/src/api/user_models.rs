@@ -1,11 +1,8 @@
 //! JSON models of users, filtered by what the requester may see; a few queries for any number.
 
-use std::collections::HashMap;
-
 use orrery_core::ServerName;
 use orrery_core::scopes::{Groups, Memberships, Scope, ScopeSet, Target, user_fields};
-use orrery_store::groups;
-use orrery_store::roles::{self, HolderKind};
+use orrery_store::user_pages::{self, Listed};
 use orrery_store::users::User;
 use serde_json::{Value, json};
 
@@ -23,51 +20,53 @@ pub(super) async fn users(
     include_stopped_servers: bool,
 ) -> Result<Vec<Model>> {
     let ids: Vec<i32> = list.iter().map(|user| user.id).collect();
-    let names: HashMap<i32, &str> = list
+    let mut read = user_pages::of(hub.store.read(), &ids)
+        .await?
+        .into_iter()
+        .peekable();
+    let read = list.iter().map(|user| {
+        read.next_if(|listed| listed.id == user.id)
+            // Deleted in the meantime.
+            .unwrap_or_else(|| Listed::without_more(user))
+    });
+    listed(hub, scopes, read.collect(), include_stopped_servers).await
+}
+
+/// The same of users who were read with all that belongs to them.
+pub(super) async fn listed(
+    hub: &AppState,
+    scopes: &ScopeSet,
+    list: Vec<Listed>,
+    include_stopped_servers: bool,
+) -> Result<Vec<Model>> {
+    let memberships: Memberships = list
         .iter()
-        .map(|user| (user.id, user.name.as_str()))
-        .collect();
-    let mut groups: HashMap<i32, Vec<String>> = HashMap::new();
-    for membership in groups::of_users(hub.store.read(), &ids).await? {
-        groups
-            .entry(membership.user_id)
-            .or_default()
-            .push(membership.name);
-    }
-    let memberships: Memberships = groups
-        .iter()
-        .filter_map(|(id, groups)| Some((*names.get(id)?, groups)))
-        .flat_map(|(user, groups)| groups.iter().map(move |group| (user, group.as_str())))
-        .collect();
-    let mut roles: HashMap<i32, Vec<String>> = HashMap::new();
-    for assignment in roles::names_of_many(hub.store.read(), HolderKind::User, &ids).await? {
-        roles
-            .entry(assignment.holder_id)
-            .or_default()
-            .push(assignment.name);
-    }
-    let mut servers = if scopes.has_some(Scope::ReadServers) || scopes.has_some(Scope::ReadUsers) {
-        hub.servers.views_of(list).await?
-    } else {
-        HashMap::new()
-    };
-    list.iter()
-        .map(|user| {
-            let parts = Parts {
-                groups: groups.remove(&user.id).unwrap_or_default(),
-                roles: roles.remove(&user.id).unwrap_or_default(),
-                servers: servers.remove(&user.id).unwrap_or_default(),
-            };
-            model(
-                hub,
-                scopes,
-                &memberships,
-                user,
-                parts,
-                include_stopped_servers,
-            )
+        .flat_map(|user| {
+            let groups = user.groups.iter();
+            groups.map(|group| (user.name.as_str(), group.as_str()))
         })
-        .collect()
+        .collect();
+    let with_servers = scopes.has_some(Scope::ReadServers) || scopes.has_some(Scope::ReadUsers);
+    let mut models = Vec::with_capacity(list.len());
+    for mut user in list {
+        let servers = std::mem::take(&mut user.servers);
+        let servers = if with_servers {
+            hub.servers
+                .views_of_listed(user.id, &user.name, servers)
+                .await?
+        } else {
+            Vec::new()
+        };
+        models.push(model(
+            hub,
+            scopes,
+            &memberships,
+            user,
+            servers,
+            include_stopped_servers,
+        )?);
+    }
+    Ok(models)
 }
 
 /// One user.
@@ -87,33 +86,25 @@ pub(super) async fn user(
     Ok(models.into_iter().next().unwrap_or_default())
 }
 
-/// What stands in other tables.
-struct Parts {
-    groups: Vec<String>,
-    roles: Vec<String>,
-    servers: Vec<ServerView>,
-}
-
 fn model(
     hub: &HubState,
     scopes: &ScopeSet,
     memberships: &dyn Groups,
-    user: &User,
-    parts: Parts,
+    user: Listed,
+    mut servers: Vec<ServerView>,
     include_stopped_servers: bool,
 ) -> Result<Model> {
     let fields = user_fields(scopes, &user.name, memberships);
     if fields.is_empty() {
         return Ok(Model::new());
     }
-    let mut servers = parts.servers;
     let default = servers.iter().find(|view| view.name.is_default());
     let all = json!({
         "kind": "user",
         "name": user.name,
         "admin": user.admin,
-        "roles": parts.roles,
-        "groups": parts.groups,
+        "roles": user.roles,
+        "groups": user.groups,
         "server": default.filter(|view| view.ready()).map(|view| &view.url),
         "pending": default.and_then(ServerView::pending),
         "created": user.created.map(isoformat),
@@ -123,12 +114,15 @@ fn model(
         "auth_state": null,
     });
     if include_stopped_servers && default.is_none() {
-        servers.insert(0, models::untouched_default_server(hub, user)?);
+        servers.insert(
+            0,
+            models::untouched_default_server(hub, user.id, &user.name)?,
+        );
     }
     let shown: Model = servers
         .iter()
         .filter(|view| include_stopped_servers || view.phase.is_active())
-        .filter(|view| may_read(scopes, memberships, user, &view.name))
+        .filter(|view| may_read(scopes, memberships, &user.name, &view.name))
         .map(|view| {
             (
                 view.name.as_str().to_owned(),
@@ -143,9 +137,9 @@ fn model(
     Ok(model)
 }
 
-fn may_read(scopes: &ScopeSet, memberships: &dyn Groups, user: &User, server: &ServerName) -> bool {
+fn may_read(scopes: &ScopeSet, memberships: &dyn Groups, user: &str, server: &ServerName) -> bool {
     let target = Target::Server {
-        user: &user.name,
+        user,
         server: server.as_str(),
     };
     scopes.allows(Scope::ReadServers, target, memberships)

@@ -37,13 +37,30 @@ const MOST: usize = 10_000;
 
 pub(super) fn routes() -> ApiRoutes {
     ApiRoutes::default()
-        .get("/api/users", Needs::SomeScopes(&[Scope::ListUsers]), &LIST, list)
-        .post("/api/users", Needs::Scopes(&[Scope::AdminUsers]), &CREATE, create)
+        .get(
+            "/api/users",
+            Needs::SomeScopes(&[Scope::ListUsers]),
+            &LIST,
+            list,
+        )
+        .post(
+            "/api/users",
+            Needs::Scopes(&[Scope::AdminUsers]),
+            &CREATE,
+            create,
+        )
 }
 
 const LIST: Operation = Operation::new("get-users", Tag::Users, "List users")
     .about("Those that the requester may list, page by page.")
-    .query(&[&STATE, &NAME_FILTER, &SORT, &INCLUDE_STOPPED_SERVERS, &OFFSET, &LIMIT])
+    .query(&[
+        &STATE,
+        &NAME_FILTER,
+        &SORT,
+        &INCLUDE_STOPPED_SERVERS,
+        &OFFSET,
+        &LIMIT,
+    ])
     .answers(&[Answer::json(200, "One page of users.", Shape::Page(&USER))])
     .refuses(&[400]);
 
@@ -157,7 +174,11 @@ fn visible(requester: &Requester) -> Result<Option<Visible>> {
 
 const CREATE: Operation = Operation::new("post-users", Tag::Users, "Create users")
     .body(Body::json(Shape::One(&USERS_REQUEST)))
-    .answers(&[Answer::json(201, "Those that were made.", Shape::List(&USER))])
+    .answers(&[Answer::json(
+        201,
+        "Those that were made.",
+        Shape::List(&USER),
+    )])
     .refuses(&[409]);
 
 /// `POST /api/users`: creates the users that do not exist yet.
@@ -236,7 +257,11 @@ async fn create(
     }
     let events: Vec<_> = created
         .iter()
-        .map(|user| Event::new(Action::UserCreate).by(&requester).on_user(&user.name))
+        .map(|user| {
+            Event::new(Action::UserCreate)
+                .by(&requester)
+                .on_user(&user.name)
+        })
         .map(|event| event.detail("admin", admin))
         .collect();
     hub.audit.record_all(events).await;

@@ -57,7 +57,8 @@ pub(super) fn refusal(status: u16) -> &'static str {
 /// Whether a route stands in the document. Paths that end with a slash are those whose last part is
 /// empty: for the default server, and for clients that put nothing where a name should be.
 pub(super) fn is_shown(route: &Described) -> bool {
-    route.path == "/api/" || (route.path != "/api" && !route.path.ends_with('/') && !route.path.contains("//"))
+    route.path == "/api/"
+        || (route.path != "/api" && !route.path.ends_with('/') && !route.path.contains("//"))
 }
 
 /// What a route asks of its requester, be it the guard or the handler that looks.

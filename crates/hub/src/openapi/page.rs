@@ -92,7 +92,11 @@ fn write_operation(text: &mut String, route: &Described) {
         let _ = writeln!(
             text,
             "- Body{}: {}",
-            if is_required { "" } else { " (may be left out)" },
+            if is_required {
+                ""
+            } else {
+                " (may be left out)"
+            },
             shown(shape)
         );
     }
@@ -102,11 +106,7 @@ fn write_operation(text: &mut String, route: &Described) {
             Content::Json(shape) => format!(" {}", shown(shape)),
             Content::Text(media) => format!(" `{media}`"),
         };
-        let _ = writeln!(
-            text,
-            "- {}: {}{form}",
-            answer.status, answer.description
-        );
+        let _ = writeln!(text, "- {}: {}{form}", answer.status, answer.description);
     }
     let refusals: Vec<String> = refusals(route)
         .into_iter()
@@ -131,7 +131,10 @@ fn needed(needs: Needs) -> String {
 
 fn kind(schema: &Value) -> String {
     if let Some(values) = schema["enum"].as_array() {
-        let values: Vec<String> = values.iter().map(|value| format!("`{}`", value.as_str().unwrap_or("null"))).collect();
+        let values: Vec<String> = values
+            .iter()
+            .map(|value| format!("`{}`", value.as_str().unwrap_or("null")))
+            .collect();
         return values.join(", ");
     }
     if let Some(value) = schema["const"].as_str() {
@@ -145,7 +148,10 @@ fn shown(shape: Shape) -> String {
     match shape {
         Shape::One(schema) => named(schema.name, &(schema.build)()),
         Shape::List(schema) => format!("a list of {}", named(schema.name, &(schema.build)())),
-        Shape::Page(schema) => format!("a list of {}, or a page", named(schema.name, &(schema.build)())),
+        Shape::Page(schema) => format!(
+            "a list of {}, or a page",
+            named(schema.name, &(schema.build)())
+        ),
         Shape::Framed(schema) => format!("a page of {}", named(schema.name, &(schema.build)())),
         Shape::Inline(_) => {
             let schema = schema(shape);
@@ -168,9 +174,7 @@ fn named(name: &str, schema: &Value) -> String {
 }
 
 fn write_scopes(text: &mut String) {
-    text.push_str(
-        "\n## Refusals\n\n| Status | Means |\n|---|---|\n",
-    );
+    text.push_str("\n## Refusals\n\n| Status | Means |\n|---|---|\n");
     for status in [400, 401, 403, 404, 405, 409, 413, 429, 501, 502, 503, 507] {
         let _ = writeln!(text, "| {status} | {} |", refusal(status));
     }

@@ -12,6 +12,10 @@ pub(super) fn run(flags: &DocsFlags) -> anyhow::Result<ExitCode> {
     let pages = [
         ("options.md", render::options_page(&catalog)),
         ("not-supported-yet.md", render::not_supported_page(&catalog)),
+        (
+            "api.md",
+            orrery_hub::openapi::page(orrery_hub::api::routes().described()),
+        ),
     ];
     for (name, text) in pages {
         let path = flags.folder.join(name);
