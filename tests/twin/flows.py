@@ -27,7 +27,7 @@ def with_token(wire, token: str, method: str, path: str, body=None) -> dict:
 
 
 def send(wire, method: str, path: str, headers: dict, body=None) -> dict:
-    url = wire.hub.origin + (path if path.startswith(("/hub", "/user")) else "/hub/api" + path)
+    url = wire.hub.origin + (path if path.startswith(("/hub/", "/user/")) else "/hub/api" + path)
     data = None if body is None else json.dumps(body)
     if body is not None:
         headers = headers | {"Content-Type": "application/json"}

@@ -19,7 +19,7 @@ UNTOLD = {"date", "server", "content-length", "connection", "keep-alive", "trans
 SETS = {"scopes", "roles", "groups", "users", "allowed_scopes"}
 
 DATE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?")
-DRAWN = re.compile(r"\b[0-9a-f]{32}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+DRAWN = re.compile(r"(?<![\w-])[\w-]{43}(?![\w-])|(?<=code=)[0-9A-Za-z]{30}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 
 
 class Wire:
@@ -69,9 +69,8 @@ class Wire:
             name = name.lower()
             if name not in UNTOLD:
                 parts[f"header {name}"] = ", ".join(filter(None, [parts.get(f"header {name}"), self._header(name, value)]))
-        content = self._body(parts.get("header content-type", ""), body, request)
-        # Field by field, so that a listed difference is of one field.
-        return parts | ({f"body.{key}": value for key, value in content.items()} or {"body": {}} if isinstance(content, dict) else {"body": content})
+        parts |= flat("body", self._body(parts.get("header content-type", ""), body, request))
+        return parts
 
     def _send(self, requester: str, request: Request):
         headers = {"Host": "hub.example.org", "Accept": "*/*"} | self.headers[requester]
@@ -193,10 +192,22 @@ class Wire:
         return self._redact(value)
 
 
+def flat(path: str, value) -> dict:
+    """JSON as its leaves, so that a difference is one of them: `body[ada].servers.one.ready`."""
+    if isinstance(value, dict) and value:
+        return {place: leaf for key, item in value.items() for place, leaf in flat(f"{path}.{key}", item).items()}
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        names = [str(item.get("name", item.get("id", number))) for number, item in enumerate(value)]
+        if len(set(names)) < len(names):
+            names = [str(number) for number in range(len(value))]
+        return {f"{path}[]": names} | {place: leaf for name, item in zip(names, value) for place, leaf in flat(f"{path}[{name}]", item).items()}
+    return {path: value}
+
+
 #: What is compared of the database, by names instead of numbers. JupyterHub makes a row for the default
 #: server as soon as it looks at a user more closely; ours when the server is asked for.
 QUERIES = {
-    "user": "SELECT name, admin, created IS NULL, last_activity IS NULL, encrypted_auth_state IS NULL FROM users",
+    "user": "SELECT name, admin, created IS NULL, encrypted_auth_state IS NULL FROM users",
     "group": "SELECT name, properties FROM groups",
     "role": "SELECT name, description, scopes, managed_by_auth FROM roles",
     "member": "SELECT g.name, u.name FROM user_group_map m JOIN users u ON u.id = m.user_id JOIN groups g ON g.id = m.group_id",

@@ -15,7 +15,7 @@ table("server", EVERYBODY, "GET /users/ada/servers/one")
 table("server", SEVERAL + " for-ada for-server reading ada-reading activity culler", "GET /users/bob/server", "GET /users/bob/servers/")
 table("server", SEVERAL, "GET /users/ada/servers/none", "GET /users/no-such-user/server", "GET /users/no-such-user/servers/one", "GET /users/ada/servers/One", "GET /users/ada/servers/one/")
 table("server", BROWSERS, "GET /users/ada/servers/one")
-table("server", "admin", "OPTIONS /users/ada/server", "OPTIONS /users/ada/servers/one/progress", "HEAD /users/ada/servers/one")
+table("server", "admin", "OPTIONS /users/ada/server", "OPTIONS /users/ada/servers/one/progress")
 
 # --- making
 

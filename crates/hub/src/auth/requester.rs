@@ -9,6 +9,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Uri, header};
 use orrery_core::scopes::roles::RoleSpec;
+use chrono::NaiveDateTime;
 use orrery_core::scopes::{
     Client, Denied, Memberships, NoGroups, Owner, Scope, ScopeSet, Share, Target,
 };
@@ -19,7 +20,7 @@ use orrery_store::sessions::Session;
 use orrery_store::users::User;
 use orrery_store::{
     ConnectionTrait, StoreError, Version, api_tokens, groups, oauth_clients, roles, services,
-    shares, spawners, token_hash, users,
+    shares, spawners, stamps, token_hash, users,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -49,6 +50,8 @@ pub struct Known {
     pub session: Option<Arc<Session>>,
     /// What the requester may do.
     pub scopes: ScopeSet,
+    /// When something of this ends by itself: the token, or what is shared with its owner.
+    pub good_until: Option<NaiveDateTime>,
     /// The answer to `GET /api/user`, once it was made; as good as the rest of this.
     pub self_answer: Arc<OnceLock<Bytes>>,
 }
@@ -339,28 +342,45 @@ impl<S: Send + Sync> FromRequestParts<S> for Asking {
 /// Extracts the [`Requester`].
 pub struct Asking(pub Arc<Requester>);
 
-/// Requesters whose credentials were checked, kept while the database does not change.
+/// Requesters whose credentials were checked, kept while nothing changes in the database of what decides
+/// about them. That is so while nothing at all changes, or when what was read of a token is the same again.
 #[derive(Default)]
-pub struct KnownCache(Mutex<HashMap<[u8; 32], (Version, Known)>>);
+pub struct KnownCache(Mutex<HashMap<[u8; 32], Kept>>);
+
+#[derive(Clone)]
+struct Kept {
+    /// The state of the database in which it was found right.
+    version: Version,
+    /// The digest of the token's stamp in that state; see [`stamps`].
+    stamp: Option<[u8; 32]>,
+    known: Known,
+}
 
 /// Entries kept at most; a full cache starts over.
 const MAX_CACHED: usize = 20_000;
 
 impl KnownCache {
-    fn get(&self, key: &[u8; 32], version: Version) -> Option<Known> {
+    /// What was found right in this state of the database, or is no matter of the database's.
+    fn get(&self, key: &[u8; 32], version: Version, now: NaiveDateTime) -> Option<Known> {
+        self.kept(key, now)
+            .filter(|kept| kept.version == version)
+            .map(|kept| kept.known)
+    }
+
+    fn kept(&self, key: &[u8; 32], now: NaiveDateTime) -> Option<Kept> {
         let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entries
             .get(key)
-            .filter(|(of, _)| *of == version)
-            .map(|(_, known)| known.clone())
+            .filter(|kept| kept.known.good_until.is_none_or(|end| end > now))
+            .cloned()
     }
 
-    fn put(&self, key: [u8; 32], version: Version, known: Known) {
+    fn put(&self, key: [u8; 32], kept: Kept) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() >= MAX_CACHED {
+        if entries.len() >= MAX_CACHED && !entries.contains_key(&key) {
             entries.clear();
         }
-        entries.insert(key, (version, known));
+        entries.insert(key, kept);
     }
 }
 
@@ -384,14 +404,14 @@ pub async fn by_token(hub: &AppState, token: &Secret) -> Result<Option<Known>> {
     let version = hub.store.freshness().await?;
     let now = hub.clock.now();
     if let Some(version) = version
-        && let Some(known) = hub.known.get(&key, version)
+        && let Some(kept) = hub.known.kept(&key, now)
     {
-        let expired = known
-            .token
-            .as_ref()
-            .and_then(|token| token.expires_at)
-            .is_some_and(|end| end <= now);
-        return Ok((!expired).then_some(known));
+        if kept.version == version {
+            return Ok(Some(kept.known));
+        }
+        if let Some(known) = still_known(hub, key, version, kept).await? {
+            return Ok(Some(known));
+        }
     }
     let connection = hub.store.read();
     let candidates =
@@ -404,18 +424,77 @@ pub async fn by_token(hub: &AppState, token: &Secret) -> Result<Option<Known>> {
     else {
         return Ok(None);
     };
-    let scopes = token_scopes(hub, connection, &found, &identity, &owner_scopes).await?;
+    let id = found.id;
+    let (scopes, by_groups) =
+        token_scopes_and_why(hub, connection, &found, &identity, &owner_scopes.scopes).await?;
     let known = Known {
         identity,
+        good_until: earlier(found.expires_at, owner_scopes.good_until),
         token: Some(Arc::new(found)),
         session: None,
         scopes,
         self_answer: Arc::default(),
     };
     if let Some(version) = version {
-        hub.known.put(key, version, known.clone());
+        // Whose groups somebody else's scopes are about is in no stamp. Nor does one say anything of
+        // what was read before or after it, if something was committed in between.
+        let stamp = if by_groups {
+            None
+        } else {
+            stamps::of_token(connection, id).await?.map(digest)
+        };
+        let is_one_state = hub.store.freshness().await? == Some(version);
+        let kept = Kept {
+            version,
+            stamp: stamp.filter(|_| is_one_state),
+            known: known.clone(),
+        };
+        hub.known.put(key, kept);
     }
     Ok(Some(known))
+}
+
+/// What was known of a token, if all that it came from is the same now that the database has changed.
+async fn still_known(
+    hub: &AppState,
+    key: [u8; 32],
+    version: Version,
+    kept: Kept,
+) -> Result<Option<Known>> {
+    let (Some(stamp), Some(token)) = (kept.stamp, &kept.known.token) else {
+        return Ok(None);
+    };
+    let now = stamps::of_token(hub.store.read(), token.id).await?;
+    if now.map(digest) != Some(stamp) {
+        return Ok(None);
+    }
+    let known = Known {
+        // Of this the stamp says nothing.
+        self_answer: Arc::default(),
+        ..kept.known
+    };
+    let kept = Kept {
+        version,
+        stamp: Some(stamp),
+        known: known.clone(),
+    };
+    hub.known.put(key, kept);
+    Ok(Some(known))
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is mapped over an optional text"
+)]
+fn digest(stamp: String) -> [u8; 32] {
+    Sha256::digest(stamp).into()
+}
+
+fn earlier(one: Option<NaiveDateTime>, other: Option<NaiveDateTime>) -> Option<NaiveDateTime> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// The user whose login cookie it is, unless its session was ended. `sighting` is how their browser shows
@@ -428,7 +507,7 @@ pub async fn by_cookie(
     let key = cookie.digest();
     let version = hub.store.freshness().await?;
     if let Some(version) = version
-        && let Some(known) = hub.known.get(&key, version)
+        && let Some(known) = hub.known.get(&key, version, hub.clock.now())
         // One that a service asked about may have no session yet.
         && (known.session.is_some() || sighting.is_none())
     {
@@ -442,16 +521,22 @@ pub async fn by_cookie(
         Standing::Good(session) => session,
         Standing::Refused => return Ok(None),
     };
-    let scopes = user_scopes(hub, connection, &user).await?;
+    let of_user = scopes_of_user(hub, connection, &user).await?;
     let known = Known {
         identity: Identity::User(Arc::new(user)),
         token: None,
         session,
-        scopes,
+        scopes: of_user.scopes,
+        good_until: of_user.good_until,
         self_answer: Arc::default(),
     };
     if let Some(version) = version {
-        hub.known.put(key, version, known.clone());
+        let kept = Kept {
+            version,
+            stamp: None,
+            known: known.clone(),
+        };
+        hub.known.put(key, kept);
     }
     Ok(Some(known))
 }
@@ -482,12 +567,12 @@ async fn owner(
     connection: &impl ConnectionTrait,
     user_id: Option<i32>,
     service_id: Option<i32>,
-) -> Result<Option<(Identity, ScopeSet)>> {
+) -> Result<Option<(Identity, OwnerScopes)>> {
     if let Some(id) = user_id {
         let Some(user) = users::find_by_id(connection, id).await? else {
             return Ok(None);
         };
-        let scopes = user_scopes(hub, connection, &user).await?;
+        let scopes = scopes_of_user(hub, connection, &user).await?;
         return Ok(Some((Identity::User(Arc::new(user)), scopes)));
     }
     let Some(id) = service_id else {
@@ -496,7 +581,10 @@ async fn owner(
     let Some(service) = services::find_by_id(connection, id).await? else {
         return Ok(None);
     };
-    let scopes = service_scopes(hub, connection, &service).await?;
+    let scopes = OwnerScopes {
+        scopes: service_scopes(hub, connection, &service).await?,
+        good_until: None,
+    };
     Ok(Some((Identity::Service(Arc::new(service)), scopes)))
 }
 
@@ -506,42 +594,64 @@ pub async fn user_scopes(
     connection: &impl ConnectionTrait,
     user: &User,
 ) -> Result<ScopeSet> {
+    Ok(scopes_of_user(hub, connection, user).await?.scopes)
+}
+
+/// All that the owner of a token may do.
+struct OwnerScopes {
+    scopes: ScopeSet,
+    /// When some of it ends by itself.
+    good_until: Option<NaiveDateTime>,
+}
+
+async fn scopes_of_user(
+    hub: &AppState,
+    connection: &impl ConnectionTrait,
+    user: &User,
+) -> Result<OwnerScopes> {
     let roles = roles::of_user_and_groups(connection, user.id).await?;
-    let shares = shared_with(connection, user.id, hub.clock.now()).await?;
-    Ok(hub.scopes.of_owner(
+    let (shares, good_until) = shared_with(connection, user.id, hub.clock.now()).await?;
+    let scopes = hub.scopes.of_owner(
         Owner::User(&user.name),
         roles
             .iter()
             .flat_map(|role| RoleSpec::effective_scopes(&role.name, &role.scopes)),
         &shares,
-    ))
+    );
+    Ok(OwnerScopes { scopes, good_until })
 }
 
 /// What is shared with a user, by the names of owners and servers.
 async fn shared_with(
     connection: &impl ConnectionTrait,
     user_id: i32,
-    now: chrono::NaiveDateTime,
-) -> Result<Vec<Share>, StoreError> {
+    now: NaiveDateTime,
+) -> Result<(Vec<Share>, Option<NaiveDateTime>), StoreError> {
     let mut shares = Vec::new();
+    let mut good_until = None;
     for share in shares::with_user(connection, user_id).await? {
         if share.expires_at.is_some_and(|end| end <= now) {
             continue;
         }
+        good_until = earlier(good_until, share.expires_at);
         let (Some(owner_id), Some(spawner_id)) = (share.owner_id, share.spawner_id) else {
             continue;
         };
         let owner = users::find_by_id(connection, owner_id).await?;
         let spawner = spawners::find_by_id(connection, spawner_id).await?;
         if let (Some(owner), Some(spawner)) = (owner, spawner) {
+            // The owner or the server may have been renamed since.
+            let filter = format!("server={}/{}", owner.name, spawner.name);
             shares.push(Share {
-                scopes: share.scopes,
+                scopes: shares::filtered(&share.scopes, &filter)
+                    .into_iter()
+                    .collect(),
                 user: owner.name,
                 server: spawner.name,
             });
         }
     }
-    Ok(shares)
+    Ok((shares, good_until))
 }
 
 /// The raw scopes of a user's roles, not expanded.
@@ -582,6 +692,18 @@ pub async fn token_scopes(
     identity: &Identity,
     owner_scopes: &ScopeSet,
 ) -> Result<ScopeSet> {
+    let (scopes, _) = token_scopes_and_why(hub, connection, token, identity, owner_scopes).await?;
+    Ok(scopes)
+}
+
+/// The same, and whether anybody's groups were asked for to know.
+async fn token_scopes_and_why(
+    hub: &AppState,
+    connection: &impl ConnectionTrait,
+    token: &ApiToken,
+    identity: &Identity,
+    owner_scopes: &ScopeSet,
+) -> Result<(ScopeSet, bool)> {
     let client = client_of(connection, token.client_id.as_deref()).await?;
     let owner = match identity {
         Identity::User(user) => Owner::User(&user.name),
@@ -597,7 +719,7 @@ pub async fn token_scopes(
     if !effective.discarded.is_empty() {
         tracing::debug!(token = token.id, discarded = ?effective.discarded.to_strings(), "a token lists more than its owner may do");
     }
-    Ok(effective.scopes)
+    Ok((effective.scopes, !members.is_empty()))
 }
 
 /// What stands behind an OAuth client id.
