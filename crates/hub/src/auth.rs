@@ -272,8 +272,8 @@ async fn known(
         return Ok(None);
     }
     let name = hub.login_cookie();
-    let Some(cookie) = session::cookie_values(headers, name)
-        .find_map(|value| LoginCookie::read(hub, name, value))
+    let Some(cookie) =
+        session::cookie_values(headers, name).find_map(|value| LoginCookie::read(hub, name, value))
     else {
         return Ok(None);
     };
@@ -286,7 +286,14 @@ async fn known(
 
 /// What is known now of whoever sent a request before; `None` if their credentials have ended meanwhile.
 pub async fn again(hub: &AppState, requester: &Requester) -> Result<Option<Known>> {
-    known(hub, &Method::GET, requester.headers(), true, &requester.browser).await
+    known(
+        hub,
+        &Method::GET,
+        requester.headers(),
+        true,
+        &requester.browser,
+    )
+    .await
 }
 
 fn is_json_or_unsaid(headers: &HeaderMap) -> bool {

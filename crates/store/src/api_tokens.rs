@@ -9,6 +9,7 @@ use crate::{
     json,
     sql::{self, Result, from_row, values},
     time,
+    users::Visible,
 };
 
 /// A row of `api_tokens`. `Debug` leaves out the hash and the session.
@@ -143,6 +144,79 @@ pub async fn list(connection: &impl ConnectionTrait, owner: Owner) -> Result<Vec
     sql::all(connection, &sql, values![id]).await
 }
 
+/// Which of everybody's tokens to list, by id.
+#[derive(Clone, Debug, Default)]
+pub struct TokenQuery {
+    /// Those after this id.
+    pub after: i32,
+    /// How many at most.
+    pub limit: u64,
+    /// One owner's.
+    pub owner: Option<Owner>,
+    /// With this in their note, in any case.
+    pub note: Option<String>,
+    /// Those that have expired at this time, or those that have not.
+    pub expired: Option<(bool, NaiveDateTime)>,
+    /// Not used since this.
+    pub unused_since: Option<NaiveDateTime>,
+    /// If set, only those of these users and of the members of these groups.
+    pub visible: Option<Visible>,
+    /// Whether those of services are listed as well.
+    pub services: bool,
+}
+
+/// One page of everybody's tokens.
+pub async fn page(connection: &impl ConnectionTrait, query: &TokenQuery) -> Result<Vec<ApiToken>> {
+    let backend = connection.get_database_backend();
+    let mut condition = "id > ?".to_owned();
+    let mut values = values![query.after];
+    let mut and = |part: &str, more: Vec<SqlValue>| {
+        condition.push_str(" AND ");
+        condition.push_str(part);
+        values.extend(more);
+    };
+    if let Some(owner) = query.owner {
+        let (column, id) = owner.column();
+        and(&format!("{column} = ?"), values![id]);
+    }
+    if let Some(note) = &query.note {
+        let pattern = note.replace('!', "!!").replace('%', "!%").replace('_', "!_");
+        and(
+            "LOWER(note) LIKE LOWER(?) ESCAPE '!'",
+            values![format!("%{pattern}%")],
+        );
+    }
+    match query.expired {
+        Some((true, now)) => and("expires_at < ?", values![time::truncate(now)]),
+        Some((false, now)) => and(
+            "(expires_at IS NULL OR expires_at >= ?)",
+            values![time::truncate(now)],
+        ),
+        None => {}
+    }
+    if let Some(since) = query.unused_since {
+        let since = time::truncate(since);
+        and(
+            "COALESCE(last_activity, created) < ?",
+            values![since],
+        );
+    }
+    let (mut owners, names) = match &query.visible {
+        None => ("user_id IS NOT NULL".to_owned(), Vec::new()),
+        Some(visible) => {
+            let (users, names) = crate::sessions::users_in(backend, visible);
+            (format!("user_id IN ({users})"), names)
+        }
+    };
+    if query.services {
+        owners.push_str(" OR service_id IS NOT NULL");
+    }
+    and(&format!("({owners})"), names);
+    let sql = format!("SELECT * FROM api_tokens WHERE {condition} ORDER BY id LIMIT ?");
+    values.push(i64::try_from(query.limit).unwrap_or(i64::MAX).into());
+    sql::all(connection, &sql, values).await
+}
+
 /// Adds a token.
 pub async fn insert(connection: &impl ConnectionTrait, new: &NewApiToken) -> Result<ApiToken> {
     let created = time::truncate(new.created);
@@ -184,6 +258,14 @@ pub async fn insert(connection: &impl ConnectionTrait, new: &NewApiToken) -> Res
 pub async fn touch(connection: &impl ConnectionTrait, id: i32, now: NaiveDateTime) -> Result<bool> {
     let columns = vec![("last_activity", time::truncate(now).into())];
     sql::update(connection, "api_tokens", id, columns).await
+}
+
+/// Notes when many tokens were used; earlier times than the known change nothing.
+pub async fn touch_activity(
+    connection: &impl ConnectionTrait,
+    seen: &[(i32, NaiveDateTime)],
+) -> Result<()> {
+    sql::touch_later(connection, "api_tokens", seen).await
 }
 
 /// Replaces a token's scopes.

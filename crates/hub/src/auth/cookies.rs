@@ -189,7 +189,9 @@ mod tests {
         let [one, two] =
             [7, u64::MAX >> 1].map(|mark| signer.sign_marked("a", b"value", 1_000_000, mark));
         assert_ne!(one, two);
-        let opened = signer.open("a", &two, DAY, 1_000_000).expect("a good value");
+        let opened = signer
+            .open("a", &two, DAY, 1_000_000)
+            .expect("a good value");
         assert_eq!(
             (opened.mark, opened.time, opened.value.as_slice()),
             ("9223372036854775807", 1_000_000, &b"value"[..])

@@ -25,20 +25,22 @@ pub async fn logout(State(hub): State<AppState>, Asking(requester): Asking) -> R
             }
         }
         // A stranger's request must not end a session whose id it may have guessed.
-        if let Some(session) = &requester.session {
-            sessions::end(&hub, session).await?;
+        let tokens = if let Some(session) = &requester.session {
+            sessions::end(&hub, session).await?.unwrap_or_default()
         } else if let Some(session_id) = requester.session_id() {
             let (id, session_id) = (user.id, session_id.as_str());
-            let ended = hub
-                .store
+            hub.store
                 .write(|transaction| async move {
                     api_tokens::delete_session(&transaction, id, session_id).await
                 })
-                .await?;
-            tracing::debug!(user = %user.name, tokens = ended, "tokens of the session deleted");
-        }
-        tracing::info!(user = %user.name, "user logged out");
-        let event = Event::new(Action::Logout).by(&requester);
+                .await?
+        } else {
+            0
+        };
+        tracing::info!(user = %user.name, tokens, "user logged out");
+        let event = Event::new(Action::Logout)
+            .by(&requester)
+            .detail("tokens", tokens);
         hub.audit.note(event.on_user(&user.name));
     }
     let page = if hub.config.authenticator.auto_login {

@@ -288,9 +288,12 @@ pub async fn current(hub: &AppState, requester: &Requester) -> Result<Option<Ses
 }
 
 fn set_cookies(hub: &AppState, requester: &Requester, user: &User, cookie_id: &str, mark: u64) {
-    let value =
-        hub.signer
-            .sign_marked(hub.login_cookie(), cookie_id.as_bytes(), hub.unix_time(), mark);
+    let value = hub.signer.sign_marked(
+        hub.login_cookie(),
+        cookie_id.as_bytes(),
+        hub.unix_time(),
+        mark,
+    );
     let mut options = hub.cookie_options(&requester.browser, &hub.urls.hub);
     options.max_age = i64::try_from(hub.cookie_max_age().as_secs()).ok();
     requester.set_cookie(hub.login_cookie(), &value, &options);

@@ -5,23 +5,46 @@ use std::sync::Mutex;
 
 use chrono::NaiveDateTime;
 use orrery_core::ServerName;
-use orrery_store::{StoreError, api_tokens, spawners, users};
+use orrery_store::sessions::Seen;
+use orrery_store::{StoreError, api_tokens, sessions, spawners, users};
 
 use super::Engine;
 
 /// Activity that is not yet in the database. Losing it costs some seconds of "last seen".
 #[derive(Default)]
-pub(super) struct Buffer(Mutex<Seen>);
+pub(super) struct Buffer(Mutex<Collected>);
 
-#[derive(Default)]
-struct Seen {
+#[derive(Clone, Default)]
+struct Collected {
     users: HashMap<i32, NaiveDateTime>,
     servers: HashMap<(i32, ServerName), NaiveDateTime>,
     tokens: HashMap<i32, NaiveDateTime>,
+    sessions: HashMap<i64, Seen>,
+}
+
+impl Collected {
+    fn is_empty(&self) -> bool {
+        self.users.is_empty()
+            && self.servers.is_empty()
+            && self.tokens.is_empty()
+            && self.sessions.is_empty()
+    }
+
+    /// Leaves out what was written, unless something newer came meanwhile.
+    fn forget(&mut self, written: &Self) {
+        self.users
+            .retain(|key, at| written.users.get(key) != Some(at));
+        self.servers
+            .retain(|key, at| written.servers.get(key) != Some(at));
+        self.tokens
+            .retain(|key, at| written.tokens.get(key) != Some(at));
+        self.sessions
+            .retain(|key, used| written.sessions.get(key) != Some(used));
+    }
 }
 
 impl Buffer {
-    fn with<T>(&self, work: impl FnOnce(&mut Seen) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut Collected) -> T) -> T {
         work(&mut self.0.lock().expect("nothing panics under this lock"))
     }
 }
@@ -50,6 +73,21 @@ impl Engine {
             .with(|seen| later(&mut seen.tokens, token_id, at));
     }
 
+    /// A login's cookie was used.
+    pub fn record_session_use(&self, used: Seen) {
+        self.activity.with(|seen| {
+            seen.sessions.insert(used.id, used);
+        });
+    }
+
+    /// A user was deleted. The database may give the number to somebody new.
+    pub fn forget_activity_of(&self, user_id: i32) {
+        self.activity.with(|seen| {
+            seen.users.remove(&user_id);
+            seen.servers.retain(|(user, _), _| *user != user_id);
+        });
+    }
+
     /// When a user was last active: what the database knows, or what is still to be written.
     pub fn user_activity(
         &self,
@@ -73,59 +111,43 @@ impl Engine {
             .max(known)
     }
 
-    /// Writes what was recorded, in one transaction. What is older than the database knows changes
-    /// nothing. On an error it is kept for the next time.
+    /// Writes what was recorded, in one transaction with a few statements for all. What is older than the
+    /// database knows changes nothing. Until it is written it stays to be shown, and on an error it is
+    /// kept for the next time.
     pub async fn flush_activity(&self) -> Result<(), StoreError> {
-        let Seen {
-            users: of_users,
-            servers,
-            tokens,
-        } = self.activity.with(std::mem::take);
-        if of_users.is_empty() && servers.is_empty() && tokens.is_empty() {
+        let written = self.activity.with(|seen| seen.clone());
+        if written.is_empty() {
             return Ok(());
         }
-        let seen_users: Vec<_> = of_users.iter().map(|(id, at)| (*id, *at)).collect();
-        let seen_users = &seen_users;
-        let (servers_seen, tokens_seen) = (&servers, &tokens);
-        let written = self
-            .store
+        let mut owners: Vec<i32> = written.servers.keys().map(|(user, _)| *user).collect();
+        owners.sort_unstable();
+        owners.dedup();
+        let seen_servers: Vec<_> = spawners::keys_of_users(self.store.read(), &owners)
+            .await?
+            .into_iter()
+            .filter_map(|spawner| {
+                let name = ServerName::parse(&spawner.name).ok()?;
+                let at = written.servers.get(&(spawner.user_id, name))?;
+                Some((spawner.id, *at))
+            })
+            .collect();
+        let pairs = |seen: &HashMap<i32, NaiveDateTime>| -> Vec<_> {
+            seen.iter().map(|(id, at)| (*id, *at)).collect()
+        };
+        let (seen_users, seen_tokens) = (&pairs(&written.users), &pairs(&written.tokens));
+        let seen_sessions: Vec<_> = written.sessions.values().cloned().collect();
+        let (seen_servers, seen_sessions) = (&seen_servers, &seen_sessions);
+        self.store
             .write(|transaction| async move {
                 users::touch_activity(&transaction, seen_users).await?;
-                let mut seen_servers = Vec::with_capacity(servers_seen.len());
-                let mut owners: Vec<i32> = servers_seen.keys().map(|(user, _)| *user).collect();
-                owners.sort_unstable();
-                owners.dedup();
-                for spawner in spawners::list_of_users(&transaction, &owners).await? {
-                    let (Some(user), Ok(name)) =
-                        (spawner.user_id, ServerName::parse(&spawner.name))
-                    else {
-                        continue;
-                    };
-                    if let Some(at) = servers_seen.get(&(user, name)) {
-                        seen_servers.push((spawner.id, *at));
-                    }
-                }
-                spawners::touch_activity(&transaction, &seen_servers).await?;
-                for (token, at) in tokens_seen {
-                    api_tokens::touch(&transaction, *token, *at).await?;
-                }
+                spawners::touch_activity(&transaction, seen_servers).await?;
+                api_tokens::touch_activity(&transaction, seen_tokens).await?;
+                sessions::touch(&transaction, seen_sessions).await?;
                 Ok::<_, StoreError>(())
             })
-            .await;
-        if written.is_err() {
-            self.activity.with(|seen| {
-                for (user, at) in of_users {
-                    later(&mut seen.users, user, at);
-                }
-                for (server, at) in servers {
-                    later(&mut seen.servers, server, at);
-                }
-                for (token, at) in tokens {
-                    later(&mut seen.tokens, token, at);
-                }
-            });
-        }
-        written
+            .await?;
+        self.activity.with(|seen| seen.forget(&written));
+        Ok(())
     }
 }
 

@@ -14,6 +14,8 @@ mod info;
 mod servers;
 #[path = "api/services.rs"]
 mod services;
+#[path = "api/sessions.rs"]
+mod sessions;
 #[path = "api/tokens.rs"]
 mod tokens;
 #[path = "api/user.rs"]

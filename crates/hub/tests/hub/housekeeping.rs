@@ -123,8 +123,18 @@ async fn what_had_expired_and_runs_of_long_ago_were_never_deleted() {
         share_codes: 1,
         runs: 1,
     };
-    assert_eq!(discard(store, now).await.unwrap(), expected);
-    assert_eq!(discard(store, now).await.unwrap(), Discarded::default());
+    assert_eq!(
+        discard(store, now, now - chrono::TimeDelta::days(14))
+            .await
+            .unwrap(),
+        expected
+    );
+    assert_eq!(
+        discard(store, now, now - chrono::TimeDelta::days(14))
+            .await
+            .unwrap(),
+        Discarded::default()
+    );
     let kept = api_tokens::list(store.read(), Owner::User(user.id))
         .await
         .unwrap();

@@ -27,15 +27,24 @@ impl<'a> Browser<'a> {
 
     pub(crate) async fn of(hub: &'a TestHub, name: &str) -> Self {
         let browser = Self::new(hub);
-        browser.get("/hub/login").await;
-        let answer = browser
-            .post(
-                "/hub/login",
-                &format!("username={name}&password={}", PASSWORD.replace(' ', "+")),
-            )
-            .await;
-        assert_eq!(answer.status, 302, "{}", answer.text());
+        browser.log_in(name).await;
         browser
+    }
+
+    /// Logs somebody in, whoever was before.
+    pub(crate) async fn log_in(&self, name: &str) {
+        self.get("/hub/login").await;
+        let form = format!("username={name}&password={}", PASSWORD.replace(' ', "+"));
+        let answer = self.post("/hub/login", &form).await;
+        assert_eq!(answer.status, 302, "{}", answer.text());
+    }
+
+    /// Asks the API as the pages' scripts do.
+    pub(crate) async fn api(&self, method: &str, path: &str) -> Answer {
+        let token = self.cookie("_xsrf").unwrap_or_default();
+        let separator = if path.contains('?') { '&' } else { '?' };
+        self.send(method, &format!("{path}{separator}_xsrf={token}"), "application/json", None)
+            .await
     }
 
     /// The value of a cookie.
