@@ -19,13 +19,13 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import documents  # noqa: E402
 from differences import EVERYWHERE, REASONS  # noqa: E402
-from harness.steps import Steps, exit_with, require  # noqa: E402
+from harness.steps import Steps, exit_with, require, same  # noqa: E402
 from suite import ANY, CASES, Case, differing, judge, listed, matches, short  # noqa: E402
 from wire import Wire  # noqa: E402
 from world import new_world  # noqa: E402
 
 #: In this order: cases change what later ones see.
-AREAS = sorted(file.stem for file in (Path(__file__).parent / "cases").glob("*.py"))
+AREAS = sorted((file.stem for file in (Path(__file__).parent / "cases").glob("*.py")), key=lambda area: (area == "shutdown", area))
 
 #: How often each pair of EVERYWHERE was seen.
 SEEN: Counter = Counter()
@@ -58,6 +58,9 @@ def main() -> int:
         with ThreadPoolExecutor(2) as pool:
             for case in chosen:
                 run_case(case, wires, pool, steps, statuses, arguments.show)
+        if "last: shutdown" in [case.name for case in chosen]:
+            with steps.step("last: both hubs end well"):
+                same([world.hubs[kind].wait_exit() for kind in ("upstream", "orrery")], [0, 0], "exit codes")
     if not arguments.only and not arguments.area:
         check_lists(steps)
     answers = ", ".join(f"{count} of {status}" for status, count in sorted(statuses.items()))

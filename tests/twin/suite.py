@@ -132,25 +132,26 @@ def listed(reasons: list[Reason], name: str) -> dict[str, tuple]:
     return found
 
 
-def matches(name: str, pattern: str) -> bool:
+def matches(text: str, pattern: str) -> bool:
     # Names have brackets, which are no wildcards here.
-    return fnmatchcase(name, pattern.replace("[", "[[]"))
+    return fnmatchcase(text, pattern.replace("[", "[[]"))
 
 
 def judge(different: dict[str, tuple], expected: dict[str, tuple]) -> str:
-    """What is wrong with the differences of a case, or nothing."""
+    """What is wrong with the differences of a case, or nothing. Parts may be listed as patterns, too."""
     lines = []
+    seen = set()
     for part, (upstream, ours) in different.items():
-        if part not in expected:
+        listed_as = part if part in expected else next((pattern for pattern in expected if matches(part, pattern)), None)
+        if listed_as is None:
             lines.append(f"{part}\n  upstream {short(upstream)}\n  ours     {short(ours)}")
             continue
-        pair = expected[part]
+        seen.add(listed_as)
+        pair = expected[listed_as]
         for who, got, wanted in zip(("upstream", "ours"), (upstream, ours), (ANY, ANY) if pair == ANY else pair):
             if wanted != ANY and got != wanted:
                 lines.append(f"{part}: {who} is listed with {short(wanted)}, but is {short(got)}")
-    for part in expected:
-        if part not in different:
-            lines.append(f"{part}: the listed difference is gone; take it from differences.py")
+    lines += [f"{part}: the listed difference is gone; take it from differences.py" for part in expected if part not in seen]
     return "\n".join(lines)
 
 

@@ -173,7 +173,9 @@ class World:
         boss = SERVICES["boss"]
         for name in ("grace", "heidi", "ada"):
             self._sign_in(hub, name)
-        call(boss, "POST", "/users", {"usernames": ["zoë", "o'brien@example.org", "Frank"]})
+        call(boss, "POST", "/users", {"usernames": ["zoë", "o'brien@example.org", "Frank", "idle-1", "idle-2", "idle-3"]})
+        for name, date in (("idle-1", "2024-05-01T00:00:00Z"), ("idle-3", "2023-05-01T00:00:00Z")):
+            call(boss, "POST", f"/users/{name}/activity", {"last_activity": date})
         for requester, (user, wish) in TOKENS.items():
             token = call(boss, "POST", f"/users/{user}/tokens", {"expires_in": 86400} | wish)["token"]
             self.secrets.append(token)

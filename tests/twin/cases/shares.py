@@ -211,7 +211,7 @@ def leads(wire):
     return found
 
 
-@script("a code ends when its time has come")
+@script("a share code ends when its time has come")
 def code_expires(wire):
     code = call(wire, "ada", "POST", "/share-codes/ada/one", {"expires_in": 60})["body"]["code"]
     wire.secrets.append(code)

@@ -40,7 +40,8 @@ table(
 table(
     "users: list: order",
     "admin for-class carol",
-    *[f"GET /users?sort={sort}" for sort in ("id", "-id", "name", "-name", "last_activity", "-last_activity")],
+    *[f"GET /users?sort={sort}" for sort in ("id", "-id", "name", "-name")],
+    *[f"GET /users?name_filter=idle-&sort={sort}" for sort in ("last_activity", "-last_activity", "-id", "name")],
     *[f"GET /users?sort={sort}" for sort in ("", "-", "--name", "+name", "nothing", "created", "ID", "%20name")],
 )
 table(
@@ -59,7 +60,7 @@ table("users: read", "admin ada for-ada carol culler", "GET /users/ada?include_s
 table(
     "users: read: names",
     "admin ada",
-    *[f"GET /users/{name}" for name in ("zo%C3%AB", "zoë".encode().decode("latin-1"), "o'brien@example.org", "o%27brien%40example.org", "ADA", "Frank", "frank", "%20ada", "ada%20", "ada%2F", "a%00b", "%FF", "x" * 300)],
+    *[f"GET /users/{name}" for name in ("zo%C3%AB", "o'brien@example.org", "o%27brien%40example.org", "ADA", "Frank", "frank", "%20ada", "ada%20", "ada%2F", "a%00b", "%FF", "x" * 300)],
     "GET /users/", "GET /users//", "GET /users/ada/", "GET /users/ada//", "GET /users/ada/nothing", "GET /users/ada?x", "HEAD /users/ada", "HEAD /users/nothing",
 )
 
@@ -82,7 +83,7 @@ table(
 table(
     "users: make one: names",
     "admin",
-    *[R(f"POST /users/{name}") for name in ("NEW", "n%C3%A9w", "new%20one", "%20new", "new%2Fone", "a%00b", "x" * 255, "new;x", "new%3Cb%3E", ".", "..", "new.", "-", "%2520")],
+    *[R(f"POST /users/{name}") for name in ("NEW", "n%C3%A9w", "new%20one", "%20new", "new%2Fone", "a%00b", "x" * 255, "new;x", "new%3Cb%3E", "new.", "-", "%2520")],
     then=["GET /users?name_filter=n&sort=-id&limit=2", "DELETE /users/NEW", "DELETE /users/n%C3%A9w", "DELETE /users/new%20one", "DELETE /users/%20new", "DELETE /users/new%2Fone", "DELETE /users/a%00b", f"DELETE /users/{'x' * 255}", "DELETE /users/new;x", "DELETE /users/new%3Cb%3E", "DELETE /users/new.", "DELETE /users/-", "DELETE /users/%2520", "DELETE /users/new"],
 )
 
@@ -114,12 +115,13 @@ table(
     "admin teller for-ada",
     *[R("PATCH /users/ada", body) for body in (
         {}, {"name": "ADA"}, {"name": "bob"}, {"name": "BOB"}, {"name": ""}, {"name": " "}, {"name": "a/b"}, {"name": 5}, {"name": None}, {"admin": "x"}, {"admin": None}, {"admin": 0},
-        {"auth_state": {"token": "x"}}, {"auth_state": {}}, {"auth_state": None}, {"auth_state": "x"}, {"auth_state": [1]}, {"nothing": 1}, {"kind": "user"}, {"name": "lovelace", "admin": True}, {"name": "Lovelace"}, {"name": "löve lace"},
+        {"auth_state": {"token": "x"}}, {"auth_state": {}}, {"auth_state": None}, {"auth_state": "x"}, {"auth_state": [1]}, {"nothing": 1}, {"kind": "user"}, {"name": "Lovelace"}, {"name": "löve lace"},
         [], "x", 3,
     )],
     R("PATCH /users/ada"), R("PATCH /users/ada", raw=b"{"), R("PATCH /users/ada", raw=b"null"), R("PATCH /users/ada", raw=b"\xff"),
     then=["GET /users?name_filter=l&sort=-id&limit=2", R("PATCH /users/lovelace", {"name": "ada", "admin": False}), R("PATCH /users/l%C3%B6ve%20lace", {"name": "ada"}), R("PATCH /users/ada", {"auth_state": {}})],
 )
+table("users: change: name and admin", "admin teller", R("PATCH /users/ada", {"name": "lovelace", "admin": True}), then=[R("PATCH /users/lovelace", {"name": "ada", "admin": False})])
 table("users: change: auth state", "admin heidi teller for-ada reading ada", "GET /users/erin", then=[R("PATCH /users/erin", {"auth_state": {"a": [1, {"b": None}], "ü": "é"}}), "GET /users/erin", "GET /users?name_filter=erin"])
 story(
     "users: change: groups and roles",
@@ -137,7 +139,7 @@ table("users: delete: oneself", "heidi", "DELETE /users/heidi")
 story(
     "users: delete: what was theirs goes along",
     ("admin", "POST /users/new"), ("admin", R("POST /groups/class/users", {"users": ["new"]})), ("admin", R("POST /users/new/tokens", {"note": "of the new one"})), ("nobody", R("GET /user", headers={"Authorization": "token {token}"})),
-    ("admin", R("POST /users/new/server", {})), ("admin", R("GET /users/new", settled=True)), ("admin", R("POST /shares/new/", {"user": "bob"})),
+    ("admin", R("POST /users/new/server", {})), ("admin", R("GET /users/new", settled=True, ignore=("state",))), ("admin", R("POST /shares/new/", {"user": "bob"})),
     ("admin", "DELETE /users/new"), ("nobody", R("GET /user", headers={"Authorization": "token {token}"})), ("admin", "GET /groups/class"), ("bob", "GET /user"), ("admin", "GET /users/new"),
 )
 story("users: delete: a service named like a user", ("teller", "POST /users/teller"), ("teller", "DELETE /users/teller"), ("admin", "DELETE /users/teller"))
