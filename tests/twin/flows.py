@@ -90,11 +90,13 @@ class Client:
     def told(self, answer: requests.Response) -> dict:
         """An answer to the browser: its status, what it offers, and where it leads."""
         place = urlsplit(answer.headers.get("Location", ""))
-        query = dict(parse_qsl(place.query, keep_blank_values=True))
+        query = dict(parse_qsl(place.query or place.fragment, keep_blank_values=True))
         found = {"status": answer.status_code}
         if answer.is_redirect:
-            found["leads to"] = place._replace(query="").geturl()
-            found["query"] = {key: "(a code)" if key == "code" else value for key, value in query.items()}
+            found["leads to"] = place._replace(query="", fragment="").geturl() + ("#" if place.fragment else "")
+            # The words are compared by a case of their own.
+            found["query"] = {key: "(a code)" if key == "code" else value for key, value in query.items() if key != "error_description"}
+            found["words"] = query.get("error_description")
         elif answer.status_code == 200:
             inputs = re.findall(r"<input[^>]*>", answer.text)
             offered = [re.search(r'value="([^"]*)"', one) for one in inputs if 'name="scopes"' in one]
@@ -126,4 +128,4 @@ class Client:
 
 def record(told: dict) -> dict:
     """What is compared of an answer: nothing that was drawn."""
-    return {key: value for key, value in told.items() if key not in ("code", "token")}
+    return {key: value for key, value in told.items() if key not in ("code", "token", "words")}

@@ -206,6 +206,7 @@ def flat(path: str, value) -> dict:
     return {path: value}
 
 
+#: JupyterHub deletes tokens that have expired when somebody lists them, ours on its own.
 #: What is compared of the database, by names instead of numbers. JupyterHub makes a row for the default
 #: server as soon as it looks at a user more closely; ours when the server is asked for.
 QUERIES = {
@@ -219,7 +220,7 @@ QUERIES = {
     "service": "SELECT name, admin, url, oauth_client_allowed_scopes, info, display, oauth_no_confirm, command, cwd, environment, user, timeout, from_config, oauth_client_id FROM services",
     "server": "SELECT u.name, s.name, s.user_options, s.display_name, s.server_id IS NULL, s.oauth_client_id FROM spawners s JOIN users u ON u.id = s.user_id WHERE NOT (s.name = '' AND s.server_id IS NULL AND s.user_options IS NULL)",
     "client": "SELECT identifier, description, redirect_uri, allowed_scopes, secret IS NULL FROM oauth_clients",
-    "token": "SELECT u.name, s.name, t.client_id, t.session_id IS NULL, t.expires_at IS NULL, t.note, t.scopes FROM api_tokens t LEFT JOIN users u ON u.id = t.user_id LEFT JOIN services s ON s.id = t.service_id",
+    "token": "SELECT u.name, s.name, t.client_id, t.session_id IS NULL, t.expires_at IS NULL, t.note, t.scopes FROM api_tokens t LEFT JOIN users u ON u.id = t.user_id LEFT JOIN services s ON s.id = t.service_id WHERE t.note IS NOT 'has expired'",
     "code": "SELECT client_id, user_id, redirect_uri, scopes, code_challenge_method FROM oauth_codes",
     "share": "SELECT o.name, s.name, u.name, g.name, x.scopes, x.expires_at IS NULL FROM shares x JOIN users o ON o.id = x.owner_id JOIN spawners s ON s.id = x.spawner_id LEFT JOIN users u ON u.id = x.user_id LEFT JOIN groups g ON g.id = x.group_id",
     "share code": "SELECT o.name, s.name, x.scopes, x.expires_at IS NULL, x.exchange_count FROM share_codes x JOIN users o ON o.id = x.owner_id JOIN spawners s ON s.id = x.spawner_id",

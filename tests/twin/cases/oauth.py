@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from flows import Client, browser, call, pkce, record, with_token
 from suite import R, script, table
+from wire import OUR_SCOPES
 from world import BROWSERS, EVERYBODY, SERVICES
 
 SHOP = "client_id=service-shopper&redirect_uri=" + quote("http://shop.example.org/services/shopper/oauth_callback", safe="")
@@ -24,7 +25,6 @@ table("authorize", "ada-browser-navigates", *(f"GET /oauth2/authorize?{query}" f
     "client_id=jupyterhub&redirect_uri=%2Fx&response_type=code",
     "client_id=service-shopper&redirect_uri=http%3A%2F%2Fevil.example.org%2F&response_type=code",
     "client_id=service-shopper&redirect_uri=relative&response_type=code",
-    "client_id=service-shopper&redirect_uri=&response_type=code",
     SHOP + "%2F&response_type=code",
     SHOP + "%3Fmore&response_type=code",
     SHOP + "&response_type=code&response_type=code",
@@ -48,7 +48,6 @@ for body in (
     "grant_type=authorization_code&code=x&client_id=service-shopper&client_secret=wrong",
     "grant_type=authorization_code&code=x&client_id=no-such-client&client_secret=wrong",
     "grant_type=authorization_code&code=x&client_id=jupyterhub&client_secret=x",
-    "grant_type=authorization_code&code=&" + GOOD_CLIENT,
     "grant_type=authorization_code&" + GOOD_CLIENT,
     "grant_type=authorization_code&code=no-such-code&" + GOOD_CLIENT,
     f"grant_type=authorization_code&code={'x' * 300}&" + GOOD_CLIENT,
@@ -88,15 +87,17 @@ def known(wire, token: str) -> dict:
     return {
         "status": told["status"],
         "name": body.get("name"),
-        "scopes": body.get("scopes"),
+        "scopes": [scope for scope in body.get("scopes", []) if scope not in OUR_SCOPES],
         "keys": sorted(body),
         "session": bool(body.get("session_id")),
-        "message": body.get("message"),
     }
 
 
 def drop(wire, client: Client, user: str) -> None:
-    """Take back all tokens of a client."""
+    """Take back all tokens of a client, and the codes that were not used: some are used up earlier by ours."""
+    with sqlite3.connect(wire.hub.folder / "jupyterhub.sqlite", timeout=30) as database:
+        database.execute("DELETE FROM oauth_codes")
+    database.close()
     for token in call(wire, "boss", "GET", f"/users/{user}/tokens")["body"]["api_tokens"]:
         if token["oauth_client"] in (client.identifier, client.identifier.replace("service-", "JupyterHub service ")):
             call(wire, "boss", "DELETE", f"/users/{user}/tokens/{token['id']}")
@@ -143,6 +144,8 @@ def narrowed(wire):
     }.items():
         agreed = client.confirm(person, chosen)
         found[f"{name} agreed"] = record(agreed)
+        if not agreed["code"]:
+            continue
         token = client.exchange(agreed["code"])
         found[f"{name} token"] = record(token)
         if token["token"]:
@@ -157,7 +160,6 @@ def asked(wire):
     found = {}
     for scope in (
         None,
-        "",
         "identify",
         "read:users:groups!user",
         "access:services!service=shopper",
@@ -185,7 +187,6 @@ def requests_for_codes(wire):
     found = {}
     for changes in (
         {"response_type": None},
-        {"response_type": ""},
         {"response_type": "token"},
         {"state": None},
         {"state": ""},
@@ -193,11 +194,36 @@ def requests_for_codes(wire):
         {"redirect_uri": None},
         {"more": "is left alone"},
         {"code_challenge": pkce(VERIFIER), "code_challenge_method": "S512"},
-        {"code_challenge_method": "S256"},
         {"response_mode": "fragment"},
     ):
         found[f"{changes}"] = record(client.confirm(person, [], **changes))
     return found
+
+
+@script("words of a refusal to the client")
+def words(wire):
+    client, person = shopper(wire), browser(wire, "ada")
+    return {f"{changes}": client.ask(person, **changes)["words"] for changes in ({"response_type": "token"}, {"scope": "admin:users"})}
+
+
+@script("words of other refusals to the client")
+def other_words(wire):
+    client, person = shopper(wire), browser(wire, "ada")
+    return {f"{changes}": client.ask(person, **changes)["words"] for changes in ({"response_type": None}, {"code_challenge": "x", "code_challenge_method": "S512"})}
+
+
+@script("parameters without a value")
+def empty(wire):
+    client, person = shopper(wire), browser(wire, "ada")
+    found = {f"{changes}": record(client.ask(person, **changes)) for changes in ({"response_type": ""}, {"scope": ""}, {"redirect_uri": ""})}
+    code = client.confirm(person, [], code_challenge=pkce(VERIFIER), code_challenge_method="S256")["code"]
+    found["code_verifier"] = record(client.exchange(code, code_verifier=""))
+    return found
+
+
+@script("a grant that there is not")
+def refresh(wire):
+    return {"refresh": record(shopper(wire).exchange("x", grant_type="refresh_token"))}
 
 
 @script("codes with a challenge")
@@ -208,7 +234,6 @@ def challenges(wire):
         ("S256, right", {"code_challenge": pkce(VERIFIER), "code_challenge_method": "S256"}, VERIFIER),
         ("S256, wrong", {"code_challenge": pkce(VERIFIER), "code_challenge_method": "S256"}, VERIFIER + "x"),
         ("S256, none", {"code_challenge": pkce(VERIFIER), "code_challenge_method": "S256"}, None),
-        ("S256, empty", {"code_challenge": pkce(VERIFIER), "code_challenge_method": "S256"}, ""),
         ("S256, the challenge itself", {"code_challenge": pkce(VERIFIER), "code_challenge_method": "S256"}, pkce(VERIFIER)),
         ("plain, right", {"code_challenge": VERIFIER, "code_challenge_method": "plain"}, VERIFIER),
         ("plain, wrong", {"code_challenge": VERIFIER, "code_challenge_method": "plain"}, "wrong"),
@@ -249,7 +274,6 @@ def exchanges(wire):
         "no secret": {"client_secret": None},
         "no client": {"client_id": None},
         "unknown client": {"client_id": "service-unknown"},
-        "another grant": {"grant_type": "refresh_token"},
         "another address": {"redirect_uri": "http://evil.example.org/"},
         "a part of the address": {"redirect_uri": "http://shop.example.org/"},
         "no address": {"redirect_uri": None},
@@ -341,14 +365,9 @@ def clients(wire):
             (["self", "shares!user", "list:users!user"], "user token"),
             (["admin:users", "self"], "admin:users self"),
             (["admin:users", "self"], "self"),
-            (["access:servers", "custom:shop:read"], None),
             (["access:servers!user"], "access:servers!user"),
             (["access:servers!user"], "access:servers!user=ada"),
             (["access:servers!user"], "access:servers!server=ada/one"),
-            (["custom:shop"], "custom:shop:read"),
-            (["custom:shop:read"], "custom:shop:read"),
-            (["custom:shop:read"], "custom:shop"),
-            (["custom:shop:read"], "custom:shop:read!user=carol"),
             (["read:users!group=class"], "read:users!user=ada"),
             (["read:users"], "read:users!group=class"),
             (["tokens!service"], None),
