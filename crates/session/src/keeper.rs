@@ -22,11 +22,12 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{self, Pid};
+use orrery_session::proc::{self, Stat};
 use orrery_session::protocol::{Answer, Fault, last_words};
 
 use crate::limits::Group;
 use crate::pam::Session;
-use crate::process::{self, Forked, Stat};
+use crate::process::{self, Forked};
 use crate::start::Plan;
 use crate::{DEADLINE, say};
 
@@ -313,7 +314,7 @@ fn sweep(server: Pid) {
         // The zombie keeps the group's id from being given to anybody else.
         let _ = killpg(server, Signal::SIGKILL);
         let mut is_clean = true;
-        for pid in process::all().unwrap_or_default() {
+        for pid in proc::all().unwrap_or_default() {
             let is_left = |stat: &Stat| stat.parent == own && pid != server.as_raw();
             if Stat::read(pid).is_some_and(|stat| is_left(&stat)) {
                 is_clean = false;

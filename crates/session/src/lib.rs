@@ -4,6 +4,7 @@
 pub mod client;
 pub mod encoding;
 pub mod memory;
+pub mod proc;
 pub mod protocol;
 #[cfg(feature = "testing")]
 pub mod testing;

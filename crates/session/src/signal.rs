@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::io;
 
 use nix::unistd::User;
+use orrery_session::proc::{self, Stat};
 use orrery_session::protocol::{Answer, Fault, Find, Signal};
 
 use crate::policy::Policy;
-use crate::process::{self, Handle, Stat};
+use crate::process::Handle;
 
 /// The largest number that a signal has on Linux.
 const LAST_SIGNAL: i32 = 64;
@@ -41,7 +42,7 @@ fn try_signal(policy: &Policy, request: &Signal) -> io::Result<Answer> {
     let Some(handle) = Handle::open(pid)? else {
         return Ok(Answer::Gone);
     };
-    let (Some(stat), Some(owner)) = (Stat::read(pid), process::owner(pid)) else {
+    let (Some(stat), Some(owner)) = (Stat::read(pid), proc::owner(pid)) else {
         return Ok(Answer::Gone);
     };
     let is_another = |start_time| stat.start_time != start_time;
@@ -79,14 +80,14 @@ fn try_signal(policy: &Policy, request: &Signal) -> io::Result<Answer> {
 /// Whether the process was given what its server was given. What every process has is no sign.
 fn was_given(request: &Signal) -> bool {
     let entries: Vec<&str> = request.given.iter().map(String::as_str).collect();
-    !entries.is_empty() && process::was_given(request.pid, &entries)
+    !entries.is_empty() && proc::was_given(request.pid, &entries)
 }
 
 /// Signals what else is in the session or group that `leader` leads. While the leader lives they are
 /// its descendants: nobody joins a session from outside.
 fn signal_others(leader: i32, signal: i32) -> io::Result<()> {
     let belongs = |stat: &Stat| stat.group == leader;
-    for pid in process::all()? {
+    for pid in proc::all()? {
         if pid == leader || !Stat::read(pid).is_some_and(|stat| belongs(&stat)) {
             continue;
         }
@@ -121,14 +122,14 @@ fn try_find(policy: &Policy, request: &Find) -> io::Result<Answer> {
         None => matches!(User::from_uid(uid), Ok(None)),
     };
     let mut found = HashMap::new();
-    for pid in process::all()? {
+    for pid in proc::all()? {
         // Whose it is comes first: anybody can make the look into their own process last for ever. A
         // process that ends meanwhile is none that is looked for.
         if pid > 1
-            && let Some(owner) = process::owner(pid)
+            && let Some(owner) = proc::owner(pid)
             && is_owners(owner)
             && policy.covers(owner)
-            && process::was_given(pid, &[&wanted])
+            && proc::was_given(pid, &[&wanted])
             && let Some(stat) = Stat::read(pid)
             && !stat.has_ended()
         {

@@ -2,18 +2,17 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::LazyLock;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use orrery_core::phase::Failure;
+use orrery_core::spawner::spawner_failure;
+use orrery_session::proc::{self, Stat};
 use serde_json::{Value, json};
-
-/// So much of an environment is read. No program is started with a larger one; a running process can
-/// make its own appear as large as it likes.
-const LARGEST_ENVIRONMENT: u64 = 8 * 1024 * 1024;
 
 /// What the kernel calls this boot of the machine; unknown where it does not tell.
 static BOOT: LazyLock<Option<String>> = LazyLock::new(|| {
@@ -42,14 +41,6 @@ pub(super) struct Process {
     start_time: Option<u64>,
     /// Of an earlier boot of the machine nothing runs, and times since boot say nothing.
     is_of_this_boot: bool,
-}
-
-/// What `/proc/<pid>/stat` says.
-struct Stat {
-    state: char,
-    parent: i32,
-    group: i32,
-    start_time: u64,
 }
 
 impl State {
@@ -110,7 +101,7 @@ impl State {
         }
         let entries: Vec<&str> = self.given.iter().map(String::as_str).collect();
         let start_time = process.present_start();
-        let is_it = was_given(process.pid, &entries) && process.present_start() == start_time;
+        let is_it = proc::was_given(process.pid, &entries) && process.present_start() == start_time;
         Process {
             start_time: start_time.filter(|_| is_it),
             ..process
@@ -125,20 +116,13 @@ impl Process {
         let wanted = format!("{variable}={value}");
         let own_user = fs::metadata("/proc/self")?.uid();
         let mut found: HashMap<i32, Stat> = HashMap::new();
-        for entry in fs::read_dir("/proc")?.flatten() {
-            let Some(pid) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
-                continue;
-            };
+        for pid in proc::all()? {
             // A process that ends meanwhile is none that is looked for.
             if pid > 1
-                && entry.metadata().is_ok_and(|data| data.uid() == own_user)
-                && was_given(pid, &[&wanted])
+                && fs::metadata(format!("/proc/{pid}")).is_ok_and(|data| data.uid() == own_user)
+                && proc::was_given(pid, &[&wanted])
                 && let Some(stat) = Stat::read(pid)
-                && !matches!(stat.state, 'Z' | 'X')
+                && !stat.has_ended()
             {
                 found.insert(pid, stat);
             }
@@ -179,6 +163,14 @@ impl Process {
 
     pub(super) fn start_time(&self) -> Option<u64> {
         self.start_time
+    }
+
+    /// For the operator: every signal was in vain.
+    pub(super) fn does_not_end(&self) -> Failure {
+        spawner_failure(format!(
+            "The server's process {} does not end, not even by force.",
+            self.pid
+        ))
     }
 
     /// Whether its id is still taken by it, ended or not. For a process whose start is not known this
@@ -244,43 +236,8 @@ impl Process {
     fn stat(&self) -> Option<Stat> {
         let stat = Stat::read(self.pid)?;
         let is_it = self.is_of_this_boot && self.start_time == Some(stat.start_time);
-        (is_it && !matches!(stat.state, 'Z' | 'X')).then_some(stat)
+        (is_it && !stat.has_ended()).then_some(stat)
     }
-}
-
-impl Stat {
-    fn read(pid: i32) -> Option<Self> {
-        // A process may have named itself by any bytes.
-        let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        let text = String::from_utf8_lossy(&bytes);
-        // The second field is the program's name in parentheses, which may itself contain any.
-        let rest = text.rsplit_once(')')?.1;
-        let mut fields = rest.split_ascii_whitespace();
-        let state = fields.next()?.chars().next()?;
-        let parent = fields.next()?.parse().ok()?;
-        let group = fields.next()?.parse().ok()?;
-        let start_time = fields.nth(16)?.parse().ok()?;
-        Some(Self {
-            state,
-            parent,
-            group,
-            start_time,
-        })
-    }
-}
-
-/// Whether the environment that a process began with has all these entries.
-fn was_given(pid: i32, entries: &[&str]) -> bool {
-    let Ok(file) = fs::File::open(format!("/proc/{pid}/environ")) else {
-        return false;
-    };
-    let mut text = Vec::new();
-    let read = file.take(LARGEST_ENVIRONMENT).read_to_end(&mut text);
-    let has = |wanted: &str| {
-        text.split(|byte| *byte == 0)
-            .any(|entry| entry == wanted.as_bytes())
-    };
-    read.is_ok() && entries.iter().all(|entry| has(entry))
 }
 
 #[cfg(test)]
