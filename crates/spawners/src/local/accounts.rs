@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use nix::sys::signal::Signal;
 use nix::unistd::User;
 use orrery_core::phase::{Cause, Failure};
 use orrery_core::spawner::{
@@ -270,20 +269,11 @@ impl Spawner for LocalProcess {
         let Some(state) = State::parse(state) else {
             return Ok(());
         };
-        let settings = &self.settings;
-        let (interrupt, terminate) = match grace {
-            None => (settings.interrupt_timeout, settings.term_timeout),
-            Some(grace) => (grace / 2, grace / 2),
-        };
         if self.status(&state).await? != Status::Running {
             self.wait_for_end(&state, Duration::ZERO).await?;
             return Ok(());
         }
-        for (signal, patience) in [
-            (Signal::SIGINT, interrupt),
-            (Signal::SIGTERM, terminate),
-            (Signal::SIGKILL, settings.kill_timeout),
-        ] {
+        for (signal, patience) in self.settings.stop_signals(grace) {
             self.signal(&state, signal as i32).await?;
             fault::point("process-signalled");
             if self.wait_for_end(&state, patience).await? {
@@ -291,10 +281,7 @@ impl Spawner for LocalProcess {
                 return Ok(());
             }
         }
-        Err(spawner_failure(format!(
-            "The server's process {} does not end, not even by force.",
-            state.process.pid()
-        )))
+        Err(state.process.does_not_end())
     }
 
     fn stop_patience(&self) -> Duration {
@@ -344,17 +331,11 @@ impl Spawner for LocalProcess {
     }
 
     async fn logs(&self, state: &Value, lines: usize) -> Vec<String> {
-        match State::parse(state).and_then(|state| state.log) {
-            Some(log) => logs::tail(&self.settings.logs_folder.join(log), lines).await,
-            None => Vec::new(),
-        }
+        logs::of_state(&self.settings.logs_folder, state, lines).await
     }
 
     async fn check(&self) -> Result<(), Failure> {
-        let folder = self.settings.logs_folder.clone();
-        tokio::task::spawn_blocking(move || logs::make_folder(&folder))
-            .await
-            .map_err(|error| spawner_failure(format!("The check broke off: {error}.")))??;
+        logs::check(&self.settings.logs_folder).await?;
         // With `hidepid`, other users' processes look as if they had ended.
         if !std::path::Path::new("/proc/1/stat").exists() {
             return Err(spawner_failure(

@@ -6,7 +6,10 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use orrery_core::phase::{Cause, Failure};
-use orrery_core::spawner::ServerSpec;
+use orrery_core::spawner::{ServerSpec, spawner_failure};
+use serde_json::Value;
+
+use super::process::State;
 
 /// A log that has grown beyond this begins anew.
 const LARGEST: u64 = 10 * 1024 * 1024;
@@ -29,6 +32,14 @@ pub(super) fn make_folder(folder: &Path) -> Result<(), Failure> {
         .mode(0o700)
         .create(folder)
         .map_err(|error| failure("The folder of logs", folder, &error))
+}
+
+/// Whether logs can be kept there.
+pub(super) async fn check(folder: &Path) -> Result<(), Failure> {
+    let folder = folder.to_owned();
+    tokio::task::spawn_blocking(move || make_folder(&folder))
+        .await
+        .map_err(|error| spawner_failure(format!("The check broke off: {error}.")))?
 }
 
 /// Begins a run's log and puts the log of the run before aside.
@@ -108,6 +119,14 @@ fn copy_end(log: &mut File, path: &Path) -> io::Result<()> {
         .mode(0o600)
         .open(path)?;
     io::copy(&mut log.take(LARGEST), &mut aside).map(drop)
+}
+
+/// The last lines that the server with this state wrote.
+pub(super) async fn of_state(folder: &Path, state: &Value, lines: usize) -> Vec<String> {
+    match State::parse(state).and_then(|state| state.log) {
+        Some(log) => tail(&folder.join(log), lines).await,
+        None => Vec::new(),
+    }
 }
 
 /// The last lines of a log, oldest first; none if it cannot be read.

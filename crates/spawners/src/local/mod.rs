@@ -128,11 +128,6 @@ impl Spawner for Simple {
         let Some(process) = State::parse(state).map(|state| state.confirmed()) else {
             return Ok(());
         };
-        let settings = &self.settings;
-        let (interrupt, terminate) = match grace {
-            None => (settings.interrupt_timeout, settings.term_timeout),
-            Some(grace) => (grace / 2, grace / 2),
-        };
         let already_ended = self.children.exit_of(&process).map_or_else(
             || !process.is_alive(),
             |exit| *exit.borrow() != Status::Running,
@@ -140,21 +135,14 @@ impl Spawner for Simple {
         if already_ended {
             return Ok(());
         }
-        for (signal, patience) in [
-            (Signal::SIGINT, interrupt),
-            (Signal::SIGTERM, terminate),
-            (Signal::SIGKILL, settings.kill_timeout),
-        ] {
+        for (signal, patience) in self.settings.stop_signals(grace) {
             if self.end_by(&process, signal, patience).await? {
                 process.sweep_group();
                 fault::point("process-gone");
                 return Ok(());
             }
         }
-        Err(spawner_failure(format!(
-            "The server's process {} does not end, not even by force.",
-            process.pid()
-        )))
+        Err(process.does_not_end())
     }
 
     fn stop_patience(&self) -> Duration {
@@ -180,17 +168,11 @@ impl Spawner for Simple {
     }
 
     async fn logs(&self, state: &Value, lines: usize) -> Vec<String> {
-        match State::parse(state).and_then(|state| state.log) {
-            Some(log) => logs::tail(&self.settings.logs_folder.join(log), lines).await,
-            None => Vec::new(),
-        }
+        logs::of_state(&self.settings.logs_folder, state, lines).await
     }
 
     async fn check(&self) -> Result<(), Failure> {
-        let folder = self.settings.logs_folder.clone();
-        tokio::task::spawn_blocking(move || logs::make_folder(&folder))
-            .await
-            .map_err(|error| spawner_failure(format!("The check broke off: {error}.")))?
+        logs::check(&self.settings.logs_folder).await
     }
 }
 

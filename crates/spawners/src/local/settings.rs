@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::config::{LocalProcessSpawner, SimpleLocalProcessSpawner};
@@ -54,6 +55,20 @@ impl Settings {
             .saturating_add(self.term_timeout)
             .saturating_add(self.kill_timeout)
             .saturating_add(STOP_SLACK)
+    }
+
+    /// The signals of a stop, in their order, and how long each has to work. `grace` is for the
+    /// two gentle ones, instead of the options.
+    pub(super) fn stop_signals(&self, grace: Option<Duration>) -> [(Signal, Duration); 3] {
+        let (interrupt, terminate) = match grace {
+            None => (self.interrupt_timeout, self.term_timeout),
+            Some(grace) => (grace / 2, grace / 2),
+        };
+        [
+            (Signal::SIGINT, interrupt),
+            (Signal::SIGTERM, terminate),
+            (Signal::SIGKILL, self.kill_timeout),
+        ]
     }
 
     pub(super) fn read(
