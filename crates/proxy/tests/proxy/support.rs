@@ -1,6 +1,4 @@
 //! A proxy, a server behind it, and clients that see every byte.
-#![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
-
 use std::{
     convert::Infallible,
     net::SocketAddr,

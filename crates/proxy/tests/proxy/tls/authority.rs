@@ -1,6 +1,4 @@
 //! Certificates made for a test, and clients that use them.
-#![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
-
 use std::{
     fs,
     net::SocketAddr,

@@ -1,6 +1,6 @@
 //! TLS to users, to the API's clients, and to servers.
 
-mod authority;
+pub(crate) mod authority;
 
 use std::fs;
 

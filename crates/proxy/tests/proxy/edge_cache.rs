@@ -1,8 +1,4 @@
 //! Tabs of servers that do not run, a hub that counts what it is asked, and the proxy between them.
-#![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
-
-#[expect(dead_code, reason = "other tests need more of it")]
-mod support;
 
 use std::{
     net::SocketAddr,
@@ -13,11 +9,12 @@ use std::{
 };
 
 use orrery_proxy::{Options, OurOptions};
-use support::{Answer, Origin, Proxy};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
+
+use crate::support::{Answer, Origin, Proxy};
 
 const SESSION: &str = "Cookie: jupyterhub-session-id=0123456789abcdef0123456789abcdef\r\n";
 const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

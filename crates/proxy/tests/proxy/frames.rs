@@ -1,6 +1,4 @@
 //! A client of HTTP/2 that writes its frames itself, and so can write wrong ones.
-#![expect(clippy::unwrap_used, reason = "a test ends where something fails")]
-
 use std::time::Duration;
 
 use tokio::{
