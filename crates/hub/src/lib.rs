@@ -9,6 +9,7 @@ pub mod config;
 pub mod counts;
 mod dial;
 pub mod error;
+pub mod etag;
 pub mod housekeeping;
 pub mod listen;
 pub mod metrics;

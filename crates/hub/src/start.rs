@@ -16,11 +16,11 @@ use orrery_store::{
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Action, Audit, AuditError, Event};
-use crate::changes::{Feed, Pauses};
 use crate::auth::auth_state::{AuthStateError, AuthStates};
 use crate::auth::cookies::Signer;
 use crate::auth::{KnownCache, secret_file, throttle::Throttle};
 use crate::certs::{CertificateError, Internal, check_public};
+use crate::changes::{Feed, Pauses};
 use crate::config::{Config, HttpAddress};
 use crate::listen::Listener;
 use crate::metrics::Metrics;
@@ -155,8 +155,7 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
     let urls = Urls::from_config(&config.hub);
     let metrics = Arc::new(Metrics::new()?);
     let audit = Audit::start(&config, &store, &clock, &metrics)?;
-    let applied =
-        setup::apply(&store, &config, &rules, &definitions, &urls, clock.now()).await?;
+    let applied = setup::apply(&store, &config, &rules, &definitions, &urls, clock.now()).await?;
     audit.record_all(applied).await;
     setup::add_known_users(&store, &config, &rules, &*authenticator).await?;
 

@@ -2,8 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sqlx::{Connection, Row, SqliteConnection};
-use tokio::sync::Mutex;
+use std::time::Duration;
+
+use sqlx::{
+    ConnectOptions as _, Connection, PgConnection, Row, SqliteConnection,
+    postgres::PgConnectOptions,
+};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::error::StoreError;
 
@@ -17,7 +23,9 @@ pub(crate) enum Freshness {
     File(Box<Watch>),
     /// SQLite in memory: nobody else can write, so the store counts.
     Memory(AtomicU64),
-    /// Databases on the network: no cheap way to know.
+    /// PostgreSQL: which transactions are over, see [`LookOut`].
+    Postgres(LookOut),
+    /// MySQL: no cheap way to know.
     Unknown,
 }
 
@@ -77,12 +85,16 @@ impl Freshness {
         match self {
             Self::File(watch) => watch.check().await.map(Some),
             Self::Memory(count) => Ok(Some(Version(count.load(Ordering::SeqCst)))),
+            Self::Postgres(look_out) => Ok(look_out.version().await),
             Self::Unknown => Ok(None),
         }
     }
 
     /// Closes its connection, after which nothing is known any more.
     pub(crate) async fn close(&self) {
+        if let Self::Postgres(look_out) = self {
+            look_out.asking.lock().await.take();
+        }
         if let Self::File(watch) = self
             && let Some(connection) = watch.last.lock().await.connection.take()
             && let Err(error) = connection.close().await
@@ -97,4 +109,110 @@ impl Freshness {
             count.fetch_add(1, Ordering::SeqCst);
         }
     }
+}
+
+/// Asks a PostgreSQL server for its snapshot, over a connection of its own.
+///
+/// A snapshot says which transactions are over: every number below `xmax` but those in the list of
+/// running ones. Whoever changes anything has a number from a counter that never gives one twice, and
+/// what was changed becomes visible, before the commit is acknowledged, by leaving the list or moving
+/// `xmax`; subtransactions become visible with their transaction. So between two equal snapshots nothing
+/// was committed, by nobody. Other transactions that end make them differ as well, which costs a look
+/// more. The numbers are those of one server: another process of the server, which is what remains
+/// different when a server was replaced or lost what it had not yet written, or another connection makes
+/// another version, and a standby, where replay moves things, has none.
+pub(crate) struct LookOut {
+    asking: Mutex<Option<mpsc::Sender<oneshot::Sender<Option<Version>>>>>,
+}
+
+/// How many may wait for one look; the others wait to be let in.
+const MOST_WAITING: usize = 1024;
+
+/// How long one look may take, a new connection included.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
+/// After a look that failed, nothing is known for this long.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
+const SNAPSHOT: &str = "SELECT CONCAT(pg_current_snapshot(), ' ', pg_backend_pid()) AS seen, \
+                        pg_is_in_recovery() AS is_standby";
+
+impl LookOut {
+    /// Begins with the first question; ends when it is closed or dropped.
+    pub(crate) fn new(connect: PgConnectOptions) -> Self {
+        let (asking, asked) = mpsc::channel(MOST_WAITING);
+        tokio::spawn(look_out(connect, asked));
+        Self {
+            asking: Mutex::new(Some(asking)),
+        }
+    }
+
+    async fn version(&self) -> Option<Version> {
+        let asking = self.asking.lock().await.clone()?;
+        let (reply, answer) = oneshot::channel();
+        asking.send(reply).await.ok()?;
+        answer.await.ok()?
+    }
+}
+
+async fn look_out(
+    connect: PgConnectOptions,
+    mut asked: mpsc::Receiver<oneshot::Sender<Option<Version>>>,
+) {
+    let mut connection = None;
+    let mut last = String::new();
+    let mut version = 0;
+    let mut pause_until = Instant::now();
+    let mut waiting = Vec::new();
+    // All who are waiting asked before the look that answers them begins.
+    while asked.recv_many(&mut waiting, MOST_WAITING).await > 0 {
+        let mut seen = None;
+        if Instant::now() >= pause_until {
+            match tokio::time::timeout(LOOK_LIMIT, look(&connect, &mut connection)).await {
+                Ok(Ok(snapshot)) => seen = snapshot,
+                failed => {
+                    if let Ok(Err(error)) = failed {
+                        tracing::debug!(%error, "the database did not say its snapshot");
+                    }
+                    // Whatever a new connection sees is compared with nothing of before.
+                    connection = None;
+                    pause_until = Instant::now() + LOOK_PAUSE;
+                }
+            }
+        }
+        let answer = seen.map(|seen| {
+            if seen != last {
+                version += 1;
+                last = seen;
+            }
+            Version(version)
+        });
+        if connection.is_none() {
+            last.clear();
+        }
+        for reply in waiting.drain(..) {
+            // Whoever gave up waiting needs no answer.
+            let _ = reply.send(answer);
+        }
+    }
+    if let Some(connection) = connection
+        && let Err(error) = PgConnection::close(connection).await
+    {
+        tracing::debug!(%error, "a connection was not closed well");
+    }
+}
+
+/// The server's snapshot; `None` on a standby.
+async fn look(
+    connect: &PgConnectOptions,
+    connection: &mut Option<PgConnection>,
+) -> Result<Option<String>, sqlx::Error> {
+    let connected = match connection {
+        Some(connected) => connected,
+        None => connection.insert(connect.connect().await?),
+    };
+    let row = sqlx::query(SNAPSHOT).fetch_one(connected).await?;
+    let is_standby: bool = row.try_get("is_standby")?;
+    let seen = row.try_get("seen")?;
+    Ok((!is_standby).then_some(seen))
 }

@@ -30,6 +30,7 @@ pub mod sessions;
 pub mod share_codes;
 pub mod shares;
 pub mod spawners;
+pub mod stamps;
 pub mod user_pages;
 pub mod users;
 

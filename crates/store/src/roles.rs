@@ -165,14 +165,40 @@ pub async fn assign(
         return Ok(false);
     }
     // Somebody else may give it at the same moment; then it is held, which is what was wanted.
-    let ignore = match connection.get_database_backend() {
-        DbBackend::MySql => "ON DUPLICATE KEY UPDATE role_id = role_id",
-        _ => "ON CONFLICT DO NOTHING",
-    };
+    let ignore = ignore(connection);
     let sql =
         format!("INSERT INTO {map} ({column}, role_id, managed_by_auth) VALUES (?, ?, ?) {ignore}");
     sql::execute(connection, &sql, values![id, role_id, managed_by_auth]).await?;
     Ok(true)
+}
+
+/// Lets an insert pass over rows that are there.
+fn ignore(connection: &impl ConnectionTrait) -> &'static str {
+    match connection.get_database_backend() {
+        DbBackend::MySql => "ON DUPLICATE KEY UPDATE role_id = role_id",
+        _ => "ON CONFLICT DO NOTHING",
+    }
+}
+
+/// Gives a role to many users who have just been made.
+pub async fn assign_to_new_users(
+    connection: &impl ConnectionTrait,
+    user_ids: &[i32],
+    role_id: i32,
+) -> Result<()> {
+    for chunk in user_ids.chunks(CHUNK) {
+        let rows = vec!["(?, ?, ?)"; chunk.len()].join(", ");
+        let ignore = ignore(connection);
+        let sql = format!(
+            "INSERT INTO user_role_map (user_id, role_id, managed_by_auth) VALUES {rows} {ignore}"
+        );
+        let mut values = Vec::with_capacity(chunk.len() * 3);
+        for id in chunk {
+            values.extend(values![*id, role_id, false]);
+        }
+        sql::execute(connection, &sql, values).await?;
+    }
+    Ok(())
 }
 
 /// Gives every user the role `user` and every administrator the role `admin`, where they lack it.

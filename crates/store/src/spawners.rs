@@ -60,6 +60,26 @@ pub struct ActiveSpawner {
     pub user_name: String,
 }
 
+/// When an active server was last used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activity {
+    /// The spawner.
+    pub id: i32,
+    /// Whose it is.
+    pub user_name: String,
+    /// Its name; empty for the default server.
+    pub name: String,
+    /// When it was last used.
+    pub last_activity: Option<NaiveDateTime>,
+}
+
+from_row!(Activity {
+    id,
+    user_name,
+    name: or_default,
+    last_activity,
+});
+
 /// A spawner to add.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NewSpawner {
@@ -185,6 +205,40 @@ pub async fn list_of_users(
     Ok(found)
 }
 
+/// What a spawner is called and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpawnerKey {
+    /// Key.
+    pub id: i32,
+    /// Whose it is.
+    pub user_id: i32,
+    /// Its name; empty for the default server.
+    pub name: String,
+}
+
+from_row!(SpawnerKey {
+    id,
+    user_id,
+    name: or_default
+});
+
+/// What the spawners of many users are called.
+pub async fn keys_of_users(
+    connection: &impl ConnectionTrait,
+    user_ids: &[i32],
+) -> Result<Vec<SpawnerKey>> {
+    let mut found = Vec::new();
+    for chunk in user_ids.chunks(CHUNK) {
+        let sql = format!(
+            "SELECT id, user_id, name FROM spawners WHERE user_id IN ({})",
+            marks(chunk.len())
+        );
+        let ids = chunk.iter().map(|id| (*id).into()).collect();
+        found.extend(sql::all(connection, &sql, ids).await?);
+    }
+    Ok(found)
+}
+
 /// Every spawner that has an address, by id.
 pub async fn list_active(connection: &impl ConnectionTrait) -> Result<Vec<ActiveSpawner>> {
     let rows = sql::rows(
@@ -206,6 +260,18 @@ pub async fn list_active(connection: &impl ConnectionTrait) -> Result<Vec<Active
             })
         })
         .collect()
+}
+
+/// When each server that has an address was last used.
+pub async fn activity(connection: &impl ConnectionTrait) -> Result<Vec<Activity>> {
+    sql::all(
+        connection,
+        // SQLite finds these by the index, as it does not for `IS NOT NULL`.
+        "SELECT s.id, u.name AS user_name, s.name, s.last_activity FROM spawners s \
+         JOIN users u ON u.id = s.user_id WHERE s.server_id > 0",
+        vec![],
+    )
+    .await
 }
 
 /// How many servers are active: of one user, or of all.
@@ -319,17 +385,7 @@ pub async fn touch_activity(
     connection: &impl ConnectionTrait,
     seen: &[(i32, NaiveDateTime)],
 ) -> Result<()> {
-    for (id, time) in seen {
-        let time = time::truncate(*time);
-        sql::execute(
-            connection,
-            "UPDATE spawners SET last_activity = ? \
-             WHERE id = ? AND (last_activity IS NULL OR last_activity < ?)",
-            values![time, *id, time],
-        )
-        .await?;
-    }
-    Ok(())
+    sql::touch_later(connection, "spawners", seen).await
 }
 
 /// Deletes a spawner with its address, its OAuth client and its shares, as upstream does. Stop the

@@ -26,7 +26,7 @@ use sqlx::{
 use crate::{
     connection::{Connection, Transaction},
     error::{StoreError, is_out_of_step},
-    freshness::{Freshness, Version, Watch},
+    freshness::{Freshness, LookOut, Version, Watch},
     network,
     outage::{Health, Look},
     schema,
@@ -132,11 +132,12 @@ impl Store {
                 let connect = postgres_options(address, &options)?;
                 health = Health::new(Look::Postgres(connect.clone()));
                 let pool = server_pool(PgPoolOptions::new(), &options, &health)
-                    .connect_with(connect)
+                    .connect_with(connect.clone())
                     .await
                     .map_err(|error| connect_error(url, &error))?;
                 let pool = DatabaseConnection::from(pool);
-                (pool.clone(), pool, Freshness::Unknown)
+                let look_out = LookOut::new(connect);
+                (pool.clone(), pool, Freshness::Postgres(look_out))
             }
             Target::Server(_, address) => {
                 let connect = mysql_options(address)?;
@@ -334,8 +335,8 @@ impl Store {
 
     /// The database's present state, to tell whether something that was read before still holds:
     /// equal versions mean that nobody, in whichever process, committed anything in between. `None`
-    /// on PostgreSQL and MySQL: read again. Calls that arrive together share one look, which begins
-    /// after they arrived.
+    /// on MySQL, and where PostgreSQL does not say: read again. Calls that arrive together share one
+    /// look, which begins after they arrived.
     pub async fn freshness(&self) -> Result<Option<Version>, StoreError> {
         let limit = self.inner.options.statement_timeout;
         tokio::time::timeout(limit, self.inner.freshness.version())

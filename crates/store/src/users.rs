@@ -1,6 +1,6 @@
 //! `users`: everybody who may log in.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use chrono::NaiveDateTime;
 use sea_orm::{ConnectionTrait, DbBackend, Value as SqlValue};
@@ -111,6 +111,28 @@ pub struct UserQuery {
     pub descending: bool,
     /// If set, only these users and the members of these groups may be seen.
     pub visible: Option<Visible>,
+    /// If set, only those who come after this place in the order.
+    pub after: Option<After>,
+}
+
+/// A place in a list: that of its last user so far, who need not be there any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct After {
+    /// The user's id.
+    pub id: i32,
+    /// What the list is sorted by.
+    pub key: AfterKey,
+}
+
+/// The last user's value of what a list is sorted by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AfterKey {
+    /// Sorted by the id alone.
+    Id,
+    /// The name.
+    Name(String),
+    /// The last activity.
+    LastActivity(Option<NaiveDateTime>),
 }
 
 /// The users that a filtered `list:users` scope covers.
@@ -161,6 +183,12 @@ pub async fn find_by_id(connection: &impl ConnectionTrait, id: i32) -> Result<Op
     sql::one(connection, "SELECT * FROM users WHERE id = ?", values![id]).await
 }
 
+/// Finds a user by id and keeps others from changing them until the transaction ends.
+pub async fn find_and_lock(connection: &impl ConnectionTrait, id: i32) -> Result<Option<User>> {
+    sql::lock(connection, "users", id).await?;
+    find_by_id(connection, id).await
+}
+
 /// Finds the user whose login cookies carry `cookie_id`.
 pub async fn find_by_cookie_id(
     connection: &impl ConnectionTrait,
@@ -190,26 +218,84 @@ pub async fn find_many(connection: &impl ConnectionTrait, ids: &[i32]) -> Result
 
 /// One page of users.
 pub async fn list(connection: &impl ConnectionTrait, query: &UserQuery) -> Result<Vec<User>> {
-    let (condition, mut values) = condition(connection.get_database_backend(), query);
-    let column = match query.sort {
-        UserSort::Id => "u.id",
-        UserSort::Name => "u.name",
-        UserSort::LastActivity => "u.last_activity",
-    };
-    // The databases disagree on where NULL sorts; the id makes pages stable.
-    let order = if query.descending {
-        format!("CASE WHEN {column} IS NULL THEN 1 ELSE 0 END, {column} DESC, u.id DESC")
-    } else {
-        format!("CASE WHEN {column} IS NULL THEN 0 ELSE 1 END, {column}, u.id")
-    };
-    let mut sql = format!("SELECT u.* FROM users u WHERE {condition} ORDER BY {order}");
+    let (selection, values) = selection(connection.get_database_backend(), query);
+    let sql = format!("SELECT u.* FROM users u WHERE {selection}");
+    sql::all(connection, &sql, values).await
+}
+
+/// What follows `FROM users u WHERE` in a query for one page, and its values.
+pub(crate) fn selection(backend: DbBackend, query: &UserQuery) -> (String, Vec<SqlValue>) {
+    let (mut condition, mut values) = condition(backend, query);
+    if let Some(after) = &query.after {
+        let (beyond, more) = beyond(after, query.descending);
+        condition = format!("{condition} AND {beyond}");
+        values.extend(more);
+    }
+    let order = order(backend, "u", query.sort, query.descending);
+    let mut sql = format!("{condition} ORDER BY {order}");
     if query.limit.is_some() || query.offset > 0 {
         sql.push_str(" LIMIT ? OFFSET ?");
         let limit = query.limit.unwrap_or(u64::MAX);
         values.push(i64::try_from(limit).unwrap_or(i64::MAX).into());
         values.push(i64::try_from(query.offset).unwrap_or(i64::MAX).into());
     }
-    sql::all(connection, &sql, values).await
+    (sql, values)
+}
+
+/// The condition of the users after a place, in the order that [`order`] gives.
+fn beyond(after: &After, descending: bool) -> (String, Vec<SqlValue>) {
+    let way = if descending { "<" } else { ">" };
+    match &after.key {
+        AfterKey::Id => (format!("u.id {way} ?"), values![after.id]),
+        // No two users have the same name.
+        AfterKey::Name(name) => (format!("u.name {way} ?"), values![name.as_str()]),
+        AfterKey::LastActivity(Some(time)) => {
+            // Those who were never seen come first, or last when descending.
+            let never = if descending {
+                " OR u.last_activity IS NULL"
+            } else {
+                ""
+            };
+            (
+                format!(
+                    "(u.last_activity {way} ? OR (u.last_activity = ? AND u.id {way} ?){never})"
+                ),
+                values![*time, *time, after.id],
+            )
+        }
+        AfterKey::LastActivity(None) => {
+            let seen = if descending {
+                ""
+            } else {
+                "u.last_activity IS NOT NULL OR "
+            };
+            (
+                format!("({seen}(u.last_activity IS NULL AND u.id {way} ?))"),
+                values![after.id],
+            )
+        }
+    }
+}
+
+/// What follows `ORDER BY`. The id makes pages stable. Each is the order of an index, which
+/// spares sorting all users for one page.
+pub(crate) fn order(backend: DbBackend, table: &str, sort: UserSort, descending: bool) -> String {
+    let (column, is_nullable) = match sort {
+        UserSort::Id => {
+            let way = if descending { " DESC" } else { "" };
+            return format!("{table}.id{way}");
+        }
+        UserSort::Name => ("name", false),
+        UserSort::LastActivity => ("last_activity", true),
+    };
+    let way = if descending { " DESC" } else { "" };
+    // NULL is less than everything in SQLite and MySQL, and more in PostgreSQL. Every user has a name.
+    let nulls = match (backend, descending) {
+        (DbBackend::Postgres, false) if is_nullable => " NULLS FIRST",
+        (DbBackend::Postgres, true) if is_nullable => " NULLS LAST",
+        _ => "",
+    };
+    format!("{table}.{column}{way}{nulls}, {table}.id{way}")
 }
 
 /// How many users `query` has without its offset and limit.
@@ -255,6 +341,76 @@ pub async fn insert(connection: &impl ConnectionTrait, new: &NewUser) -> Result<
         state: Value::Null,
         encrypted_auth_state: None,
     })
+}
+
+/// Adds many users, with one statement for some hundreds of them, and gives them with their ids. An error
+/// as of [`insert`] if a name is taken: nothing is to be kept of the transaction then.
+pub async fn insert_many(
+    connection: &impl ConnectionTrait,
+    new: &[NewUser],
+) -> Result<Vec<User>> {
+    let mut made = Vec::with_capacity(new.len());
+    for chunk in new.chunks(CHUNK) {
+        let rows = vec!["(?, ?, ?, ?)"; chunk.len()].join(", ");
+        let sql = format!("INSERT INTO users (name, admin, created, cookie_id) VALUES {rows}");
+        let mut values = Vec::with_capacity(chunk.len() * 4);
+        for user in chunk {
+            values.extend(values![
+                user.name.as_str(),
+                user.admin,
+                time::truncate(user.created),
+                user.cookie_id.as_str()
+            ]);
+        }
+        if let Err(error) = sql::execute(connection, &sql, values).await {
+            return Err(explain_many(connection, chunk, error).await);
+        }
+        let names: Vec<&str> = chunk.iter().map(|user| user.name.as_str()).collect();
+        let found = find_by_names(connection, &names).await?;
+        if found.len() != chunk.len() {
+            return Err(sea_orm::DbErr::RecordNotInserted.into());
+        }
+        made.extend(found);
+        crate::events::users_created(connection, &names).await?;
+    }
+    Ok(made)
+}
+
+/// Which of the names MySQL took for that of another row, if it was that. PostgreSQL's transaction is over.
+async fn explain_many(
+    connection: &impl ConnectionTrait,
+    new: &[NewUser],
+    error: crate::StoreError,
+) -> crate::StoreError {
+    let mut error = error;
+    if error.is_duplicate() && connection.get_database_backend() == DbBackend::MySql {
+        for user in new {
+            error = sql::explain(connection, "users", ("name", &user.name), error).await;
+            if matches!(error, crate::StoreError::Lookalike { .. }) {
+                break;
+            }
+        }
+    }
+    error
+}
+
+/// Finds users by name, by id.
+pub async fn find_by_names(
+    connection: &impl ConnectionTrait,
+    names: &[&str],
+) -> Result<Vec<User>> {
+    let mut found: Vec<User> = Vec::with_capacity(names.len());
+    for chunk in names.chunks(CHUNK) {
+        let sql = format!("SELECT * FROM users WHERE name IN ({})", marks(chunk.len()));
+        let values = chunk.iter().map(|name| (*name).into()).collect();
+        let wanted: HashSet<&str> = chunk.iter().copied().collect();
+        let rows = sql::all::<User>(connection, &sql, values).await?;
+        // MySQL's usual collations find lookalikes as well.
+        found.extend(rows.into_iter().filter(|user| wanted.contains(user.name.as_str())));
+    }
+    found.sort_by_key(|user| user.id);
+    found.dedup_by_key(|user| user.id);
+    Ok(found)
 }
 
 /// Changes a user; says whether there is such a user.
@@ -344,17 +500,7 @@ pub async fn touch_activity(
     connection: &impl ConnectionTrait,
     seen: &[(i32, NaiveDateTime)],
 ) -> Result<()> {
-    for (id, time) in seen {
-        let time = time::truncate(*time);
-        sql::execute(
-            connection,
-            "UPDATE users SET last_activity = ? \
-             WHERE id = ? AND (last_activity IS NULL OR last_activity < ?)",
-            values![time, *id, time],
-        )
-        .await?;
-    }
-    Ok(())
+    sql::touch_later(connection, "users", seen).await
 }
 
 /// Deletes a user with everything that upstream deletes along: servers, tokens, OAuth codes, shares.
@@ -420,8 +566,8 @@ fn condition(backend: DbBackend, query: &UserQuery) -> (String, Vec<SqlValue>) {
         values.push(format!("%{filter}%").into());
     }
     // Without a reference to the outer row, so that it is looked up once and not for each user.
-    let active = "IN (SELECT s.user_id FROM spawners s JOIN servers v ON v.id = s.server_id \
-                  WHERE s.user_id IS NOT NULL)";
+    let active = "IN (SELECT s.user_id FROM spawners s \
+                  WHERE s.server_id IS NOT NULL AND s.user_id IS NOT NULL)";
     match query.state {
         Some(UserState::Active) => parts.push(format!("u.id {active}")),
         Some(UserState::Inactive) => parts.push(format!("u.id NOT {active}")),

@@ -9,6 +9,10 @@
 #[path = "store/harness.rs"]
 mod harness;
 
+#[path = "store/audit.rs"]
+mod audit;
+#[path = "store/events.rs"]
+mod events;
 #[path = "store/groups_and_roles.rs"]
 mod groups_and_roles;
 #[path = "store/migrating.rs"]
@@ -27,10 +31,14 @@ mod runs;
 mod services_and_shares;
 #[path = "store/spawners.rs"]
 mod spawners;
+#[path = "store/stamps.rs"]
+mod stamps;
 #[path = "store/tokens.rs"]
 mod tokens;
 #[path = "store/upstream.rs"]
 mod upstream;
+#[path = "store/user_pages.rs"]
+mod user_pages;
 #[path = "store/users.rs"]
 mod users;
 #[path = "store/writing.rs"]

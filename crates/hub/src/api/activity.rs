@@ -81,7 +81,11 @@ async fn seen_servers(
         )
     };
     let servers: &Map<String, Value> = servers.as_object().ok_or_else(malformed)?;
-    let known = spawners::list_of_user(hub.store.read(), user.id).await?;
+    let known = if servers.keys().all(String::is_empty) {
+        Vec::new()
+    } else {
+        spawners::list_of_user(hub.store.read(), user.id).await?
+    };
     let mut seen = Vec::new();
     for (name, info) in servers {
         // Every user has a default server, be its row made yet or not.

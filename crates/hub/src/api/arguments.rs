@@ -3,7 +3,10 @@
 use axum::extract::{FromRequestParts, OriginalUri};
 use axum::http::header;
 use axum::http::request::Parts;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::auth::{Requester, redirects};
@@ -169,6 +172,41 @@ impl Arguments {
         json!({ "items": items, "_pagination": { "limit": limit, "next": next } })
     }
 
+    /// The place after which a page begins, if the client goes through the list by cursors: `None` if not,
+    /// and `Some(None)` for the start. `sort` is the order, which must be the same on all pages.
+    pub(super) fn cursor(&self, sort: &str) -> Result<Option<Option<Cursor>>> {
+        let Some(text) = self.get("cursor") else {
+            return Ok(None);
+        };
+        if text.is_empty() {
+            return Ok(Some(None));
+        }
+        let invalid = || Error::bad_request("cursor is none of a page of this list in this order");
+        let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid())?;
+        let cursor: Cursor = serde_json::from_slice(&json).map_err(|_| invalid())?;
+        if cursor.sort != sort {
+            return Err(invalid());
+        }
+        Ok(Some(Some(cursor)))
+    }
+
+    /// One page of a list that the client goes through by cursors. `last` is the place of its last item, if
+    /// there may be more.
+    pub(super) fn after_cursor(
+        &self,
+        requester: &Requester,
+        items: &Value,
+        limit: u64,
+        last: Option<&Cursor>,
+    ) -> Value {
+        let next = last.map(|last| {
+            let cursor = URL_SAFE_NO_PAD.encode(json!(last).to_string());
+            let place = [("cursor", cursor.clone()), ("limit", limit.to_string())];
+            json!({ "cursor": cursor, "limit": limit, "url": self.url_with(requester, &place) })
+        });
+        json!({ "items": items, "_pagination": { "limit": limit, "next": next } })
+    }
+
     fn next_url(&self, requester: &Requester, offset: u64, limit: u64) -> String {
         let place = [("offset", offset.to_string()), ("limit", limit.to_string())];
         self.url_with(requester, &place)
@@ -207,6 +245,17 @@ impl Arguments {
             query.join("&")
         )
     }
+}
+
+/// The place of an item in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Cursor {
+    /// The list's order.
+    pub(super) sort: String,
+    /// The item's value of what the list is sorted by, if it is sorted by more than the id.
+    pub(super) key: Option<String>,
+    /// The item's id.
+    pub(super) id: i32,
 }
 
 /// A part of a list.

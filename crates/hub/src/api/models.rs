@@ -1,6 +1,8 @@
 //! JSON models of servers, groups, services and tokens, filtered by what the requester may see.
 //! Users have a file of their own: [`super::user_models`].
 
+use std::collections::{BTreeSet, HashMap};
+
 use orrery_core::scopes::{
     Groups, NoGroups, Scope, ScopeSet, Target, group_fields, service_fields,
 };
@@ -9,7 +11,6 @@ use orrery_store::api_tokens::ApiToken;
 use orrery_store::groups::{self, Group};
 use orrery_store::roles::{self, HolderKind};
 use orrery_store::services::Service;
-use orrery_store::users::User;
 use orrery_store::{oauth_clients, servers};
 use serde_json::{Map, Value, json};
 
@@ -110,21 +111,44 @@ pub(super) async fn groups(
     scopes: &ScopeSet,
     list: &[Group],
 ) -> Result<Vec<Model>> {
-    let ids: Vec<i32> = list.iter().map(|group| group.id).collect();
-    let members = groups::members_of(hub.store.read(), &ids).await?;
-    let roles = roles::names_of_many(hub.store.read(), HolderKind::Group, &ids).await?;
-    let model = |group: &Group| {
-        let of = |id: i32| id == group.id;
+    let fields: Vec<_> = list
+        .iter()
+        .map(|group| group_fields(scopes, &group.name, &NoGroups))
+        .collect();
+    // A group can have very many members: they are read only where they are shown.
+    let with = |field: &str| -> Vec<i32> {
+        let shown = list.iter().zip(&fields);
+        shown
+            .filter(|(_, fields)| fields.contains(field))
+            .map(|(group, _)| group.id)
+            .collect()
+    };
+    let mut users: HashMap<i32, Vec<Value>> = HashMap::new();
+    for member in groups::members_of(hub.store.read(), &with("users")).await? {
+        users
+            .entry(member.group_id)
+            .or_default()
+            .push(member.name.into());
+    }
+    let held = roles::names_of_many(hub.store.read(), HolderKind::Group, &with("roles")).await?;
+    let mut roles: HashMap<i32, Vec<Value>> = HashMap::new();
+    for role in held {
+        roles
+            .entry(role.holder_id)
+            .or_default()
+            .push(role.name.into());
+    }
+    let model = |(group, fields): (&Group, BTreeSet<&'static str>)| {
         let model = json!({
             "kind": "group",
             "name": group.name,
-            "roles": roles.iter().filter(|role| of(role.holder_id)).map(|role| &role.name).collect::<Vec<_>>(),
-            "users": members.iter().filter(|member| of(member.group_id)).map(|member| &member.name).collect::<Vec<_>>(),
+            "roles": roles.remove(&group.id).unwrap_or_default(),
+            "users": users.remove(&group.id).unwrap_or_default(),
             "properties": if group.properties.is_null() { json!({}) } else { group.properties.clone() },
         });
-        keep(model, group_fields(scopes, &group.name, &NoGroups))
+        keep(model, fields)
     };
-    Ok(list.iter().map(model).collect())
+    Ok(list.iter().zip(fields).map(model).collect())
 }
 
 /// One group.

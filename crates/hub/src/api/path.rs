@@ -1,5 +1,7 @@
 //! What a path names, looked up.
 
+use std::sync::Arc;
+
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use orrery_core::ServerName;
@@ -7,6 +9,7 @@ use orrery_core::escape::for_log;
 use orrery_store::groups::{self, Group};
 use orrery_store::users::{self, User};
 
+use crate::auth::Requester;
 use crate::error::{Error, Result};
 use crate::state::AppState;
 
@@ -18,6 +21,13 @@ impl FromRequestParts<AppState> for PathUser {
 
     async fn from_request_parts(parts: &mut Parts, hub: &AppState) -> Result<Self> {
         let name = parameter(parts, "user").await?.unwrap_or_default();
+        // Whoever asks was read, or found unchanged, for this very request.
+        if let Some(requester) = parts.extensions.get::<Arc<Requester>>()
+            && let Some(user) = requester.user()
+            && user.name == name
+        {
+            return Ok(Self(User::clone(user)));
+        }
         users::find(hub.store.read(), &name)
             .await?
             .map(Self)

@@ -37,7 +37,7 @@ fn push_number(text: &mut String, number: u32, width: u32) {
 
 /// A point in time as clients write it: ISO 8601 with or without a zone (none means UTC), with `T` or
 /// a space, down to minutes, seconds or fractions; a date alone; or as in e-mails.
-pub(super) fn parse(text: &str) -> Option<NaiveDateTime> {
+pub(crate) fn parse(text: &str) -> Option<NaiveDateTime> {
     let text = text.trim();
     if text.len() > 64 {
         return None;

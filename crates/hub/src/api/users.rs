@@ -7,14 +7,14 @@ use axum::response::{IntoResponse as _, Response};
 use orrery_core::UserName;
 use orrery_core::escape::for_log;
 use orrery_core::scopes::{Access, Scope, ScopeSet, roles};
-use orrery_store::StoreError;
 use orrery_store::user_pages;
-use orrery_store::users::{self, UserQuery, UserSort, UserState, Visible};
+use orrery_store::users::{After, AfterKey, UserQuery, UserSort, UserState, Visible};
 use serde_json::{Value, json};
 
-use super::arguments::{Arguments, Page};
+use super::arguments::{Arguments, Cursor, Page};
 use super::body::{self, FieldType, JsonBody};
-use super::schemas::{INCLUDE_STOPPED_SERVERS, LIMIT, OFFSET, USER, USERS_REQUEST};
+use super::schemas::{self, CURSOR, INCLUDE_STOPPED_SERVERS, LIMIT, OFFSET, USER, USERS_REQUEST};
+use super::time::isoformat;
 use super::{python, user_models};
 use crate::audit::{Action, Event};
 use crate::auth::{Asking, Identity, Requester, people};
@@ -60,8 +60,13 @@ const LIST: Operation = Operation::new("get-users", Tag::Users, "List users")
         &INCLUDE_STOPPED_SERVERS,
         &OFFSET,
         &LIMIT,
+        &CURSOR,
     ])
-    .answers(&[Answer::json(200, "One page of users.", Shape::Page(&USER))])
+    .answers(&[Answer::json(
+        200,
+        "One page of users.",
+        Shape::Inline(|| schemas::pages(&USER)),
+    )])
     .refuses(&[400]);
 
 const STATE: Parameter = Parameter::new(
@@ -88,8 +93,19 @@ async fn list(
 ) -> Result<Json<Value>> {
     let page = arguments.page(&hub)?;
     let query = query(&requester, &arguments, page)?;
+    let by_cursor = arguments.cursor(sort_name(&arguments))?.is_some();
     let found = user_pages::list(hub.store.read(), &query).await?;
-    let total = if arguments.accepts_pagination() {
+    let last = found.last().map(|user| Cursor {
+        sort: sort_name(&arguments).to_owned(),
+        key: match query.sort {
+            UserSort::Id => None,
+            UserSort::Name => Some(user.name.clone()),
+            UserSort::LastActivity => user.last_activity.map(isoformat),
+        },
+        id: user.id,
+    });
+    let last = last.filter(|_| found.len() as u64 == page.limit);
+    let total = if arguments.accepts_pagination() && !by_cursor {
         hub.counts.users(&hub.store, &query).await?
     } else {
         0
@@ -105,16 +121,19 @@ async fn list(
         .into_iter()
         .filter(|model| !model.is_empty())
         .collect();
-    Ok(Json(arguments.paginated(
-        &requester,
-        json!(models),
-        page,
-        total,
-    )))
+    Ok(Json(if by_cursor {
+        arguments.after_cursor(&requester, &json!(models), page.limit, last.as_ref())
+    } else {
+        arguments.paginated(&requester, json!(models), page, total)
+    }))
+}
+
+fn sort_name(arguments: &Arguments) -> &str {
+    arguments.get("sort").unwrap_or("id")
 }
 
 fn query(requester: &Requester, arguments: &Arguments, page: Page) -> Result<UserQuery> {
-    let sort = arguments.get("sort").unwrap_or("id");
+    let sort = sort_name(arguments);
     let (key, descending) = sort
         .strip_prefix('-')
         .map_or((sort, false), |key| (key, true));
@@ -152,7 +171,25 @@ fn query(requester: &Requester, arguments: &Arguments, page: Page) -> Result<Use
         sort,
         descending,
         visible: visible(requester)?,
+        after: match arguments.cursor(sort_name(arguments))?.flatten() {
+            Some(cursor) => Some(after(sort, cursor)?),
+            None => None,
+        },
     })
+}
+
+/// The place that a cursor means.
+fn after(sort: UserSort, cursor: Cursor) -> Result<After> {
+    let invalid = || Error::bad_request("cursor is none of a page of this list in this order");
+    let key = match sort {
+        UserSort::Id => AfterKey::Id,
+        UserSort::Name => AfterKey::Name(cursor.key.ok_or_else(invalid)?),
+        UserSort::LastActivity => AfterKey::LastActivity(match cursor.key {
+            Some(time) => Some(super::time::parse(&time).ok_or_else(invalid)?),
+            None => None,
+        }),
+    };
+    Ok(After { id: cursor.id, key })
 }
 
 /// Whom the requester may list; `None` for everybody.
@@ -220,30 +257,18 @@ async fn create(
     for name in &names {
         check_name_is_free_for(&hub, &requester, name.as_str())?;
     }
-    for name in &names {
-        if users::find(hub.store.read(), name.as_str())
-            .await?
-            .is_none()
-        {
-            add_to_authenticator(&hub, name).await.map_err(|why| {
-                Error::bad_request(format!("Failed to create user {name}: {why}"))
-            })?;
-        }
+    for name in people::missing(hub.store.read(), &names).await? {
+        add_to_authenticator(&hub, name)
+            .await
+            .map_err(|why| Error::bad_request(format!("Failed to create user {name}: {why}")))?;
     }
     let now = hub.clock.now();
     let names = &names;
     let created = hub
         .store
         .write(|transaction| async move {
-            let mut created = Vec::new();
-            for name in names {
-                if users::find(&transaction, name.as_str()).await?.is_none() {
-                    created.push(
-                        people::find_or_insert(&transaction, name.as_str(), admin, now).await?,
-                    );
-                }
-            }
-            Ok::<_, StoreError>(created)
+            let missing = people::missing(&transaction, names).await?;
+            people::insert_many(&transaction, &missing, admin, now).await
         })
         .await?;
     if created.is_empty() {

@@ -1,6 +1,6 @@
 //! Users in the database: what a login leaves there, and what the configuration wants there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use orrery_core::UserName;
 use orrery_core::authenticator::{AddUserError, Authenticator, Identity as Proven};
@@ -134,6 +134,50 @@ pub async fn find_or_insert(
     .await?;
     assign_default_roles(transaction, &user).await?;
     Ok(user)
+}
+
+/// Those of the names that nobody has yet, each once.
+pub async fn missing<'a>(
+    connection: &impl ConnectionTrait,
+    names: &'a [UserName],
+) -> Result<Vec<&'a UserName>, StoreError> {
+    let texts: Vec<&str> = names.iter().map(UserName::as_str).collect();
+    let mut known: HashSet<String> = users::find_by_names(connection, &texts)
+        .await?
+        .into_iter()
+        .map(|user| user.name)
+        .collect();
+    Ok(names
+        .iter()
+        .filter(|name| known.insert(name.to_string()))
+        .collect())
+}
+
+/// New users, with the roles that every user has.
+pub async fn insert_many(
+    transaction: &impl ConnectionTrait,
+    names: &[&UserName],
+    admin: bool,
+    now: NaiveDateTime,
+) -> Result<Vec<User>, StoreError> {
+    let mut new = Vec::with_capacity(names.len());
+    for name in names {
+        new.push(NewUser {
+            name: name.to_string(),
+            admin,
+            created: now,
+            cookie_id: token_hash::generate_token()?.expose().to_owned(),
+        });
+    }
+    let made = users::insert_many(transaction, &new).await?;
+    let ids: Vec<i32> = made.iter().map(|user| user.id).collect();
+    let every: &[&str] = if admin { &["user", "admin"] } else { &["user"] };
+    for role in every {
+        if let Some(role) = roles::find(transaction, role).await? {
+            roles::assign_to_new_users(transaction, &ids, role.id).await?;
+        }
+    }
+    Ok(made)
 }
 
 /// Gives or takes the administrator's rights; `None` leaves them.

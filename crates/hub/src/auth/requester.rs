@@ -8,8 +8,8 @@ use axum::body::Bytes;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Uri, header};
-use orrery_core::scopes::roles::RoleSpec;
 use chrono::NaiveDateTime;
+use orrery_core::scopes::roles::RoleSpec;
 use orrery_core::scopes::{
     Client, Denied, Memberships, NoGroups, Owner, Scope, ScopeSet, Share, Target,
 };
@@ -25,7 +25,7 @@ use orrery_store::{
 use sha2::{Digest as _, Sha256};
 
 use super::sessions::{self, LoginCookie, Sighting, Standing};
-use super::{session, xsrf};
+use super::{session, token_bounds, xsrf};
 use crate::audit::{Event, Outcome};
 use crate::error::{Error, Result};
 use crate::state::AppState;
@@ -719,7 +719,15 @@ async fn token_scopes_and_why(
     if !effective.discarded.is_empty() {
         tracing::debug!(token = token.id, discarded = ?effective.discarded.to_strings(), "a token lists more than its owner may do");
     }
-    Ok((effective.scopes, !members.is_empty()))
+    let by_groups = !members.is_empty();
+    match identity {
+        Identity::User(user) if client == Client::Hub => {
+            let (scopes, more) =
+                token_bounds::narrow(hub, connection, token, user, effective.scopes).await?;
+            Ok((scopes, by_groups || more))
+        }
+        _ => Ok((effective.scopes, by_groups)),
+    }
 }
 
 /// What stands behind an OAuth client id.

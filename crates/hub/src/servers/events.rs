@@ -1,7 +1,6 @@
 //! What is told while a server starts: events in the form of upstream's progress stream.
 
 use orrery_core::phase::{Cause, Failure};
-use orrery_store::runs::Run;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -145,11 +144,10 @@ pub(super) fn from_spawner(percent: u8, message: &str) -> ProgressEvent {
 }
 
 /// The events of a run so far, without its end.
-pub(super) fn so_far(run: &Run) -> Vec<ProgressEvent> {
+pub(super) fn so_far(told: &[Value]) -> Vec<ProgressEvent> {
     let mut events = vec![ProgressEvent::requested()];
     events.extend(
-        run.events
-            .iter()
+        told.iter()
             .filter_map(|event| ProgressEvent::deserialize(event).ok()),
     );
     events

@@ -107,7 +107,7 @@ impl Follower {
 
     /// Sends the events of the row that were not sent yet.
     async fn tell_new(&mut self, row: &Run) {
-        let events = events::so_far(row);
+        let events = events::so_far(&row.events);
         let known = self
             .last
             .as_ref()

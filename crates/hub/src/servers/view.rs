@@ -1,13 +1,12 @@
 //! Servers as the API and the pages show them, for one or many users in a few queries.
 
-use std::collections::HashMap;
-
 use chrono::NaiveDateTime;
 use orrery_core::phase::{Cause, Failure, Phase};
 use orrery_core::{ServerName, UserName};
 use orrery_store::StoreError;
 use orrery_store::runs::{self, Run};
-use orrery_store::spawners::{self, Spawner};
+use orrery_store::spawners;
+use orrery_store::user_pages::{ListedRun, ListedServer};
 use orrery_store::users::User;
 use serde_json::Value;
 
@@ -148,36 +147,22 @@ impl Engine {
         let Some(spawner) = spawners::find_by_id(self.store.read(), spawner_id).await? else {
             return Ok(None);
         };
-        self.assemble(user, spawner, run).await
+        let server = ListedServer::new(spawner, run);
+        self.view_of_listed(user.id, &user.name, server).await
     }
 
-    /// The servers of many users, by user id; users without servers have no entry. Two queries for
-    /// each few hundred users.
-    pub async fn views_of(
+    /// The servers of a user, as they were read along with them: the default one first, then by name.
+    pub async fn views_of_listed(
         &self,
-        users: &[User],
-    ) -> Result<HashMap<i32, Vec<ServerView>>, StoreError> {
-        let ids: Vec<i32> = users.iter().map(|user| user.id).collect();
-        let mut active: HashMap<(i32, String), Run> =
-            runs::active_of_users(self.store.read(), &ids)
-                .await?
-                .into_iter()
-                .filter_map(|run| Some(((run.user_id?, run.server_name.clone()), run)))
-                .collect();
-        let by_id: HashMap<i32, &User> = users.iter().map(|user| (user.id, user)).collect();
-        let mut views: HashMap<i32, Vec<ServerView>> = HashMap::new();
-        for spawner in spawners::list_of_users(self.store.read(), &ids).await? {
-            let Some(user) = spawner.user_id.and_then(|id| by_id.get(&id)) else {
-                continue;
-            };
-            let run = active.remove(&(user.id, spawner.name.clone()));
-            if let Some(view) = self.assemble(user, spawner, run).await? {
-                views.entry(user.id).or_default().push(view);
-            }
+        user_id: i32,
+        user_name: &str,
+        servers: Vec<ListedServer>,
+    ) -> Result<Vec<ServerView>, StoreError> {
+        let mut views = Vec::with_capacity(servers.len());
+        for server in servers {
+            views.extend(self.view_of_listed(user_id, user_name, server).await?);
         }
-        for servers in views.values_mut() {
-            servers.sort_by(|a, b| a.name.cmp(&b.name));
-        }
+        views.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(views)
     }
 
@@ -217,17 +202,21 @@ impl Engine {
         Ok(self.log_lines(&spawner.state, lines).await)
     }
 
-    async fn assemble(
+    async fn view_of_listed(
         &self,
-        user: &User,
-        spawner: Spawner,
-        run: Option<Run>,
+        user_id: i32,
+        user_name: &str,
+        server: ListedServer,
     ) -> Result<Option<ServerView>, StoreError> {
+        let ListedServer {
+            id: spawner_id,
+            run,
+            ..
+        } = server;
         // Names that no route can carry cannot be served; upstream would not make them either.
-        let (Ok(user_name), Ok(name)) = (
-            UserName::parse(&user.name),
-            ServerName::parse(&spawner.name),
-        ) else {
+        let (Ok(user_name), Ok(name)) =
+            (UserName::parse(user_name), ServerName::parse(&server.name))
+        else {
             return Ok(None);
         };
         let phase = run.as_ref().map_or(Phase::Stopped, |run| run.phase);
@@ -244,7 +233,7 @@ impl Engine {
         let progress = run
             .as_ref()
             .filter(|run| matches!(run.phase, Phase::Queued | Phase::Starting | Phase::Failed))
-            .map(events::so_far)
+            .map(|run: &ListedRun| events::so_far(&run.events))
             .unwrap_or_default();
         let object = |value: Value| {
             if value.is_object() {
@@ -256,15 +245,15 @@ impl Engine {
         Ok(Some(ServerView {
             url: self.urls.server_url(&user_name, &name),
             progress_url: self.urls.progress(&user_name, &name),
-            display_name: spawner.display_name.unwrap_or_default(),
-            user_id: user.id,
-            spawner_id: spawner.id,
+            display_name: server.display_name.unwrap_or_default(),
+            user_id,
+            spawner_id,
             run: run.map(|run| RunId(run.id)),
             phase,
-            started: spawner.started,
-            last_activity: self.server_activity(user.id, &name, spawner.last_activity),
-            user_options: object(spawner.user_options),
-            state: object(spawner.state),
+            started: server.started,
+            last_activity: self.server_activity(user_id, &name, server.last_activity),
+            user_options: object(server.user_options),
+            state: object(server.state),
             failure,
             progress,
             queue,

@@ -115,8 +115,9 @@ async fn prepare_locked(connection: &impl ConnectionTrait, database: &str) -> Re
     let ours_is_new = !has("orrery_schema");
     for (table, statement) in statements(upstream).chain(statements(ours)) {
         let is_ours = statement.contains(" orrery_");
-        // Our indexes on upstream's tables come with our tables.
-        if !has(table) || (is_ours && ours_is_new && !table.starts_with("orrery_")) {
+        // Our indexes on upstream's tables come with our tables; newer ones are added where those are.
+        let is_missing = ours_is_new || statement.contains(" IF NOT EXISTS ");
+        if !has(table) || (is_ours && is_missing && !table.starts_with("orrery_")) {
             connection.execute_unprepared(statement).await?;
             if table == "alembic_version" {
                 stamp(connection).await?;

@@ -93,8 +93,16 @@ CREATE TABLE orrery_events_mark (
 CREATE INDEX ix_orrery_events_seq ON orrery_events (seq);
 -- Upstream has no index on these columns and looks through the whole table; with 10,000 users that is
 -- felt. An index changes nothing that upstream sees, and the prefix says whose it is.
-CREATE INDEX orrery_ix_spawners_user_id ON spawners (user_id);
-CREATE INDEX orrery_ix_spawners_server_id ON spawners (server_id);
-CREATE INDEX orrery_ix_spawners_oauth_client_id ON spawners (oauth_client_id);
-CREATE INDEX orrery_ix_api_tokens_user_id ON api_tokens (user_id);
-CREATE INDEX orrery_ix_api_tokens_client_id ON api_tokens (client_id);
+CREATE INDEX IF NOT EXISTS orrery_ix_spawners_user_id ON spawners (user_id);
+CREATE INDEX IF NOT EXISTS orrery_ix_spawners_server_id ON spawners (server_id);
+CREATE INDEX IF NOT EXISTS orrery_ix_spawners_oauth_client_id ON spawners (oauth_client_id);
+CREATE INDEX IF NOT EXISTS orrery_ix_api_tokens_user_id ON api_tokens (user_id);
+CREATE INDEX IF NOT EXISTS orrery_ix_api_tokens_client_id ON api_tokens (client_id);
+-- The order of lists by activity, in which nobody who was never seen is later than anybody.
+CREATE INDEX IF NOT EXISTS orrery_ix_users_last_activity ON users (last_activity NULLS FIRST, id);
+-- Who has an active server.
+CREATE INDEX IF NOT EXISTS orrery_ix_spawners_active ON spawners (server_id, user_id) WHERE server_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS orrery_ix_shares_user_id ON shares (user_id);
+CREATE INDEX IF NOT EXISTS orrery_ix_shares_group_id ON shares (group_id);
+-- The members of a group: upstream's key begins with the user.
+CREATE INDEX IF NOT EXISTS orrery_ix_user_group_map_group_id ON user_group_map (group_id);

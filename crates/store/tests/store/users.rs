@@ -1,5 +1,5 @@
 use orrery_store::{
-    StoreError, api_tokens, groups, roles, runs, servers, spawners,
+    NaiveDateTime, StoreError, api_tokens, groups, roles, runs, servers, spawners,
     spawners::SpawnerChanges,
     users,
     users::{UserChanges, UserQuery, UserSort, UserState, Visible},
@@ -384,4 +384,99 @@ pub(crate) fn server() -> servers::NewServer {
         base_url: "/user/ada/".into(),
         cookie_name: "cookie".into(),
     }
+}
+
+#[tokio::test]
+async fn many_users_are_added_at_once() {
+    on_each(|store| async move {
+        add_user(&store, "known").await;
+        let new = &(0..1234)
+            .map(|number| users::NewUser {
+                name: format!("user-{:04}", number * 7 % 1234),
+                admin: number % 5 == 0,
+                created: at(number),
+                cookie_id: format!("cookie {number}"),
+            })
+            .collect::<Vec<_>>();
+        let made = store
+            .write(|txn| async move { users::insert_many(&txn, new).await })
+            .await
+            .unwrap();
+        assert_eq!(made.len(), new.len());
+        assert!(made.is_sorted_by_key(|user| user.id));
+        for (user, new) in made.iter().zip(new) {
+            assert_eq!(
+                (&user.name, user.admin, user.created, &user.cookie_id),
+                (&new.name, new.admin, Some(new.created), &new.cookie_id)
+            );
+        }
+        let ids: &Vec<i32> = &made.iter().map(|user| user.id).collect();
+        store
+            .write(|txn| async move {
+                let role = roles::find(&txn, "user").await?.unwrap();
+                roles::assign_to_new_users(&txn, ids, role.id).await?;
+                roles::assign_to_new_users(&txn, &ids[..3], role.id).await
+            })
+            .await
+            .unwrap();
+        assert_eq!(count(&store, "user_role_map").await, 1234);
+        // One name that is taken, and none of them comes.
+        let taken = &["new", "known"].map(|name| users::NewUser {
+            name: name.to_owned(),
+            admin: false,
+            created: at(0),
+            cookie_id: format!("another {name}"),
+        });
+        let error = store
+            .write(|txn| async move { users::insert_many(&txn, taken).await })
+            .await
+            .unwrap_err();
+        assert!(error.is_duplicate(), "{error:?}");
+        let both = users::find_by_names(store.read(), &["new", "known", "known"]).await;
+        let both: Vec<_> = both.unwrap().into_iter().map(|user| user.name).collect();
+        assert_eq!(both, ["known"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn activity_of_many_goes_forward_only() {
+    on_each(|store| async move {
+        let mut ids = Vec::new();
+        for number in 0..700 {
+            ids.push((number, add_user(&store, &format!("user-{number:03}")).await.id));
+        }
+        let ids = &ids;
+        let seen = async |at_of: &(dyn Fn(i64) -> NaiveDateTime + Sync)| {
+            let seen = &ids
+                .iter()
+                .rev()
+                .map(|(number, id)| (*id, at_of(*number)))
+                .collect::<Vec<_>>();
+            store
+                .write(|txn| async move { users::touch_activity(&txn, seen).await })
+                .await
+                .unwrap();
+        };
+        seen(&|number| at(100 + number)).await;
+        // Half of them earlier, half of them later.
+        seen(&|number| if number % 2 == 0 { at(1) } else { at(5000) }).await;
+        for user in users::list(store.read(), &UserQuery::default()).await.unwrap() {
+            let number: i64 = user.name[5..].parse().unwrap();
+            let expected = if number % 2 == 0 { at(100 + number) } else { at(5000) };
+            assert_eq!(user.last_activity, Some(expected), "{}", user.name);
+        }
+        // The same one twice: the later.
+        let id = ids[0].1;
+        store
+            .write(|txn| async move {
+                users::touch_activity(&txn, &[(id, at(9000)), (id, at(8000))]).await?;
+                users::touch_activity(&txn, &[]).await
+            })
+            .await
+            .unwrap();
+        let user = users::find_by_id(store.read(), id).await.unwrap().unwrap();
+        assert_eq!(user.last_activity, Some(at(9000)));
+    })
+    .await;
 }
