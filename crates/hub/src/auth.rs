@@ -11,6 +11,7 @@ pub mod secret_file;
 pub mod session;
 pub mod sessions;
 pub mod throttle;
+pub mod token_bounds;
 pub mod xsrf;
 
 use std::sync::Arc;
@@ -60,7 +61,7 @@ pub fn routes() -> Routes {
 }
 
 /// Refuses what is too large, or of a method that nothing here answers, before anything is read of it.
-pub async fn bound(State(_): State<AppState>, request: Request, next: Next) -> Response {
+pub async fn bound(State(hub): State<AppState>, request: Request, next: Next) -> Response {
     let length = request
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -88,7 +89,9 @@ pub async fn bound(State(_): State<AppState>, request: Request, next: Next) -> R
             | Method::OPTIONS
     );
     if !is_known {
-        return Error::new(StatusCode::METHOD_NOT_ALLOWED, "").into_response();
+        let mut response = Error::new(StatusCode::METHOD_NOT_ALLOWED, "").into_response();
+        add_own_headers(&hub, request.uri().path(), &mut response);
+        return response;
     }
     next.run(request.map(without_long_pauses)).await
 }
@@ -135,8 +138,8 @@ async fn discard(body: Body) {
 /// Finds out who asks, checks for cross-site request forgery, and hands the [`Requester`] to the
 /// handler; adds its cookies and the hub's own headers to the answer.
 pub async fn identify(State(hub): State<AppState>, request: Request, next: Next) -> Response {
-    let is_api = is_api(&hub, request.uri().path());
-    let csp = hub.content_security_policy(is_api);
+    let path = request.uri().path().to_owned();
+    let is_api = is_api(&hub, &path);
     if let Some(elsewhere) = on_the_hubs_host(&hub, &request, is_api) {
         return crate::error::redirect(&elsewhere);
     }
@@ -148,6 +151,16 @@ pub async fn identify(State(hub): State<AppState>, request: Request, next: Next)
         }),
         Err((requester, error)) => (requester, error.into_response()),
     };
+    add_own_headers(&hub, &path, &mut response);
+    if let Some(requester) = requester {
+        // Kept for the layer around this one, which may have to render an error page.
+        response.extensions_mut().insert(requester);
+    }
+    response
+}
+
+/// The headers that every answer of the hub has, where its handler did not set them.
+fn add_own_headers(hub: &AppState, path: &str, response: &mut Response) {
     let headers = response.headers_mut();
     headers
         .entry("x-jupyterhub-version")
@@ -159,15 +172,21 @@ pub async fn identify(State(hub): State<AppState>, request: Request, next: Next)
         ));
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
-        .or_insert(csp);
+        .or_insert_with(|| hub.content_security_policy(is_api(hub, path)));
     headers
         .entry(header::X_CONTENT_TYPE_OPTIONS)
         .or_insert(HeaderValue::from_static("nosniff"));
-    if let Some(requester) = requester {
-        // Kept for the layer around this one, which may have to render an error page.
-        response.extensions_mut().insert(requester);
+    if is_api_root(hub, path) {
+        headers
+            .entry(header::ACCESS_CONTROL_ALLOW_ORIGIN)
+            .or_insert(HeaderValue::from_static("*"));
     }
-    response
+}
+
+/// The address that tells everybody the version.
+fn is_api_root(hub: &AppState, path: &str) -> bool {
+    path.strip_prefix(hub.urls.hub.as_str())
+        .is_some_and(|rest| matches!(rest, "api" | "api/"))
 }
 
 /// Where a page of the hub is, if a browser asks for it on a user's or service's host: cookies count
@@ -225,6 +244,9 @@ async fn prepare(
         parts.headers.clone(),
     ));
     record_activity(hub, &requester);
+    if requester.identity.is_none() && has_stale_cookie(hub, &requester) {
+        requester.clear_cookie(hub.login_cookie(), &hub.urls.hub, None);
+    }
 
     // Nobody's credentials can be misused where there are none, but a page elsewhere must not learn
     // from our answer whether there are.
@@ -248,9 +270,11 @@ async fn prepare(
     }
 }
 
-/// Clients prove themselves at the token endpoint by their secret; no cookie counts there.
+/// Clients prove themselves at the token endpoint by their secret; no cookie counts there. The version
+/// is everybody's.
 fn is_exempt(hub: &AppState, path: &str) -> bool {
-    path == hub.urls.hub_path("api/oauth2/token")
+    is_api_root(hub, path)
+        || path == hub.urls.hub_path("api/oauth2/token")
         || path == hub.urls.hub_path("api/authorizations/token")
 }
 
@@ -296,9 +320,19 @@ pub async fn again(hub: &AppState, requester: &Requester) -> Result<Option<Known
     .await
 }
 
+/// Whether the browser sends a login cookie that says nothing any more: expired, or not signed by us.
+fn has_stale_cookie(hub: &AppState, requester: &Requester) -> bool {
+    let name = hub.login_cookie();
+    let mut values = session::cookie_values(requester.headers(), name).peekable();
+    !hub.is_foreign_host(&requester.browser)
+        && values.peek().is_some()
+        && values.all(|value| LoginCookie::read(hub, name, value).is_none())
+}
+
 fn is_json_or_unsaid(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_none_or(|value| {
-        value.to_str().is_ok_and(|text| {
+        value.is_empty()
+            || value.to_str().is_ok_and(|text| {
             text.to_ascii_lowercase()
                 .split(';')
                 .any(|part| part.trim_start().starts_with("application/json"))
@@ -347,14 +381,16 @@ async fn check_xsrf(
 ) -> Result<Body> {
     let from_header = ["x-xsrftoken", "x-csrftoken"]
         .iter()
-        .find_map(|name| parts.headers.get(*name)?.to_str().ok().map(str::to_owned));
+        .filter_map(|name| parts.headers.get(*name))
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .find(|value| !value.is_empty());
     let from_query = || {
         redirects::query_pairs(&parts.uri)
             .into_iter()
-            .find(|(key, _)| key == xsrf::NAME)
+            .find(|(key, value)| key == xsrf::NAME && !value.is_empty())
             .map(|(_, value)| value)
     };
-    let (sent, body) = if let Some(sent) = from_header.or_else(from_query) {
+    let (sent, body) = if let Some(sent) = from_query().or(from_header) {
         (Some(sent), body)
     } else {
         let limit = if requester.identity.is_some() {

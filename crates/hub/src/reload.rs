@@ -54,6 +54,7 @@ pub const RELOADABLE: &[(&str, &str)] = &[
     ("JupyterHub", "shutdown_on_logout"),
     ("JupyterHub", "template_paths"),
     ("JupyterHub", "template_vars"),
+    ("JupyterHub", "token_allowed_scopes"),
     ("JupyterHub", "token_expires_in_max_seconds"),
     ("JupyterHub", "trusted_downstream_ips"),
     ("JupyterHub", "use_legacy_stopped_server_status_code"),
@@ -284,7 +285,9 @@ async fn once(site: &Site, source: &mut dyn ConfigSource) {
     source.taken();
     let event = Event::new(Action::ConfigReload).by_config();
     let event = event.detail("changed", changed.clone());
-    hub.audit.record(event.detail("need_restart", need_restart.clone())).await;
+    hub.audit
+        .record(event.detail("need_restart", need_restart.clone()))
+        .await;
     if !need_restart.is_empty() {
         tracing::warn!(
             options = need_restart.join(", "),

@@ -32,6 +32,9 @@ pub enum SetupError {
     /// A role or scope is not sound.
     #[error("{0}")]
     Role(#[from] orrery_core::scopes::roles::RoleError),
+    /// A scope is not sound.
+    #[error("{0}")]
+    Scope(#[from] orrery_core::scopes::ScopeError),
     /// A name is not a user's.
     #[error("{option} names {name}, which is not a valid username: {why}")]
     User {
@@ -104,6 +107,7 @@ impl Wishes {
         for warning in &plan.warnings {
             tracing::warn!("{warning}");
         }
+        check_token_bounds(config, definitions, &plan)?;
         let tokens = hashed_tokens(config).await?;
         let secrets = hashed_secrets(config).await?;
         Ok(Self {
@@ -512,7 +516,7 @@ async fn write_service(
         let secret = secrets.get(&spec.name).cloned().unwrap_or_default();
         let client = NewOauthClient {
             identifier: spec.oauth_client_id.clone(),
-            description: format!("Service {}", spec.name),
+            description: format!("JupyterHub service {}", spec.name),
             secret,
             redirect_uri,
             allowed_scopes: spec.oauth_client_allowed_scopes.clone(),
@@ -602,6 +606,25 @@ fn of_role(action: Action, kind: HolderKind, holder: &str, role: &str) -> Event 
         HolderKind::Group => event.on_group(holder),
         HolderKind::Service => event.on_service(holder),
     }
+}
+
+/// Checks `JupyterHub.token_allowed_scopes`: a bound that names nothing would shut people out.
+fn check_token_bounds(
+    config: &Config,
+    definitions: &Definitions,
+    plan: &RolePlan,
+) -> Result<(), SetupError> {
+    const OPTION: &str = "JupyterHub.token_allowed_scopes";
+    for (role, scopes) in &config.hub.token_allowed_scopes {
+        if !plan.roles.iter().any(|planned| planned.name == *role) {
+            return Err(SetupError::Unknown {
+                what: OPTION.to_owned(),
+                name: format!("the role {}", escape::for_log(role, 64)),
+            });
+        }
+        definitions.check(scopes, OPTION)?;
+    }
+    Ok(())
 }
 
 async fn holder(
@@ -793,7 +816,8 @@ async fn write_tokens(
             } else {
                 // The configuration gave the token to somebody else.
                 api_tokens::delete(transaction, row.id).await?;
-                events.push(Event::new(Action::TokenRevoke).detail("token", format!("a{}", row.id)));
+                events
+                    .push(Event::new(Action::TokenRevoke).detail("token", format!("a{}", row.id)));
             }
         }
         if is_known {

@@ -226,6 +226,8 @@ async fn create(
         .check_token(&scopes, owner, &owner_scopes, &Client::Hub, &groups)
         .map_err(|error| bad_scopes(&error, user))?;
 
+    check_bound(&hub, user, &scopes).await?;
+
     let secret = token_hash::generate_token()?;
     let now = hub.clock.now();
     let new = NewApiToken {
@@ -352,6 +354,23 @@ fn lifetime(value: Option<&Value>, longest: i64) -> Result<Option<TimeDelta>> {
         ))),
         Some(seconds) => Ok(TimeDelta::try_seconds(seconds)),
     }
+}
+
+/// Refuses scopes that the site does not let tokens of this user have.
+async fn check_bound(hub: &AppState, user: &User, scopes: &[String]) -> Result<()> {
+    let excess = auth::token_bounds::excess(hub, hub.store.read(), user, scopes).await?;
+    let Some((bound, excess)) = excess else {
+        return Ok(());
+    };
+    let allowed = match bound.raw.len() {
+        0 => "no scopes".to_owned(),
+        _ => bound.raw.into_iter().collect::<Vec<_>>().join(", "),
+    };
+    Err(Error::bad_request(format!(
+        "Not assigning requested scopes {}: here, tokens of User {} may have at most {allowed}",
+        excess.join(","),
+        user.name
+    )))
 }
 
 async fn scopes_of_roles(hub: &AppState, names: &[String]) -> Result<Vec<String>> {

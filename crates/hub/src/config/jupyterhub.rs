@@ -233,6 +233,11 @@ config_class! {
         template_paths: Vec<String> = Vec::new(), Works;
         /// Extra variables for the templates.
         template_vars: BTreeMap<String, Json> = BTreeMap::new(), Works;
+        /// What API tokens of users may do at most, by role: `{"user": ["read:users!user",
+        /// "access:servers!user"], "admin": ["inherit"]}`. Who has several roles has the sum; who has none
+        /// of those named can make tokens that tell who they are and no more. `inherit` sets no bound.
+        /// Tokens that exist are narrowed at once. Empty sets no bound for anybody.
+        token_allowed_scopes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new(), Works;
         /// Seconds for which an API token may be valid at most. 0 sets no limit and allows tokens that
         /// never end.
         token_expires_in_max_seconds: i64 = 0, Works;

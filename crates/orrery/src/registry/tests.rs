@@ -32,6 +32,7 @@ const OWN_OPTIONS: &[(&str, &str)] = &[
     ("JupyterHub", "audit_log_file"),
     ("JupyterHub", "audit_retention_days"),
     ("JupyterHub", "session_helper"),
+    ("JupyterHub", "token_allowed_scopes"),
 ];
 
 /// Options whose default is not to be compared, and why.
