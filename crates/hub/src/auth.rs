@@ -333,10 +333,10 @@ fn is_json_or_unsaid(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_none_or(|value| {
         value.is_empty()
             || value.to_str().is_ok_and(|text| {
-            text.to_ascii_lowercase()
-                .split(';')
-                .any(|part| part.trim_start().starts_with("application/json"))
-        })
+                text.to_ascii_lowercase()
+                    .split(';')
+                    .any(|part| part.trim_start().starts_with("application/json"))
+            })
     })
 }
 

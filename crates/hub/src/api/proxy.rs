@@ -1,6 +1,7 @@
 //! `/api/proxy`: the proxy's routing table.
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -8,7 +9,6 @@ use orrery_core::scopes::Scope;
 use serde_json::{Map, Value, json};
 
 use super::arguments::Arguments;
-use super::body::JsonBody;
 use super::schemas::{LIMIT, OFFSET, PROXY_CHANGES, ROUTES};
 use crate::audit::{Action, Event};
 use crate::auth::Asking;
@@ -82,19 +82,20 @@ const RELOCATE: Operation = Operation::new("patch-proxy", Tag::Proxy, "Tell of a
     .about("Its address and token stand in the configuration, so all that can be said is that it is the configured one.")
     .body(Body::json(Shape::One(&PROXY_CHANGES)))
     .answers(&[Answer::empty(200, "Its routes are as they should be.")])
-    .refuses(&[501, 502]);
+    .refuses(&[409, 502]);
 
 /// `PATCH`: a new proxy is in charge. Its address and token stand in the configuration, so all that can be
 /// said is that it is the configured one.
 async fn relocate(
     State(hub): State<AppState>,
     Asking(requester): Asking,
-    JsonBody(body): JsonBody,
+    body: Bytes,
 ) -> Result<Response> {
-    let fields = match &body {
-        Value::Null => return Err(Error::bad_request("need JSON body")),
-        Value::Object(fields) => fields,
-        _ => return Err(Error::bad_request("Request body must be JSON dict")),
+    if body.is_empty() {
+        return Err(Error::bad_request("need JSON body"));
+    }
+    let Ok(Value::Object(fields)) = serde_json::from_slice(&body) else {
+        return Err(Error::bad_request("Request body must be JSON dict"));
     };
     let text = |key: &str| {
         fields
@@ -107,7 +108,7 @@ async fn relocate(
     let other_token = text("auth_token").is_some_and(|token| !hub.proxy_token.matches(token));
     if elsewhere || other_token {
         return Err(Error::new(
-            StatusCode::NOT_IMPLEMENTED,
+            StatusCode::CONFLICT,
             "The proxy's address and token cannot change while the hub runs; \
              set c.ConfigurableHTTPProxy.api_url and auth_token and start the hub again.",
         ));

@@ -1,5 +1,7 @@
 //! `/api/services`: the programs that stand beside the hub.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -314,23 +316,38 @@ impl NewService {
         let is_client = url.is_some() || wants_oauth;
         let client = is_client.then(|| NewOauthClient {
             identifier: client_id.clone(),
-            description: format!("Service {name}"),
+            description: format!("JupyterHub service {name}"),
             secret: token
                 .as_ref()
                 .map(|(_, hash)| hash.clone())
                 .unwrap_or_default(),
             redirect_uri: redirect_uri
                 .map_or_else(|| hub.urls.service_callback(name), str::to_owned),
-            allowed_scopes: scopes.clone(),
+            // Whoever logs in to a service may reach it.
+            allowed_scopes: scopes
+                .iter()
+                .cloned()
+                .chain([format!("access:services!service={name}")])
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
         });
+        let kept = |key: &str| given.get(key).cloned().unwrap_or_default();
+        // What was not said stays open in the row, as JupyterHub has it.
         let fields = ServiceFields {
             name: name.to_owned(),
             admin: truth("admin").unwrap_or(false),
             url,
-            oauth_client_allowed_scopes: Some(scopes),
-            info: given.get("info").cloned().unwrap_or_else(|| json!({})),
-            display: Some(truth("display").unwrap_or(true)),
-            oauth_no_confirm: Some(truth("oauth_no_confirm").unwrap_or(false)),
+            oauth_client_allowed_scopes: given
+                .contains_key("oauth_client_allowed_scopes")
+                .then_some(scopes),
+            info: kept("info"),
+            display: truth("display"),
+            oauth_no_confirm: truth("oauth_no_confirm"),
+            command: given.contains_key("command").then(Vec::new),
+            cwd: given.get("cwd").and_then(Value::as_str).map(str::to_owned),
+            environment: kept("environment"),
+            user: given.get("user").and_then(Value::as_str).map(str::to_owned),
             oauth_client_id: client.is_some().then_some(client_id),
             from_config: false,
             ..ServiceFields::default()
