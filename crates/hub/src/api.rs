@@ -44,6 +44,7 @@ use crate::router::{ApiRoutes, Routes};
 
 pub(crate) use share_codes::find as find_share_code;
 pub use shutdown::Cleanup;
+pub(crate) use time::parse as parse_time;
 
 /// How long a request waits for a start before it answers that the start goes on
 /// (upstream's `slow_spawn_timeout`).

@@ -231,6 +231,21 @@ async fn wait_for(written: oneshot::Receiver<()>) {
     }
 }
 
+/// The page of the documentation that lists all actions.
+pub fn page() -> String {
+    let mut page = "# Actions of the audit log\n\nThis page is generated from the program (`orrery docs --write`). \
+        See [The audit log](../audit.md).\n\n| action | |\n|---|---|\n"
+        .to_owned();
+    for action in Action::ALL {
+        page.push_str(&format!(
+            "| `{}` | {} |\n",
+            action.as_str(),
+            action.description()
+        ));
+    }
+    page
+}
+
 /// The actions of a name: one, or with `.*` all that begin so.
 fn actions(name: &str) -> Option<Vec<Action>> {
     if let Some(family) = name.strip_suffix(".*") {

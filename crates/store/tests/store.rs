@@ -27,6 +27,8 @@ mod opening;
 mod outages;
 #[path = "store/runs.rs"]
 mod runs;
+#[path = "store/sessions.rs"]
+mod sessions;
 #[path = "store/services_and_shares.rs"]
 mod services_and_shares;
 #[path = "store/spawners.rs"]

@@ -63,6 +63,7 @@ pub(super) async fn show(
             spawners,
             default_server => Value::from_dyn_object(Arc::clone(&person.default_server)),
             invalid_server_names => Serde(old_names),
+            accesses => super::audit::latest(&hub, user).await?,
             auth_state => Serde(auth_state::of(&hub, user).await?),
             ..frame.value()
         },

@@ -5,6 +5,7 @@
 
 mod accept_share;
 mod admin;
+mod audit;
 pub mod filters;
 pub mod frame;
 mod home;
@@ -49,9 +50,16 @@ pub fn routes() -> Routes {
         .get("/spawn-pending/{user}", servers, pending::show_default)
         .get("/spawn-pending/{user}/{server}", servers, pending::show)
         .get("/token", Needs::Login, token::show)
+        .get(
+            "/token/{user}",
+            Needs::LoginAnd(&[Scope::ReadTokens]),
+            token::show_of,
+        )
         .get("/accept-share", Needs::Login, accept_share::show)
         .post("/accept-share", Needs::Login, accept_share::accept)
         .get("/admin", Needs::LoginAnd(&[Scope::AdminUi]), admin::show)
+        .get("/audit", Needs::LoginAnd(&[Scope::ReadAudit]), audit::show)
+        .get("/accesses", Needs::Login, audit::show_own)
         .get("/error/{status}", Needs::Nothing, proxy_error::show)
         .get("/user-redirect/", Needs::Login, user_url::redirect)
         .get("/user-redirect/{*path}", Needs::Login, user_url::redirect)

@@ -71,9 +71,30 @@ fn frame(user: &str) -> Arc<Frame> {
                 href: "/services/grader/".to_owned(),
             },
         ],
-        expanded_scopes: vec!["admin-ui".to_owned(), format!("access:servers!user={user}")],
+        expanded_scopes: vec![
+            "admin-ui".to_owned(),
+            "read:audit".to_owned(),
+            format!("access:servers!user={user}"),
+        ],
         ..Frame::default()
     })
+}
+
+fn access(action: &str, text: &str) -> Value {
+    context! {
+        at => stamp(14),
+        action,
+        did => "Opened it",
+        outcome => if text.is_empty() { "denied" } else { "ok" },
+        repeats => if text.is_empty() { 12 } else { 1 },
+        actor => text,
+        via => "cookie",
+        address => "2001:db8::17",
+        target => text,
+        owner => text,
+        server => text,
+        details => format!("reason: {text}; scopes: access:servers!server={text}/, read:users:name!user={text}, tokens"),
+    }
 }
 
 /// A page of each kind, with `text` wherever text of a person or a program can stand.
@@ -92,6 +113,9 @@ fn pages(user: &str, text: &str) -> Vec<(&'static str, &'static str, Value)> {
     ]);
     let token = |note: &str, scopes: &[&str]| {
         context! { api_id => "a12", note, scopes => Serde(scopes), last_activity => stamp(9), created => stamp(8), expires_at => () }
+    };
+    let session = |browser: &str, current: bool| {
+        context! { api_id => "s12", browser, user_agent => text, address => "2001:db8::17", created => stamp(7), last_activity => stamp(9), current }
     };
     let authenticator = Value::from(Serde(
         json!({ "request_otp": true, "otp_prompt": "One-time code" }),
@@ -122,6 +146,7 @@ fn pages(user: &str, text: &str) -> Vec<(&'static str, &'static str, Value)> {
                 allow_named_servers => true,
                 named_server_limit_per_user => 5,
                 invalid_server_names => Serde([text]),
+                accesses => vec![access("server.access", text)],
                 announcement => "Maintenance on Friday, <a href='/news'>18 to 20 h</a>.",
                 ..frame.value()
             },
@@ -208,7 +233,26 @@ fn pages(user: &str, text: &str) -> Vec<(&'static str, &'static str, Value)> {
                 user => me,
                 api_tokens => vec![token(&format!("Backup of {text}"), &["read:users!user=ada", text]), token("Server at /user/ada/", &["users:activity!user=ada"])],
                 oauth_clients => vec![context! { token_id => "o7", description => format!("Server at /user/{text}/"), tokens => vec![token("", &["read:users:name", text]), token("", &["read:users:name"])], created => stamp(7), last_activity => () }],
+                tokens_of => text,
+                is_own => true,
+                may_change => true,
+                sessions => vec![session("Firefox on Linux", true), session(text, false)],
+                token_scope_choices => Serde(&scopes),
+                token_scopes_are_bounded => true,
                 token_expires_in_options_html => "<option value=\"3600\">1 Hour</option><option value=\"\" selected=\"selected\">Never</option>",
+                ..frame.value()
+            },
+        ),
+        (
+            "token-of",
+            "token.html",
+            context! {
+                api_tokens => vec![token(text, &["read:users!user=bob"])],
+                oauth_clients => Vec::<Value>::new(),
+                tokens_of => text,
+                is_own => false,
+                may_change => true,
+                sessions => vec![session(text, false)],
                 ..frame.value()
             },
         ),
@@ -230,6 +274,29 @@ fn pages(user: &str, text: &str) -> Vec<(&'static str, &'static str, Value)> {
             "admin",
             "admin.html",
             context! { api_page_limit => 50, server_version => text, admin_access => true, ..frame.value() },
+        ),
+        (
+            "audit",
+            "audit.html",
+            context! {
+                own => false,
+                rows => vec![access("server.access", text), access("login.failed", "")],
+                asked => context! { action => "login", actor => text, since => "2026-11-01T00:00" },
+                actions => Serde(["login", "login.failed", "server.access"]),
+                older => "/hub/audit?before=7",
+                is_newest => false,
+                here => "/hub/audit",
+                retention => 90,
+                ..frame.value()
+            },
+        ),
+        (
+            "accesses",
+            "audit.html",
+            context! {
+                own => true, rows => vec![access("server.access", text)], is_newest => true, here => "/hub/accesses",
+                retention => 90, ..frame.value()
+            },
         ),
         (
             "error",

@@ -2,10 +2,18 @@
 
 #[path = "api/activity.rs"]
 mod activity;
+#[path = "api/audit.rs"]
+mod audit;
+#[path = "api/all_tokens.rs"]
+mod all_tokens;
 #[path = "api/auth_state.rs"]
 mod auth_state;
 #[path = "api/authorizations.rs"]
 mod authorizations;
+#[path = "api/etags.rs"]
+mod etags;
+#[path = "api/events.rs"]
+mod events;
 #[path = "api/groups.rs"]
 mod groups;
 #[path = "api/info.rs"]

@@ -11,6 +11,7 @@ pub(super) fn run(flags: &DocsFlags) -> anyhow::Result<ExitCode> {
     let catalog = registry::catalog();
     let pages = [
         ("options.md", render::options_page(&catalog)),
+        ("audit-actions.md", orrery_hub::audit::page()),
         ("not-supported-yet.md", render::not_supported_page(&catalog)),
         (
             "api.md",
