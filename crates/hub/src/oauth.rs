@@ -40,20 +40,22 @@ pub fn routes() -> ApiRoutes {
 const ASK: Operation = Operation::new("get-oauth-authorize", Tag::OAuth, "Ask for a code")
     .about("For browsers: leads to the login page, shows a page that asks, or leads back to the application with a code.")
     .query(AUTHORIZE)
+    .refuses_by_pages()
     .answers(&[
         Answer::text(200, "The page that asks.", "text/html"),
-        Answer::text(302, "Back to the application, with a code or an error; or to the login page.", "text/html"),
+        Answer::empty(302, "Back to the application, with a code or an error; or to the login page."),
     ])
     .refuses(&[400]);
 
 const CONFIRM: Operation = Operation::new("post-oauth-authorize", Tag::OAuth, "Agree to a code")
     .about("What the form of the page that asks sends. It must bring the page's `_xsrf`.")
     .query(AUTHORIZE)
+    .refuses_by_pages()
     .body(Body::form(Shape::Inline(|| json!({
         "type": "object",
         "properties": { "scopes": { "type": "array", "items": { "type": "string" }, "description": "Those agreed to." } },
     }))))
-    .answers(&[Answer::text(302, "Back to the application, with a code or an error.", "text/html")]);
+    .answers(&[Answer::empty(302, "Back to the application, with a code or an error.")]);
 
 const AUTHORIZE: &[&Parameter] = &[
     &Parameter::new("client_id", "The application.", text).required(),
@@ -106,12 +108,12 @@ const EXCHANGE: Operation = Operation::new(
     ),
 ]);
 
-/// The scopes that every token of `client` has: to know its owner and to reach the client itself.
-fn required_scopes(user: &User, client: &Client) -> Vec<String> {
-    let identify = orrery_core::scopes::identify_scopes(Owner::User(&user.name));
-    identify
-        .union(&orrery_core::scopes::access_scopes(client))
-        .to_strings()
+/// The scopes that every token of `client` has: to know its owner, whoever that is, and to reach the
+/// client itself.
+fn required_scopes(client: &Client) -> Vec<String> {
+    let mut scopes = orrery_core::scopes::access_scopes(client).to_strings();
+    scopes.extend(["read:users:groups!user", "read:users:name!user"].map(str::to_owned));
+    scopes
 }
 
 /// Splits `requested` by what the client may ask for and what the user holds; both raw.

@@ -46,6 +46,7 @@ pub struct Operation {
     pub(crate) answers: &'static [Answer],
     pub(crate) refuses: &'static [u16],
     pub(crate) checks: Option<Needs>,
+    pub(crate) refuses_by_pages: bool,
 }
 
 impl Operation {
@@ -63,6 +64,7 @@ impl Operation {
             answers: &[],
             refuses: &[],
             checks: None,
+            refuses_by_pages: false,
         }
     }
 
@@ -106,6 +108,13 @@ impl Operation {
     #[must_use]
     pub const fn refuses(mut self, statuses: &'static [u16]) -> Self {
         self.refuses = statuses;
+        self
+    }
+
+    /// Refusals are pages, for it is browsers who ask.
+    #[must_use]
+    pub const fn refuses_by_pages(mut self) -> Self {
+        self.refuses_by_pages = true;
         self
     }
 

@@ -76,6 +76,13 @@ pub(crate) const LIMIT: Parameter = Parameter::new(
      `application/jupyterhub-pagination+json`, and `api_page_max_limit`, the largest possible, for others.",
     || json!({ "type": "integer", "minimum": 1 }),
 );
+/// Where a page begins of a list that is gone through by cursors.
+pub(crate) const CURSOR: Parameter = Parameter::new(
+    "cursor",
+    "Empty for the first page, then what `_pagination.next.cursor` says: pages that begin after the last item \
+     of the one before, whatever was added or deleted meanwhile. Not in JupyterHub.",
+    || json!({ "type": "string", "default": "" }),
+);
 /// Where a page begins of a list in the order of its ids.
 pub(crate) const AFTER: Parameter = Parameter::new(
     "after",
@@ -378,6 +385,35 @@ pub(crate) const SESSION_PAGE: Schema = Schema {
 };
 
 /// One page of a list that is in the order of its ids.
+/// The forms of a list that can be gone through by cursors as well.
+pub(crate) fn pages(item: &Schema) -> Value {
+    let list = json!({ "type": "array", "items": item.reference() });
+    let mut next = object(
+        &["cursor", "limit", "url"],
+        json!({
+            "cursor": { "type": "string", "description": "Where the next page begins." },
+            "limit": { "type": "integer", "minimum": 0, "description": "How many items it has at most." },
+            "url": { "type": "string", "description": "Its address." },
+        }),
+    );
+    next["type"] = json!(["object", "null"]);
+    next["description"] = json!("The next page; null on the last one.");
+    let pagination = object(
+        &["limit", "next"],
+        json!({
+            "limit": { "type": "integer", "minimum": 0, "description": "How many items a page has at most." },
+            "next": next,
+        }),
+    );
+    let framed = |pagination: Value| {
+        object(
+            &["items", "_pagination"],
+            json!({ "items": list, "_pagination": pagination }),
+        )
+    };
+    json!({ "anyOf": [list, framed(PAGINATION.reference()), framed(pagination)] })
+}
+
 fn keyset(item: &Schema) -> Value {
     let mut next = object(
         &["after", "limit", "url"],
@@ -581,7 +617,7 @@ pub(crate) const OAUTH_ERROR: Schema = Schema {
     name: "OAuthError",
     build: || {
         object(
-            &["error", "error_description"],
+            &["error"],
             json!({
                 "error": { "enum": ["invalid_request", "invalid_client", "invalid_grant", "unsupported_grant_type"] },
                 "error_description": { "type": "string" },

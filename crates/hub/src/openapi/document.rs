@@ -266,7 +266,11 @@ fn operation(route: &Described) -> Value {
     for status in refusals(route) {
         let error = json!({
             "description": refusal(status),
-            "content": { "application/json": { "schema": schemas::ERROR.reference() } },
+            "content": if route.operation.refuses_by_pages {
+                json!({ "text/html": {} })
+            } else {
+                json!({ "application/json": { "schema": schemas::ERROR.reference() } })
+            },
         });
         responses.insert(status.to_string(), error);
     }
@@ -326,13 +330,13 @@ fn response(answer: &Answer) -> Value {
             response["content"] = json!({ "application/json": { "schema": schema(shape) } });
         }
         Content::Text(media) => {
-            response["content"] = json!({ media: { "schema": { "type": "string" } } });
+            response["content"] = json!({ media: {} });
         }
     }
     response
 }
 
-pub(super) fn schema(shape: Shape) -> Value {
+fn schema(shape: Shape) -> Value {
     match shape {
         Shape::One(schema) => schema.reference(),
         Shape::List(schema) => json!({ "type": "array", "items": schema.reference() }),
@@ -350,6 +354,11 @@ pub(super) fn schema(shape: Shape) -> Value {
         }),
         Shape::Inline(build) => build(),
     }
+}
+
+/// The schemas that the document of these routes has.
+pub(super) fn used_by(routes: &[Described]) -> BTreeMap<&'static str, Value> {
+    used_schemas(&document(routes, "/hub/"))
 }
 
 /// The schemas that a document refers to, and those that these refer to.

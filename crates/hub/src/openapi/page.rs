@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use orrery_core::scopes::Scope;
 use serde_json::Value;
 
-use super::document::{needs, path, path_parameters, refusal, refusals, schema, scopes};
+use super::document::{needs, path, path_parameters, refusal, refusals, scopes};
 use super::{Body, Content, Described, Shape, Tag};
+use crate::api::schemas;
 use crate::router::Needs;
 
 /// All operations and all scopes, as Markdown.
@@ -36,6 +37,8 @@ pub fn page(routes: &[Described]) -> String {
             write_operation(&mut text, route);
         }
     }
+    write_models(&mut text, routes);
+    write_refusals(&mut text);
     write_scopes(&mut text);
     text
 }
@@ -129,55 +132,128 @@ fn needed(needs: Needs) -> String {
     }
 }
 
+/// A schema in few words.
 fn kind(schema: &Value) -> String {
+    let code = |value: &Value| match value.as_str() {
+        Some(text) => format!("`{text}`"),
+        None => value.to_string(),
+    };
+    if let Some(target) = schema["$ref"].as_str() {
+        return link(target.rsplit('/').next().unwrap_or_default());
+    }
     if let Some(values) = schema["enum"].as_array() {
-        let values: Vec<String> = values
-            .iter()
-            .map(|value| format!("`{}`", value.as_str().unwrap_or("null")))
-            .collect();
-        return values.join(", ");
+        return values.iter().map(code).collect::<Vec<_>>().join(", ");
     }
-    if let Some(value) = schema["const"].as_str() {
-        return format!("`{value}`");
+    if !schema["const"].is_null() {
+        return code(&schema["const"]);
     }
-    schema["type"].as_str().unwrap_or("anything").to_owned()
+    for key in ["oneOf", "anyOf"] {
+        if let (Some(parts), false) = (schema[key].as_array(), schema["properties"].is_object()) {
+            return parts.iter().map(kind).collect::<Vec<_>>().join(" or ");
+        }
+    }
+    let types = match &schema["type"] {
+        Value::String(one) => vec![one.as_str()],
+        Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+        _ => vec!["anything"],
+    };
+    let words = types.into_iter().map(|name| match name {
+        "array" if schema["items"].is_object() => format!("list of {}", kind(&schema["items"])),
+        "array" => "list".to_owned(),
+        "object" if schema["additionalProperties"].is_object() => {
+            format!("object of {}", kind(&schema["additionalProperties"]))
+        }
+        "string" if schema["format"] == "date-time" => "time".to_owned(),
+        other => other.to_owned(),
+    });
+    words.collect::<Vec<_>>().join(" or ")
 }
 
-/// A shape in few words; an object with its fields' names.
+/// A shape in few words, with a link to its fields.
 fn shown(shape: Shape) -> String {
     match shape {
-        Shape::One(schema) => named(schema.name, &(schema.build)()),
-        Shape::List(schema) => format!("a list of {}", named(schema.name, &(schema.build)())),
+        Shape::One(schema) => link(schema.name),
+        Shape::List(schema) => format!("a list of {}", link(schema.name)),
         Shape::Page(schema) => format!(
-            "a list of {}, or a page",
-            named(schema.name, &(schema.build)())
+            "a list of {0}, or {{items: list of {0}, _pagination: {1}}}",
+            link(schema.name),
+            link(schemas::PAGINATION.name)
         ),
-        Shape::Framed(schema) => format!("a page of {}", named(schema.name, &(schema.build)())),
-        Shape::Inline(_) => {
-            let schema = schema(shape);
-            named("", &schema)
+        Shape::Framed(schema) => format!(
+            "{{items: list of {}, _pagination: {}}}",
+            link(schema.name),
+            link(schemas::PAGINATION.name)
+        ),
+        Shape::Inline(build) => kind(&build()),
+    }
+}
+
+fn link(name: &str) -> String {
+    format!("[{name}](#{})", name.to_lowercase())
+}
+
+fn write_models(text: &mut String, routes: &[Described]) {
+    text.push_str(
+        "\n## Models\n\nA field that is marked with `?` may be missing: models show what the requester may see, and \
+         requests need not say everything.\n",
+    );
+    let mut models: Vec<_> = super::document::used_by(routes).into_iter().collect();
+    models.sort_by_key(|(name, _)| *name);
+    for (name, schema) in models {
+        let _ = write!(text, "\n### {name}\n\n");
+        if let Some(description) = schema["description"].as_str() {
+            let _ = write!(text, "{description}\n\n");
+        }
+        let alternatives = schema["oneOf"].as_array().or(schema["anyOf"].as_array());
+        let is_object = schema["properties"].is_object();
+        if is_object {
+            write_fields(text, &schema);
+        } else if let Some(alternatives) = alternatives {
+            for (place, alternative) in alternatives.iter().enumerate() {
+                if place > 0 {
+                    text.push_str("\nOr:\n\n");
+                }
+                write_fields(text, alternative);
+            }
+        } else {
+            let _ = writeln!(text, "{}", kind(&schema));
         }
     }
 }
 
-fn named(name: &str, schema: &Value) -> String {
-    let fields: Vec<String> = schema["properties"]
-        .as_object()
-        .map(|fields| fields.keys().map(|field| format!("`{field}`")).collect())
-        .unwrap_or_default();
-    match (name, fields.is_empty()) {
-        ("", true) => "a JSON object".to_owned(),
-        ("", false) => format!("({})", fields.join(", ")),
-        (name, true) => name.to_owned(),
-        (name, false) => format!("{name} ({})", fields.join(", ")),
+fn write_fields(text: &mut String, schema: &Value) {
+    let Some(fields) = schema["properties"].as_object() else {
+        let _ = writeln!(text, "- {}", kind(schema));
+        return;
+    };
+    let required: Vec<&str> = schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    for (name, field) in fields {
+        let mark = if required.contains(&name.as_str()) {
+            ""
+        } else {
+            "?"
+        };
+        let _ = write!(text, "- `{name}`{mark} {}", kind(field));
+        if let Some(description) = field["description"].as_str() {
+            let _ = write!(text, ": {description}");
+        }
+        text.push('\n');
+    }
+}
+
+fn write_refusals(text: &mut String) {
+    text.push_str("\n## Refusals\n\n| Status | Means |\n|---|---|\n");
+    for status in [400, 401, 403, 404, 405, 409, 413, 429, 502, 503, 507] {
+        let _ = writeln!(text, "| {status} | {} |", refusal(status));
     }
 }
 
 fn write_scopes(text: &mut String) {
-    text.push_str("\n## Refusals\n\n| Status | Means |\n|---|---|\n");
-    for status in [400, 401, 403, 404, 405, 409, 413, 429, 501, 502, 503, 507] {
-        let _ = writeln!(text, "| {status} | {} |", refusal(status));
-    }
     text.push_str(
         "\n## Scopes\n\nA scope can be limited to `!user=NAME`, `!group=NAME`, `!server=USER/SERVER` or `!service=NAME`.\n\n\
          | Scope | Allows | Contains |\n|---|---|---|\n",

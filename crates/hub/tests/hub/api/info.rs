@@ -202,7 +202,7 @@ async fn the_proxys_routes_are_shown_and_mended() {
     );
     hub.patch("/proxy", &root, json!({"auth_token": "another"}))
         .await
-        .refused(501);
+        .refused(409);
     hub.patch("/proxy", &root, json!({"auth_token": "proxy token"}))
         .await
         .empty(200);
