@@ -20,6 +20,7 @@ BETTER, STRICTER, CHOICE, SAFER = "wrong there", "too lenient there", "our choic
 EVERYWHERE: dict[str, list[tuple]] = {
     "header x-content-type-options": [(None, "nosniff")],
     "header allow": [(None, ANY)],
+    "header content-type": [("text/html", "text/html; charset=utf-8")],
     "body.message": [(None, words) for words in ("Bad Request", "Forbidden", "Not Found", "Method Not Allowed")],
 }
 because(
@@ -48,7 +49,7 @@ because(
     "405 to `HEAD`",
     "As `GET`, without a body",
     BETTER,
-    {"*: HEAD /user as *": {"status": (405, ANY)}, "*: HEAD /users* as *": {"status": (405, ANY)}},
+    {f"*: HEAD /{path} as *": {"status": (405, ANY)} for path in ("user", "users*", "groups*", "services*", "proxy", "info", "")},
 )
 because(
     "Methods",
@@ -134,7 +135,8 @@ because(
     "Takes `NaN` and `Infinity` for JSON",
     "400: RFC 8259 has no such numbers",
     STRICTER,
-    {f"users: make one: bodies: POST /users/new b'NaN' as {who}": {"body.message": ANY} for who in ("admin", "teller")},
+    {f"users: make one: bodies: POST /users/new b'NaN' as {who}": {"body.message": ANY} for who in ("admin", "teller")}
+    | {f"http: bodies: POST /users b'{number}' as admin": {"body.message": ANY} for number in ("-Infinity", "1e999")},
 )
 because(
     "Scopes",
@@ -142,6 +144,165 @@ because(
     "What is shared with a group is shared with each member's tokens",
     BETTER,
     {"self: GET /user as carol": {"body.scopes": ANY}},
+)
+because(
+    "Headers",
+    "`Content-Type: text/html` in redirects without a body; `text/html` without its character set in pages",
+    "No type where there is no body, and the character set",
+    CHOICE,
+    {"http: unknown paths: GET =/api/users as *": {"header content-type": ("text/html", None)}},
+)
+because(
+    "Errors",
+    "A request of a browser without its XSRF token for an address that does not exist is told so",
+    "403, as for each address",
+    STRICTER,
+    {f"http: unknown paths: {line} as ada-browser-without-xsrf": {"status": (404, 403), "body.status": (404, 403), "body.message": ANY} for line in ("GET /*", "POST /nothing*", "PUT /nothing", "PATCH /nothing", "DELETE /nothing")},
+)
+because(
+    "Errors",
+    "Repeats a body with its keys in the order they were sent, and lists scopes in no order",
+    "Both by the alphabet",
+    CHOICE,
+    {f"services: make: bodies: POST /services/fresh {body} as *": {"body.message": ANY} for body in ('{"nothing": 1}', '{"roles": []}')}
+    | {f"services: make: bodies: POST /services/fresh {body} as shopper": {"body.message": ANY} for body in ('{"admin": true}', '{"oauth_client_allowed_scopes": ["admin:users"]}')},
+)
+because(
+    "Bodies",
+    "Bodies of any size",
+    "413 beyond 1 MB of JSON",
+    SAFER,
+    {"http: large bodies: PUT /groups/lab/properties (3 MB) as admin": {"status": (200, 413), "*": ANY}},
+)
+because(
+    "Bodies",
+    "JSON nested about a thousand times",
+    "400 beyond 128 times",
+    STRICTER,
+    {"groups: properties: bodies: PUT /groups/class/properties (nested 300 times) as *": {"status": (200, 400), "*": ANY}},
+)
+because(
+    "Bodies",
+    "Takes half of a surrogate pair (`\\ud800`), and stores text that is no Unicode",
+    "400",
+    STRICTER,
+    {"groups: properties: bodies: PUT /groups/class/properties b'{\"a\": \"\\\\ud800\"}' as *": {"status": (200, 400), "*": ANY}, "http: bodies: POST /users b'{\"usernames\": [\"\\\\ud83d\"]}' as admin": {"status": (500, 400), "body.*": ANY}},
+)
+because(
+    "Bodies",
+    "Keeps whole numbers of any length",
+    "Those of more than 64 bits become floating point",
+    CHOICE,
+    {'groups: properties: bodies: PUT /groups/class/properties {"big": 12345678901234567890123, "float": 1e+300, "int": -1} as *': {"*body.properties.big": ANY, "*change of the database": ANY}},
+)
+because(
+    "Methods",
+    "Methods have case, and `get` is refused by its proxy",
+    "The hub says that it has no such method",
+    CHOICE,
+    {"http: wrong methods: get /users as *": {"status": (400, 405), "header content-type": (None, "application/json"), "body*": ANY}},
+)
+because(
+    "Cross-site requests",
+    "Takes a `POST` without XSRF token whose `Sec-Fetch-Mode` is `websocket`",
+    "403: only a `GET` opens a websocket",
+    SAFER,
+    {"http: Sec-Fetch: POST /users/ada/activity (websocket, same-origin) as ada-browser-without-xsrf": {"status": (200, 403), "header content-type": ANY, "body*": ANY}},
+)
+because(
+    "Groups",
+    "Tells whoever may list some groups how many there are in all",
+    "How many they may see",
+    SAFER,
+    {f"groups: list: pages: GET /groups{query} (paged) as {who}": {"body._pagination.*": ANY} for who in ("for-class", "dave") for query in ("", "?limit=1", "?limit=2&offset=1", "?offset=10")},
+)
+because(
+    "Groups",
+    "500 when names of users or groups are no texts; a name that is `1` or `null` makes a group",
+    "400",
+    BETTER,
+    {f'groups: make one: bodies: POST /groups/new {{"users": [{name}]}} as {who}': {"status": (500, 400), "body.*": ANY} for name in ("1", "null") for who in ("admin", "teller")}
+    | {f'groups: members: {method}: bodies: {method} /groups/class/users {{"users": [1]}} as *': {"status": (500, 400), "body.*": ANY} for method in ("POST", "DELETE")}
+    | {f'groups: make several: other types: POST /groups {{"groups": {names}}} as admin': {"status": (500, 400), "body.*": ANY} for names in ("5", "true", '[["new"]]')}
+    | {'groups: make several: other types: POST /groups {"groups": [1]} as admin': {"status": (201, 400), "*": ANY}, "last: a group whose name is null": {"status": (201, 400), "*": ANY}},
+)
+because(
+    "Groups",
+    "`POST /groups` takes a text for a list of letters",
+    "400: `groups` is a list of texts",
+    STRICTER,
+    {'groups: make several: other types: POST /groups {"groups": "new"} as admin': {"status": (201, 400), "*": ANY}},
+)
+because(
+    "Groups",
+    "`POST /groups` with a name that is there already, or given twice, makes those before it and answers 409",
+    "Makes all or none",
+    BETTER,
+    {f'groups: make several: bodies: POST /groups {{"groups": ["new", "{name}"]}} as admin': {"*": ANY} for name in ("class", "new")},
+)
+because(
+    "Groups",
+    "500 when a group is made with a user who is named twice",
+    "The user is in it",
+    BETTER,
+    {f'groups: make one: bodies: POST /groups/new {{"users": ["ada", "ada"]}} as {who}': {"status": (500, 201), "*": ANY} for who in ("admin", "teller")},
+)
+because(
+    "Groups",
+    "Makes a group without a name, which nothing can delete",
+    "400",
+    BETTER,
+    {"last: a group without a name": {"status": (201, 400), "*": ANY}},
+)
+because(
+    "Users",
+    "`PATCH` with the name that a user has already takes the name away: the user has none, and nothing reaches them any more",
+    "Nothing changes",
+    BETTER,
+    {"last: a name that is not changed": {"*": ANY}},
+)
+because(
+    "Services",
+    "A service whose token is too short, whose OAuth client has no address to come back to, whose name has a `/` or whose scopes are wrong is refused with 400 or 500, but is there afterwards",
+    "400, and nothing is there",
+    BETTER,
+    {f"services: make: bodies: POST /services/fresh {body} as {who}": {"*": ANY} for who in ("admin", "shopper") for body in ('{"api_token": "short"}',)}
+    | {"last: a service with a slash in its name": {"*": ANY}},
+)
+because(
+    "Services",
+    "500 to scopes that do not exist, or are no texts",
+    "400",
+    BETTER,
+    {f'services: make: bodies: POST /services/fresh {{"oauth_client_allowed_scopes": [{scope}]}} as *': {"status": (500, 400), "body.*": ANY} for scope in ('"nothing"', "5")},
+)
+because(
+    "Services",
+    "A service that is made with the `oauth_client_id` of another one takes its client over",
+    "409",
+    SAFER,
+    {'services: make: bodies: POST /services/fresh {"oauth_client_id": "service-shopper", "oauth_redirect_uri": "http://fresh.example.org/cb"} as *': {"*": ANY}},
+)
+because(
+    "Services",
+    "A token of an admin that may make one service only makes one that may do everything the admin may",
+    "400: what a service may be given is what the token has",
+    SAFER,
+    {f"services: make: bodies: POST /services/fresh {body} as for-service": {"status": (201, 400), "*": ANY} for body in ('{"admin": true}', '{"oauth_client_allowed_scopes": ["admin:users"]}', '{"oauth_client_allowed_scopes": ["read:users!user"]}')},
+)
+because(
+    "Services",
+    "The note of a token that came with `POST /services/…` is `from config`",
+    "`from a request to the API`",
+    CHOICE,
+    {f"services: make: {what}": {"*change of the database": ANY} for what in ("whole: *", 'bodies: POST /services/fresh {"api_token": "the-token-of-fresh-0123456789abcdef"} as *', "its token works and ends with it", "one of an admin is an admin")},
+)
+because(
+    "The hub",
+    "500 when what `POST /shutdown` asks for is a list or an object",
+    "400",
+    BETTER,
+    {f"http: shutdown: bad bodies: POST /shutdown {body} as *": {"status": (500, 400), "body.*": ANY} for body in ('{"servers": [true]}', '{"proxy": {}}')},
 )
 because(
     "Scopes",

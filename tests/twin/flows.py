@@ -35,7 +35,11 @@ def send(wire, method: str, path: str, headers: dict, body=None) -> dict:
     with requests.Session() as session:
         session.trust_env = False
         answer = session.request(method, url, data=data, headers=headers, allow_redirects=False, timeout=PATIENCE)
-    return {"status": answer.status_code, "body": read(answer)}
+    body = read(answer)
+    if isinstance(body, dict) and body.get("message") in (None, "Forbidden", "Not Found", "Bad Request", "Method Not Allowed") and "status" in body:
+        # Listed once, for all cases.
+        body["message"] = "(the words of the status)"
+    return {"status": answer.status_code, "body": body}
 
 
 def read(answer: requests.Response):

@@ -9,6 +9,7 @@
 
 import argparse
 import importlib
+import re
 import sys
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import documents  # noqa: E402
+from coverage import COVERAGE  # noqa: E402
 from differences import EVERYWHERE, REASONS  # noqa: E402
 from harness.steps import Steps, exit_with, require, same  # noqa: E402
 from suite import ANY, CASES, Case, differing, judge, listed, matches, short  # noqa: E402
@@ -101,8 +103,23 @@ def check_lists(steps: Steps) -> None:
         patterns = [pattern for reason in REASONS for pattern in reason.cases]
         unknown = [pattern for pattern in patterns if not any(matches(name, pattern) for name in CASES)]
         require(not unknown, f"no such cases: {unknown}")
+    with steps.step("each of JupyterHub's tests that speak HTTP has its cases"):
+        require(not (gaps := coverage_gaps()), "\n".join(gaps))
     with steps.step("docs/api-differences.md tells of each difference"):
         require(documents.fresh(REASONS), "it is not what differences.py says; run tests/twin/run.py --write-docs")
+
+
+def coverage_gaps() -> list[str]:
+    """Tests of JupyterHub without a line in `coverage.py`, and lines that are of no test or no case."""
+    gaps = []
+    for module, tests in COVERAGE.items():
+        source = Path(importlib.import_module("jupyterhub").__file__).parent / "tests" / f"{module}.py"
+        there = set(re.findall(r"^(?:async )?def (test_\w+)", source.read_text(), re.MULTILINE))
+        gaps += [f"{module}: {test} is not in coverage.py" for test in sorted(there - set(tests))]
+        gaps += [f"{module}: there is no {test}" for test in sorted(set(tests) - there)]
+        for test, patterns in tests.items():
+            gaps += [f"{module}: {test}: no case is called {pattern!r}" for pattern in ([] if isinstance(patterns, str) else patterns) if not any(matches(name, pattern) for name in CASES)]
+    return gaps
 
 
 if __name__ == "__main__":

@@ -157,4 +157,6 @@ def judge(different: dict[str, tuple], expected: dict[str, tuple]) -> str:
 
 def short(value) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    # A lone surrogate cannot be printed.
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) < 900 else text[:900] + "…"

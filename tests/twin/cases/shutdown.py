@@ -3,4 +3,8 @@
 from suite import R, story
 
 story("last: a name that is not changed", ("admin", R("PATCH /users/idle-2", {"name": "idle-2"})), ("admin", "GET /users/idle-2"))
+story("last: a group without a name", ("admin", R("POST /groups", {"groups": [""]})), ("admin", "GET /groups?offset=4"))
+story("last: a group whose name is null", ("admin", R("POST /groups", {"groups": [None]})))
+story("last: a service with a slash in its name", ("admin", R("POST /services/fresh%2Fone", {"info": {"a": 1}})))
+story("last: a user with a NUL in its name", ("admin", R("POST /users", {"usernames": ["a\0"]})))
 story("last: shutdown", ("admin", R("POST /shutdown", {"servers": True, "proxy": True})))
