@@ -1,17 +1,16 @@
 //! `/api/users/{user}/activity`: single-user servers tell when they were used.
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use chrono::{NaiveDateTime, TimeDelta};
 use orrery_core::ServerName;
 use orrery_core::scopes::Scope;
 use orrery_store::spawners;
-use orrery_store::users::User;
+use orrery_store::users::{self, User};
 use serde_json::{Map, Value};
 
 use super::body::JsonBody;
-use super::path::PathUser;
 use super::python;
 use super::schemas::ACTIVITY;
 use super::time::{isoformat, parse};
@@ -41,9 +40,13 @@ const RECORD: Operation = Operation::new("post-user-activity", Tag::Users, "Tell
 /// is wrong.
 async fn record(
     State(hub): State<AppState>,
-    PathUser(user): PathUser,
+    Path(name): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Response> {
+    let user = users::find(hub.store.read(), &name).await?.ok_or_else(|| {
+        let name: String = name.chars().take(64).collect();
+        Error::not_found(format!("No such user: {}", python::repr(&name.into())))
+    })?;
     let Value::Object(body) = body else {
         return Err(Error::bad_request("body must be a json dict"));
     };

@@ -42,6 +42,9 @@ pub(super) fn server(
     view: &ServerView,
 ) -> Value {
     let (user, server) = (view.user_name.as_str(), view.name.as_str());
+    // Upstream has none where there is nothing of the server but its row.
+    let options = Some(&view.user_options)
+        .filter(|options| !view.stopped() || super::python::is_truthy(options));
     let mut model = json!({
         "name": server,
         "display_name": view.display_name,
@@ -52,7 +55,7 @@ pub(super) fn server(
         "ready": view.ready(),
         "stopped": view.stopped(),
         "url": view.url,
-        "user_options": view.user_options,
+        "user_options": options,
         "progress_url": view.progress_url,
         "full_url": full_url(hub, &view.url),
         "full_progress_url": full_url(hub, &view.progress_url),

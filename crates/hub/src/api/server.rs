@@ -180,6 +180,7 @@ async fn create(
     }
     let body = ServerBody::read(body)?;
     let display_name = body.display_name.as_deref();
+    let options = body.user_options.filter(python::is_truthy);
     hub.servers
         .check_named_server(
             user,
@@ -189,7 +190,7 @@ async fn create(
         )
         .await?;
     hub.servers
-        .create_server(user, server, display_name, body.user_options)
+        .create_server(user, server, display_name, options)
         .await?;
     tracing::info!(user = %user.name, %server, by = requester.name(), "server created");
     let event = Event::new(Action::ServerEdit).by(&requester);
@@ -256,15 +257,8 @@ async fn edit(
     if view.phase.is_active() {
         return Err(active());
     }
-    let display_name = edit
-        .display_name
-        .clone()
-        .or_else(|| edit.name.as_ref().map(ToString::to_string))
-        .filter(|_| {
-            edit.display_name.is_some() || (edit.name.is_some() && view.display_name.is_empty())
-        });
     let changes = SpawnerChanges {
-        display_name: display_name.map(Some),
+        display_name: edit.display_name.clone().map(Some),
         user_options: edit.user_options.clone(),
         ..SpawnerChanges::default()
     };

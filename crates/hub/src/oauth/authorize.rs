@@ -36,8 +36,17 @@ struct Authorization {
     behind: Client,
     redirect_uri: String,
     state: Option<String>,
+    mode: Mode,
     scopes: BTreeSet<String>,
     challenge: Option<Challenge>,
+}
+
+/// Which part of the client's address carries the answer.
+#[derive(Clone, Copy)]
+enum Mode {
+    Query,
+    /// Only what runs in the browser sees it.
+    Fragment,
 }
 
 struct Challenge {
@@ -62,9 +71,7 @@ pub(super) async fn ask(
     if !needs_confirmation(&hub, &user, &request, &allowed).await? {
         return give_code(&hub, &requester, &user, request, allowed).await;
     }
-    let required: BTreeSet<String> = required_scopes(&user, &request.behind)
-        .into_iter()
-        .collect();
+    let required: BTreeSet<String> = required_scopes(&request.behind).into_iter().collect();
     let (allowed, descriptions) = describe(&hub, &user, &allowed, &required);
     let html = hub.templates.render(
         "oauth.html",
@@ -102,15 +109,15 @@ pub(super) async fn confirm(
         .filter(|(key, _)| key == "scopes")
         .map(|(_, value)| value.into_owned())
         .collect();
-    let may_ask = may_ask(&user, &request.client, &request.behind);
+    let may_ask = may_ask(&request.client, &request.behind);
     let Some(chosen) = askable(&hub, &user, &request.behind, chosen, &may_ask).await? else {
-        return Ok(request.refuse("invalid_scope", NOT_ALL_SCOPES));
+        return Ok(request.back().tell("invalid_scope", NOT_ALL_SCOPES));
     };
     // Nothing beyond what the page could offer: a form can be edited.
     let offered = allowed_scopes(&hub, &user, &request).await?;
     request.scopes = offered.intersection(&chosen).cloned().collect();
     let mut granted = request.scopes.clone();
-    granted.extend(required_scopes(&user, &request.behind));
+    granted.extend(required_scopes(&request.behind));
     give_code(&hub, &requester, &user, request, granted).await
 }
 
@@ -163,7 +170,17 @@ async fn authorization(
         return Err(Error::bad_request("Mismatching redirect URI."));
     }
     let state = one("state")?;
-    let tell = |error: &str, text: &str| tell(&client, &redirect_uri, state.as_ref(), error, text);
+    let mode = match one("response_mode")?.as_deref() {
+        Some("fragment") => Mode::Fragment,
+        _ => Mode::Query,
+    };
+    let back = Back {
+        client: &client,
+        redirect_uri: &redirect_uri,
+        state: state.as_ref(),
+        mode,
+    };
+    let tell = |error: &str, text: &str| back.tell(error, text);
     match one("response_type")?.as_deref() {
         Some("code") => {}
         Some(_) => {
@@ -203,7 +220,7 @@ async fn authorization(
     };
 
     let behind = auth::client_of(hub.store.read(), Some(&client.identifier)).await?;
-    let may_ask = may_ask(user, &client, &behind);
+    let may_ask = may_ask(&client, &behind);
     let asked: BTreeSet<String> = one("scope")?
         .map(|list| list.split_whitespace().map(str::to_owned).collect())
         .unwrap_or_default();
@@ -215,50 +232,66 @@ async fn authorization(
     let Some(mut scopes) = askable(hub, user, &behind, asked, &may_ask).await? else {
         return Ok(Err(tell("invalid_scope", NOT_ALL_SCOPES)));
     };
-    scopes.extend(required_scopes(user, &behind));
+    scopes.extend(required_scopes(&behind));
     Ok(Ok(Authorization {
         client,
         behind,
         redirect_uri,
         state,
+        mode,
         scopes,
         challenge,
     }))
 }
 
+/// The way back to the client.
+struct Back<'a> {
+    client: &'a OauthClient,
+    redirect_uri: &'a str,
+    state: Option<&'a String>,
+    mode: Mode,
+}
+
 impl Authorization {
-    fn refuse(&self, error: &str, text: &str) -> Response {
-        tell(
-            &self.client,
-            &self.redirect_uri,
-            self.state.as_ref(),
-            error,
-            text,
-        )
+    fn back(&self) -> Back<'_> {
+        Back {
+            client: &self.client,
+            redirect_uri: &self.redirect_uri,
+            state: self.state.as_ref(),
+            mode: self.mode,
+        }
     }
 }
 
-/// Tells the client, by way of the browser, why there is no code.
-fn tell(
-    client: &OauthClient,
-    redirect_uri: &str,
-    state: Option<&String>,
-    error: &str,
-    text: &str,
-) -> Response {
-    tracing::warn!(client = %client.identifier, error, text, "an OAuth request was refused");
-    let mut answer = vec![
-        ("error".to_owned(), error.to_owned()),
-        ("error_description".to_owned(), text.to_owned()),
-    ];
-    answer.extend(state.map(|state| ("state".to_owned(), state.clone())));
-    redirect(&redirects::with_query(redirect_uri, &answer))
+impl Back<'_> {
+    /// Tells the client, by way of the browser, why there is no code.
+    fn tell(&self, error: &str, text: &str) -> Response {
+        tracing::warn!(client = %self.client.identifier, error, text, "an OAuth request was refused");
+        self.with(vec![
+            ("error".to_owned(), error.to_owned()),
+            ("error_description".to_owned(), text.to_owned()),
+        ])
+    }
+
+    /// Sends the browser back with an answer.
+    fn with(&self, mut answer: Vec<(String, String)>) -> Response {
+        answer.extend(self.state.map(|state| ("state".to_owned(), state.clone())));
+        let url = match self.mode {
+            Mode::Query => redirects::with_query(self.redirect_uri, &answer),
+            Mode::Fragment => format!(
+                "{}#{}",
+                self.redirect_uri,
+                redirects::with_query("", &answer).trim_start_matches('?')
+            ),
+        };
+        redirect(&url)
+    }
 }
 
 /// All that the client may ask for.
-fn may_ask(user: &User, client: &OauthClient, behind: &Client) -> BTreeSet<String> {
+fn may_ask(client: &OauthClient, behind: &Client) -> BTreeSet<String> {
     let mut scopes: BTreeSet<String> = client.allowed_scopes.iter().cloned().collect();
-    scopes.extend(required_scopes(user, behind));
+    scopes.extend(required_scopes(behind));
     scopes
 }
 
@@ -340,7 +373,8 @@ async fn check_access(
     tracing::warn!(user = requester.name(), client = %request.client.identifier, "access refused");
     requester.tell_denial();
     let refused = accessed(requester, &request.behind).outcome(Outcome::Denied);
-    hub.audit.note(refused.detail("oauth_client", request.client.identifier.as_str()));
+    hub.audit
+        .note(refused.detail("oauth_client", request.client.identifier.as_str()));
     Err(Error::forbidden(format!(
         "You do not have permission to access {}",
         description(&request.client)
@@ -366,7 +400,7 @@ async fn allowed_scopes(
         .into_iter()
         .collect();
     have.insert("inherit".to_owned());
-    have.extend(required_scopes(user, &request.behind));
+    have.extend(required_scopes(&request.behind));
     let resolved = resolve(hub, user, &request.behind, &request.scopes, &have).await?;
     if !resolved.disallowed.is_empty() {
         tracing::info!(
@@ -447,10 +481,11 @@ async fn give_code(
     let code = orrery_core::random::hex::<15>();
     let (challenge, method) = request
         .challenge
-        .map(|challenge| (challenge.value, challenge.method))
+        .as_ref()
+        .map(|challenge| (challenge.value.clone(), challenge.method.clone()))
         .unzip();
     let new = NewOauthCode {
-        client_id: request.client.identifier,
+        client_id: request.client.identifier.clone(),
         code: code.clone(),
         expires_at: hub.unix_time() + CODE_LIFETIME,
         redirect_uri: request.redirect_uri.clone(),
@@ -467,12 +502,7 @@ async fn give_code(
     // People's own servers are theirs to open.
     let event = accessed(requester, &request.behind).detail("scopes", new.scopes.clone());
     hub.audit.record_others(event).await;
-    let mut answer = vec![("code".to_owned(), code)];
-    answer.extend(request.state.map(|state| ("state".to_owned(), state)));
-    Ok(redirect(&redirects::with_query(
-        &request.redirect_uri,
-        &answer,
-    )))
+    Ok(request.back().with(vec![("code".to_owned(), code)]))
 }
 
 /// Access to a server or service, for the audit log.
