@@ -283,6 +283,7 @@ pub fn router(hub: AppState) -> Router {
         .layer(Extension(document))
         // Each layer is around those above it.
         .layer(from_fn_with_state(hub.clone(), auth::identify))
+        .layer(from_fn(crate::etag::tag))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(from_fn_with_state(hub.clone(), auth::bound))
         .layer(from_fn_with_state(hub.clone(), pages::render_errors))

@@ -1,6 +1,6 @@
 //! `groups` and `user_group_map`.
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, DbBackend, Value as SqlValue};
 use serde_json::Value;
 
 use crate::{
@@ -39,6 +39,17 @@ pub struct Membership {
 
 from_row!(Membership { user_id, id, name });
 
+/// A group of a user, by names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedMembership {
+    /// The user's name.
+    pub user_name: String,
+    /// The group's name.
+    pub name: String,
+}
+
+from_row!(NamedMembership { user_name, name });
+
 /// A member of a group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
@@ -73,26 +84,80 @@ pub async fn find_by_id(connection: &impl ConnectionTrait, id: i32) -> Result<Op
     .await
 }
 
-/// One page of groups, by id.
-pub async fn list(
-    connection: &impl ConnectionTrait,
-    offset: u64,
-    limit: u64,
-) -> Result<Vec<Group>> {
-    sql::all(
-        connection,
-        "SELECT * FROM \"groups\" ORDER BY id LIMIT ? OFFSET ?",
-        values![
-            i64::try_from(limit).unwrap_or(i64::MAX),
-            i64::try_from(offset).unwrap_or(i64::MAX)
-        ],
-    )
-    .await
+/// Which groups `GET /groups` wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupQuery {
+    /// How many to leave out at the start.
+    pub offset: u64,
+    /// How many at most.
+    pub limit: u64,
+    /// Part of the name, in either case; `%` and `_` are wildcards, as in the list of users.
+    pub name_filter: Option<String>,
+    /// By name, or else by id.
+    pub by_name: bool,
+    /// Whether the order is reversed.
+    pub descending: bool,
+    /// If set, only the groups with these names.
+    pub names: Option<Vec<String>>,
+    /// If set, only those that come after the group with this id and name, which need not be there any more.
+    pub after: Option<(i32, String)>,
 }
 
-/// How many groups there are.
-pub async fn count(connection: &impl ConnectionTrait) -> Result<u64> {
-    sql::count(connection, "SELECT COUNT(*) AS n FROM \"groups\"", vec![]).await
+/// One page of groups.
+pub async fn list(connection: &impl ConnectionTrait, query: &GroupQuery) -> Result<Vec<Group>> {
+    let (mut condition, mut values) = condition(connection.get_database_backend(), query);
+    let (way, beyond) = if query.descending {
+        (" DESC", "<")
+    } else {
+        ("", ">")
+    };
+    let column = if query.by_name { "name" } else { "id" };
+    if let Some((id, name)) = &query.after {
+        condition = format!("{condition} AND g.{column} {beyond} ?");
+        values.push(if query.by_name {
+            name.as_str().into()
+        } else {
+            (*id).into()
+        });
+    }
+    let sql = format!(
+        "SELECT g.* FROM \"groups\" g WHERE {condition} ORDER BY g.{column}{way} LIMIT ? OFFSET ?"
+    );
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    values.extend(values![signed(query.limit), signed(query.offset)]);
+    sql::all(connection, &sql, values).await
+}
+
+/// How many groups `query` has on all pages.
+pub async fn count(connection: &impl ConnectionTrait, query: &GroupQuery) -> Result<u64> {
+    let (condition, values) = condition(connection.get_database_backend(), query);
+    let sql = format!("SELECT COUNT(*) AS n FROM \"groups\" g WHERE {condition}");
+    sql::count(connection, &sql, values).await
+}
+
+fn condition(backend: DbBackend, query: &GroupQuery) -> (String, Vec<SqlValue>) {
+    let mut parts = vec!["1 = 1".to_owned()];
+    let mut values = Vec::new();
+    if let Some(filter) = query.name_filter.as_deref().filter(|text| !text.is_empty()) {
+        parts.push("LOWER(g.name) LIKE LOWER(?)".to_owned());
+        values.push(format!("%{filter}%").into());
+    }
+    if let Some(names) = &query.names {
+        parts.push(if names.is_empty() {
+            "1 = 0".to_owned()
+        } else {
+            let name = sql::exactly(backend, "g.name");
+            format!("{name} IN ({})", marks(names.len()))
+        });
+        values.extend(names.iter().map(|name| SqlValue::from(name.as_str())));
+    }
+    (parts.join(" AND "), values)
+}
+
+/// Finds a group by id and keeps others from changing it until the transaction ends.
+pub async fn find_and_lock(connection: &impl ConnectionTrait, id: i32) -> Result<Option<Group>> {
+    sql::lock(connection, "groups", id).await?;
+    find_by_id(connection, id).await
 }
 
 /// Adds a group.
@@ -190,6 +255,26 @@ pub async fn of_users(
         );
         let ids = chunk.iter().map(|id| (*id).into()).collect();
         found.extend(sql::all(connection, &sql, ids).await?);
+    }
+    Ok(found)
+}
+
+/// The groups of the users with these names. Where the database takes names for the same that differ, there
+/// may be more.
+pub async fn of_user_names(
+    connection: &impl ConnectionTrait,
+    names: &[&str],
+) -> Result<Vec<NamedMembership>> {
+    let mut found = Vec::new();
+    for chunk in names.chunks(CHUNK) {
+        let sql = format!(
+            "SELECT u.name AS user_name, g.name FROM users u \
+             JOIN user_group_map m ON m.user_id = u.id \
+             JOIN \"groups\" g ON g.id = m.group_id WHERE u.name IN ({})",
+            marks(chunk.len())
+        );
+        let names = chunk.iter().map(|name| (*name).into()).collect();
+        found.extend(sql::all(connection, &sql, names).await?);
     }
     Ok(found)
 }

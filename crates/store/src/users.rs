@@ -345,10 +345,7 @@ pub async fn insert(connection: &impl ConnectionTrait, new: &NewUser) -> Result<
 
 /// Adds many users, with one statement for some hundreds of them, and gives them with their ids. An error
 /// as of [`insert`] if a name is taken: nothing is to be kept of the transaction then.
-pub async fn insert_many(
-    connection: &impl ConnectionTrait,
-    new: &[NewUser],
-) -> Result<Vec<User>> {
+pub async fn insert_many(connection: &impl ConnectionTrait, new: &[NewUser]) -> Result<Vec<User>> {
     let mut made = Vec::with_capacity(new.len());
     for chunk in new.chunks(CHUNK) {
         let rows = vec!["(?, ?, ?, ?)"; chunk.len()].join(", ");
@@ -395,10 +392,7 @@ async fn explain_many(
 }
 
 /// Finds users by name, by id.
-pub async fn find_by_names(
-    connection: &impl ConnectionTrait,
-    names: &[&str],
-) -> Result<Vec<User>> {
+pub async fn find_by_names(connection: &impl ConnectionTrait, names: &[&str]) -> Result<Vec<User>> {
     let mut found: Vec<User> = Vec::with_capacity(names.len());
     for chunk in names.chunks(CHUNK) {
         let sql = format!("SELECT * FROM users WHERE name IN ({})", marks(chunk.len()));
@@ -406,7 +400,10 @@ pub async fn find_by_names(
         let wanted: HashSet<&str> = chunk.iter().copied().collect();
         let rows = sql::all::<User>(connection, &sql, values).await?;
         // MySQL's usual collations find lookalikes as well.
-        found.extend(rows.into_iter().filter(|user| wanted.contains(user.name.as_str())));
+        found.extend(
+            rows.into_iter()
+                .filter(|user| wanted.contains(user.name.as_str())),
+        );
     }
     found.sort_by_key(|user| user.id);
     found.dedup_by_key(|user| user.id);

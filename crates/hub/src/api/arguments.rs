@@ -108,7 +108,7 @@ impl Arguments {
         if !self.accepts_pagination {
             return items;
         }
-        self.framed(requester, &items, page, total)
+        self.frame(requester, items, page, total)
     }
 
     /// One page of a list that always has its frame.
@@ -119,6 +119,10 @@ impl Arguments {
         page: Page,
         total: u64,
     ) -> Value {
+        self.frame(requester, items.clone(), page, total)
+    }
+
+    fn frame(&self, requester: &Requester, items: Value, page: Page, total: u64) -> Value {
         let next_offset = page.offset.saturating_add(page.limit);
         let next = (next_offset < total).then(|| {
             json!({
@@ -127,10 +131,10 @@ impl Arguments {
                 "url": self.next_url(requester, next_offset, page.limit),
             })
         });
-        json!({
-            "items": items,
-            "_pagination": { "offset": page.offset, "limit": page.limit, "total": total, "next": next },
-        })
+        with_pagination(
+            items,
+            json!({ "offset": page.offset, "limit": page.limit, "total": total, "next": next }),
+        )
     }
 
     /// The id after which a page begins whose items are in the order of their ids.
@@ -195,7 +199,7 @@ impl Arguments {
     pub(super) fn after_cursor(
         &self,
         requester: &Requester,
-        items: &Value,
+        items: Value,
         limit: u64,
         last: Option<&Cursor>,
     ) -> Value {
@@ -204,7 +208,7 @@ impl Arguments {
             let place = [("cursor", cursor.clone()), ("limit", limit.to_string())];
             json!({ "cursor": cursor, "limit": limit, "url": self.url_with(requester, &place) })
         });
-        json!({ "items": items, "_pagination": { "limit": limit, "next": next } })
+        with_pagination(items, json!({ "limit": limit, "next": next }))
     }
 
     fn next_url(&self, requester: &Requester, offset: u64, limit: u64) -> String {
@@ -256,6 +260,13 @@ pub(super) struct Cursor {
     pub(super) key: Option<String>,
     /// The item's id.
     pub(super) id: i32,
+}
+
+/// Long lists are not copied for their frame.
+fn with_pagination(items: Value, pagination: Value) -> Value {
+    let fields = [("items", items), ("_pagination", pagination)];
+    let fields = fields.map(|(name, value)| (name.to_owned(), value));
+    Value::Object(fields.into_iter().collect())
 }
 
 /// A part of a list.

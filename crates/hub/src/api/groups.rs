@@ -4,22 +4,23 @@ use std::collections::BTreeSet;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use orrery_core::scopes::{Access, Scope};
-use orrery_store::groups::{self, Group};
+use orrery_store::groups::{self, Group, GroupQuery};
 use orrery_store::{ConnectionTrait, StoreError, users};
 use serde_json::{Map, Value, json};
 
-use super::arguments::{Arguments, Page};
+use super::arguments::{Arguments, Cursor, Page};
 use super::body::{self, FieldType, JsonBody};
 use super::path::PathGroup;
-use super::schemas::{GROUP, GROUP_REQUEST, GROUPS_REQUEST, LIMIT, MEMBERS, OFFSET};
+use super::schemas::{self, CURSOR, GROUP, GROUP_REQUEST, GROUPS_REQUEST, LIMIT, MEMBERS, OFFSET};
 use super::{models, python};
 use crate::audit::{Action, Event};
 use crate::auth::{Asking, Requester};
 use crate::error::{Error, Result};
-use crate::openapi::{Answer, Body, Operation, Shape, Tag};
+use crate::etag;
+use crate::openapi::{Answer, Body, Operation, Parameter, Shape, Tag};
 use crate::router::{ApiRoutes, Needs};
 use crate::state::AppState;
 
@@ -78,13 +79,24 @@ pub(super) fn routes() -> ApiRoutes {
 
 const LIST: Operation = Operation::new("get-groups", Tag::Groups, "List groups")
     .about("Those that the requester may list, page by page.")
-    .query(&[&OFFSET, &LIMIT])
+    .query(&[&NAME_FILTER, &SORT, &OFFSET, &LIMIT, &CURSOR])
     .answers(&[Answer::json(
         200,
         "One page of groups.",
-        Shape::Page(&GROUP),
+        Shape::Inline(|| schemas::pages(&GROUP)),
     )])
     .refuses(&[400]);
+
+const NAME_FILTER: Parameter = Parameter::new(
+    "name_filter",
+    "Only groups whose name contains this. Not in JupyterHub.",
+    || json!({ "type": "string" }),
+);
+const SORT: Parameter = Parameter::new(
+    "sort",
+    "What to sort by; with `-` before it, the other way round. Not in JupyterHub.",
+    || json!({ "enum": ["id", "name", "-id", "-name"], "default": "id" }),
+);
 
 /// `GET /api/groups`: those that the requester may list, page by page.
 async fn list(
@@ -93,51 +105,65 @@ async fn list(
     arguments: Arguments,
 ) -> Result<Json<Value>> {
     let page = arguments.page(&hub)?;
-    let (found, total) = match requester.scopes.access(Scope::ListGroups) {
-        Some(Access::All) => {
-            let found = groups::list(hub.store.read(), page.offset, page.limit).await?;
-            (found, groups::count(hub.store.read()).await?)
-        }
+    let query = query(&requester, &arguments, page)?;
+    let found = groups::list(hub.store.read(), &query).await?;
+    let models = json!(models::groups(&hub, &requester.scopes, &found).await?);
+    if arguments.cursor(sort_name(&arguments))?.is_some() {
+        let last = found.last().map(|group| Cursor {
+            sort: sort_name(&arguments).to_owned(),
+            key: Some(group.name.clone()),
+            id: group.id,
+        });
+        let last = last.filter(|_| found.len() as u64 == page.limit);
+        let answer = arguments.after_cursor(&requester, models, page.limit, last.as_ref());
+        return Ok(Json(answer));
+    }
+    let total = if arguments.accepts_pagination() {
+        groups::count(hub.store.read(), &query).await?
+    } else {
+        0
+    };
+    Ok(Json(arguments.paginated(&requester, models, page, total)))
+}
+
+fn sort_name(arguments: &Arguments) -> &str {
+    arguments.get("sort").unwrap_or("id")
+}
+
+fn query(requester: &Requester, arguments: &Arguments, page: Page) -> Result<GroupQuery> {
+    let names = match requester.scopes.access(Scope::ListGroups) {
+        Some(Access::All) => None,
         // Only a filter for groups limits a list of groups; another one must not open it.
         Some(Access::Only(filters))
             if filters.users.is_empty()
                 && filters.servers.is_empty()
                 && filters.services.is_empty() =>
         {
-            named(&hub, filters.groups.iter(), page).await?
+            Some(filters.groups.iter().map(str::to_owned).collect())
         }
         _ => return Err(Error::forbidden("")),
     };
-    let models = models::groups(&hub, &requester.scopes, &found).await?;
-    Ok(Json(arguments.paginated(
-        &requester,
-        json!(models),
-        page,
-        total,
-    )))
-}
-
-/// A page of the groups with these names, and how many there are.
-async fn named<'a>(
-    hub: &AppState,
-    names: impl Iterator<Item = &'a str>,
-    page: Page,
-) -> Result<(Vec<Group>, u64)> {
-    let mut found = Vec::new();
-    for name in names {
-        found.extend(groups::find(hub.store.read(), name).await?);
+    let sort = sort_name(arguments);
+    let key = sort.strip_prefix('-').unwrap_or(sort);
+    if !matches!(key, "id" | "name") {
+        let shown: String = sort.chars().take(64).collect();
+        return Err(Error::bad_request(format!(
+            "sort must be 'id' or 'name', not '{shown}'"
+        )));
     }
-    found.sort_by_key(|group| group.id);
-    let total = found.len() as u64;
-    let bounded = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-    Ok((
-        found
-            .into_iter()
-            .skip(bounded(page.offset))
-            .take(bounded(page.limit))
-            .collect(),
-        total,
-    ))
+    let cursor = arguments.cursor(sort)?.flatten();
+    Ok(GroupQuery {
+        offset: page.offset,
+        limit: page.limit,
+        name_filter: arguments
+            .get("name_filter")
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned),
+        by_name: key == "name",
+        descending: sort.starts_with('-'),
+        names,
+        after: cursor.map(|cursor| (cursor.id, cursor.key.unwrap_or_default())),
+    })
 }
 
 const CREATE_MANY: Operation = Operation::new("post-groups", Tag::Groups, "Create groups")
@@ -162,6 +188,11 @@ async fn create_many(
                 "Must specify at least one group to create",
             ));
         }
+    };
+    let names = match names {
+        // JupyterHub walks over whatever it is given, and so over the names in an object.
+        Value::Object(fields) => fields.into_iter().map(|(name, _)| json!(name)).collect(),
+        names => names,
     };
     if !names.is_array() {
         return Err(Error::bad_request(format!(
@@ -220,11 +251,23 @@ async fn delete(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     PathGroup(group): PathGroup,
+    headers: HeaderMap,
 ) -> Result<StatusCode> {
-    let id = group.id;
-    hub.store
-        .write(|transaction| async move { groups::delete(&transaction, id).await })
+    check_unchanged(&hub, &requester, &headers, &group).await?;
+    let (before, is_conditional) = (&group, etag::is_conditional(&headers));
+    let deleted = hub
+        .store
+        .write(|transaction| async move {
+            if is_conditional && !is_still(&transaction, before).await? {
+                return Ok(false);
+            }
+            groups::delete(&transaction, before.id).await?;
+            Ok::<_, StoreError>(true)
+        })
         .await?;
+    if !deleted {
+        return Err(etag::changed());
+    }
     tracing::info!(group = %group.name, by = requester.name(), "group deleted");
     let event = Event::new(Action::GroupDelete).by(&requester);
     hub.audit.record(event.on_group(&group.name)).await;
@@ -321,22 +364,54 @@ async fn set_properties(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     PathGroup(mut group): PathGroup,
+    headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>> {
     if !body.is_object() {
         return Err(Error::bad_request("Must specify properties"));
     }
-    let (id, properties) = (group.id, &body);
-    hub.store
-        .write(
-            |transaction| async move { groups::set_properties(&transaction, id, properties).await },
-        )
+    check_unchanged(&hub, &requester, &headers, &group).await?;
+    let (before, properties) = (&group, &body);
+    let is_conditional = etag::is_conditional(&headers);
+    let replaced = hub
+        .store
+        .write(|transaction| async move {
+            if is_conditional && !is_still(&transaction, before).await? {
+                return Ok(false);
+            }
+            groups::set_properties(&transaction, before.id, properties).await?;
+            Ok::<_, StoreError>(true)
+        })
         .await?;
+    if !replaced {
+        return Err(etag::changed());
+    }
     tracing::info!(group = %group.name, by = requester.name(), "a group's properties replaced");
     let event = Event::new(Action::GroupProperties).by(&requester);
     hub.audit.record(event.on_group(&group.name)).await;
     group.properties = body;
     answer(&hub, &requester, &group).await
+}
+
+/// Refuses a change that was made from another state of the group than the present one.
+async fn check_unchanged(
+    hub: &AppState,
+    requester: &Requester,
+    headers: &HeaderMap,
+    group: &Group,
+) -> Result<()> {
+    if etag::is_conditional(headers) {
+        let Json(now) = answer(hub, requester, group).await?;
+        etag::check(headers, &now)?;
+    }
+    Ok(())
+}
+
+/// Whether the group is still what it was, and stays so until the transaction ends.
+async fn is_still(transaction: &impl ConnectionTrait, before: &Group) -> Result<bool, StoreError> {
+    Ok(groups::find_and_lock(transaction, before.id)
+        .await?
+        .is_some_and(|now| now == *before))
 }
 
 async fn answer(hub: &AppState, requester: &Requester, group: &Group) -> Result<Json<Value>> {

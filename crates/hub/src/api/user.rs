@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use orrery_core::escape::for_log;
 use orrery_core::scopes::Scope;
@@ -20,6 +20,7 @@ use super::{SLOW_STOP, user_models};
 use crate::audit::{Action, Event};
 use crate::auth::{AUTHENTICATE_TIMEOUT, Asking, Requester, auth_state, people};
 use crate::error::{Error, Result};
+use crate::etag;
 use crate::openapi::{Answer, Body, Operation, Shape, Tag};
 use crate::router::{ApiRoutes, Needs};
 use crate::servers::StopError;
@@ -57,22 +58,30 @@ async fn show(
     PathUser(user): PathUser,
     arguments: Arguments,
 ) -> Result<Json<Value>> {
-    let mut model = user_models::user(
-        &hub,
-        &requester.scopes,
-        &user,
-        arguments.include_stopped_servers(),
-    )
-    .await?;
-    if let Some(state) = model.get_mut("auth_state") {
-        *state = auth_state::of(&hub, &user).await?.into();
-        if !state.is_null() {
-            let event = Event::new(Action::AuthStateRead).by(&requester);
-            hub.audit
-                .note(event.on_user(&user.name).owned_by(&user.name));
-        }
+    let model = shown(&hub, &requester, &user, arguments.include_stopped_servers()).await?;
+    if model
+        .get("auth_state")
+        .is_some_and(|state| !state.is_null())
+    {
+        let event = Event::new(Action::AuthStateRead).by(&requester);
+        hub.audit
+            .note(event.on_user(&user.name).owned_by(&user.name));
     }
     Ok(Json(Value::Object(model)))
+}
+
+async fn shown(
+    hub: &AppState,
+    requester: &Requester,
+    user: &User,
+    include_stopped_servers: bool,
+) -> Result<Map<String, Value>> {
+    let scopes = &requester.scopes;
+    let mut model = user_models::user(hub, scopes, user, include_stopped_servers).await?;
+    if let Some(state) = model.get_mut("auth_state") {
+        *state = auth_state::of(hub, user).await?.into();
+    }
+    Ok(model)
 }
 
 const CREATE: Operation = Operation::new("post-user", Tag::Users, "Create a user")
@@ -162,9 +171,11 @@ async fn edit(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     PathUser(user): PathUser,
+    headers: HeaderMap,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>> {
     let fields = body::check_model(&body, "user", USER_FIELDS)?;
+    check_unchanged(&hub, &requester, &headers, &user).await?;
     let new_name = match fields
         .get("name")
         .and_then(Value::as_str)
@@ -204,20 +215,27 @@ async fn edit(
         ..UserChanges::default()
     };
     let (before, changes) = (&user, &changes);
-    let updated: Option<User> = hub
+    let is_conditional = etag::is_conditional(&headers);
+    let updated: Result<User> = hub
         .store
         .write(|transaction| async move {
+            if is_conditional {
+                let now = users::find_and_lock(&transaction, before.id).await?;
+                if now.is_none_or(|now| editable(&now) != editable(before)) {
+                    return Ok(Err(etag::changed()));
+                }
+            }
             users::update(&transaction, before.id, changes).await?;
             let Some(user) = users::find_by_id(&transaction, before.id).await? else {
-                return Ok(None);
+                return Ok(Err(Error::not_found("")));
             };
             if changes.admin.is_some() {
                 people::assign_default_roles(&transaction, &user).await?;
             }
-            Ok::<_, StoreError>(Some(user))
+            Ok::<_, StoreError>(Ok(user))
         })
         .await?;
-    let user = updated.ok_or_else(|| Error::not_found(""))?;
+    let user = updated?;
     hub.audit
         .record_all(edits(&requester, before, &user, changes))
         .await;
@@ -229,6 +247,26 @@ async fn edit(
     let state = auth_state::of(&hub, &user).await?;
     model.insert("auth_state".to_owned(), state.into());
     Ok(Json(Value::Object(model)))
+}
+
+/// Refuses a change that was made from another state of the user than the present one.
+async fn check_unchanged(
+    hub: &AppState,
+    requester: &Requester,
+    headers: &HeaderMap,
+    user: &User,
+) -> Result<()> {
+    if etag::is_conditional(headers) {
+        let now = shown(hub, requester, user, false).await?;
+        etag::check(headers, &Value::Object(now))?;
+    }
+    Ok(())
+}
+
+/// What an edit can change.
+fn editable(user: &User) -> (&str, bool, Option<&[u8]>) {
+    let auth_state = user.encrypted_auth_state.as_deref();
+    (&user.name, user.admin, auth_state)
 }
 
 /// What an edit changed, for the audit log.
@@ -273,7 +311,9 @@ async fn delete(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     PathUser(user): PathUser,
+    headers: HeaderMap,
 ) -> Result<StatusCode> {
+    check_unchanged(&hub, &requester, &headers, &user).await?;
     if user.name == requester.name() {
         return Err(Error::bad_request("Cannot delete yourself!"));
     }

@@ -117,14 +117,15 @@ async fn list(
         arguments.include_stopped_servers(),
     )
     .await?;
-    let models: Vec<_> = models
+    let models = models
         .into_iter()
         .filter(|model| !model.is_empty())
+        .map(Value::Object)
         .collect();
     Ok(Json(if by_cursor {
-        arguments.after_cursor(&requester, &json!(models), page.limit, last.as_ref())
+        arguments.after_cursor(&requester, models, page.limit, last.as_ref())
     } else {
-        arguments.paginated(&requester, json!(models), page, total)
+        arguments.paginated(&requester, models, page, total)
     }))
 }
 

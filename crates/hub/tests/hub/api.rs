@@ -10,6 +10,8 @@ mod all_tokens;
 mod auth_state;
 #[path = "api/authorizations.rs"]
 mod authorizations;
+#[path = "api/credentials.rs"]
+mod credentials;
 #[path = "api/etags.rs"]
 mod etags;
 #[path = "api/events.rs"]

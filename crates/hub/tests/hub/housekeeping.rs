@@ -122,6 +122,7 @@ async fn what_had_expired_and_runs_of_long_ago_were_never_deleted() {
         shares: 1,
         share_codes: 1,
         runs: 1,
+        ..Discarded::default()
     };
     assert_eq!(
         discard(store, now, now - chrono::TimeDelta::days(14))

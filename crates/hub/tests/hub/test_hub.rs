@@ -15,6 +15,7 @@ use orrery_core::authenticator::{Authenticator, AuthenticatorError, Credentials,
 use orrery_core::phase::{Cause, Failure};
 use orrery_core::spawner::{Events, ServerSpec, Spawner, Started, Status};
 use orrery_core::{Clock as _, Secret, SystemClock};
+use orrery_hub::changes::{Feed, Pauses};
 use orrery_hub::config::Config;
 use orrery_hub::reload::{ReloadError, Site};
 use orrery_hub::servers::{Engine, EngineParts, Settings};
@@ -92,6 +93,21 @@ impl TestHub {
             internal: None,
         });
         Self::of(state, folder)
+    }
+
+    /// A hub that looks for changes at other times.
+    pub(crate) async fn with_pauses(pauses: Pauses) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let setup = setup(folder.path(), &fake_proxy().await, |_| {});
+        let (mut state, _) = Box::pin(build(setup)).await.expect("a hub");
+        let hub = Arc::get_mut(&mut state).expect("nobody else has it yet");
+        hub.changes = Feed::new(hub.store.clone(), pauses);
+        Self::of(state, folder)
+    }
+
+    /// A hub that was built already, in a folder of the test's own.
+    pub(crate) fn of_state(state: AppState) -> Self {
+        Self::of(state, tempfile::tempdir().expect("a folder"))
     }
 
     fn of(state: AppState, folder: tempfile::TempDir) -> Self {
@@ -174,8 +190,13 @@ impl TestHub {
 
     /// A token with these scopes, whether or not its user has them.
     pub(crate) async fn token_with(&self, user: &str, scopes: &[&str]) -> String {
+        self.token_noted(user, "of a test", scopes).await
+    }
+
+    /// The same, with a note.
+    pub(crate) async fn token_noted(&self, user: &str, note: &str, scopes: &[&str]) -> String {
         let owner = Owner::User(self.user(user).await.id);
-        self.insert_token(owner, scopes).await
+        self.insert_token(owner, note, scopes).await
     }
 
     /// A service with a role that has these scopes; its token.
@@ -198,10 +219,11 @@ impl TestHub {
             })
             .await
             .expect("a service");
-        self.insert_token(Owner::Service(id), &["inherit"]).await
+        self.insert_token(Owner::Service(id), "of a test", &["inherit"])
+            .await
     }
 
-    async fn insert_token(&self, owner: Owner, scopes: &[&str]) -> String {
+    async fn insert_token(&self, owner: Owner, note: &str, scopes: &[&str]) -> String {
         let secret = token_hash::generate_token().expect("a token");
         let new = NewApiToken {
             owner,
@@ -211,7 +233,7 @@ impl TestHub {
             session_id: None,
             created: SystemClock.now(),
             expires_at: None,
-            note: "of a test".to_owned(),
+            note: note.to_owned(),
             scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
         };
         let new = &new;
@@ -268,7 +290,12 @@ impl TestHub {
     pub(crate) async fn open(&self, path: &str, token: &str) -> Open {
         let request = Request::get(format!("/hub/api{path}"))
             .header(header::AUTHORIZATION, format!("token {token}"));
-        let request = request.body(Body::empty()).expect("a request");
+        self.open_raw(request.body(Body::empty()).expect("a request"))
+            .await
+    }
+
+    /// Begins to read what answers a request.
+    pub(crate) async fn open_raw(&self, request: Request<Body>) -> Open {
         let response = self
             .router
             .clone()
@@ -315,6 +342,18 @@ impl Open {
                 self.text
             );
         }
+    }
+
+    /// Waits until what came so far is enough.
+    pub(crate) async fn until_told(&mut self, is_enough: impl Fn(&str) -> bool) {
+        while !is_enough(&self.text) {
+            assert!(self.piece().await, "it ended after {:?}", self.text);
+        }
+    }
+
+    /// What came so far.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
     }
 
     /// Waits for the end.

@@ -1,3 +1,4 @@
+use orrery_store::groups::GroupQuery;
 use orrery_store::{
     StoreError, groups, roles,
     roles::{Holder, HolderKind},
@@ -40,8 +41,19 @@ async fn groups_and_their_members() {
             Some(team.clone())
         );
         assert_eq!(groups::find(read, "none").await.unwrap(), None);
-        assert_eq!(groups::count(read).await.unwrap(), 2);
-        assert_eq!(groups::list(read, 1, 10).await.unwrap(), vec![team.clone()]);
+        let second = GroupQuery {
+            offset: 1,
+            limit: 10,
+            ..GroupQuery::default()
+        };
+        assert_eq!(
+            groups::count(read, &GroupQuery::default()).await.unwrap(),
+            2
+        );
+        assert_eq!(
+            groups::list(read, &second).await.unwrap(),
+            vec![team.clone()]
+        );
         let of_bob: Vec<_> = groups::of_users(read, &[bob])
             .await
             .unwrap()
