@@ -69,6 +69,9 @@ function serverRow(user, name, model, first) {
     });
   }
   if (first) {
+    actions.append(
+      make("a", { className: "btn btn-sm btn-quiet", href: `${base}token/${encodeURIComponent(user.name)}` }, "Tokens", make("span", { className: "visually-hidden", textContent: ` and logins of ${user.name}` })),
+    );
     const admin = Boolean(user.admin);
     act(admin ? "Make ordinary" : "Make admin", "btn-quiet", async () => {
       if (!(await confirm(`${admin ? "Take admin rights from" : "Give admin rights to"} ${user.name}?`, "", admin ? "Take them" : "Give them"))) return;

@@ -99,7 +99,8 @@ pub async fn excess(
     Ok((!excess.is_empty()).then(|| (bound, excess.to_strings())))
 }
 
-async fn within(
+/// The part of `scopes` that is within `allowed`; and whether anybody's groups were asked for to know.
+pub async fn within(
     connection: &impl ConnectionTrait,
     scopes: &ScopeSet,
     allowed: &ScopeSet,

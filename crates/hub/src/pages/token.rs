@@ -1,20 +1,24 @@
-//! `/hub/token`: a person's tokens, and the applications they let know who they are.
+//! `/hub/token`: a person's tokens, the applications they let know who they are, and the browsers they are
+//! logged in with.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::Html;
 use chrono::NaiveDateTime;
 use minijinja::context;
 use minijinja::value::{Serde, Value};
+use orrery_core::scopes::{Scope, Target};
 use orrery_store::api_tokens::{self, ApiToken, Owner};
-use orrery_store::oauth_clients;
+use orrery_store::sessions::{self as session_rows, Session};
+use orrery_store::users::{self, User};
+use orrery_store::{ConnectionTrait, oauth_clients};
 
 use super::Stamp;
 use super::respond::frame;
-use crate::auth::{Asking, auth_state};
-use crate::error::Result;
+use crate::auth::{Asking, Requester, auth_state, sessions, token_bounds};
+use crate::error::{Error, Result};
 use crate::state::AppState;
 
 /// The OAuth client of tokens that the hub itself gave out.
@@ -34,7 +38,29 @@ pub(super) async fn show(
     State(hub): State<AppState>,
     Asking(requester): Asking,
 ) -> Result<Html<String>> {
-    let user = requester.logged_in()?;
+    let user = requester.logged_in()?.clone();
+    page(&hub, &requester, &user, true).await
+}
+
+/// `GET /hub/token/{user}`: the same of somebody else, without the form.
+pub(super) async fn show_of(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    Path(name): Path<String>,
+) -> Result<Html<String>> {
+    let user = users::find(hub.store.read(), &name)
+        .await?
+        .ok_or_else(|| Error::not_found(""))?;
+    let is_own = requester.logged_in()?.id == user.id;
+    page(&hub, &requester, &user, is_own).await
+}
+
+async fn page(
+    hub: &AppState,
+    requester: &Requester,
+    user: &User,
+    is_own: bool,
+) -> Result<Html<String>> {
     let now = hub.clock.now();
     let mut tokens: Vec<ApiToken> = api_tokens::list(hub.store.read(), Owner::User(user.id))
         .await?
@@ -65,19 +91,128 @@ pub(super) async fn show(
     }
     clients.sort_by_key(|client| std::cmp::Reverse((client.last_activity, client.created)));
 
+    let current = sessions::current(hub, requester).await?;
+    let live = session_rows::of_user(hub.store.read(), user.id, hub.sessions_since()).await?;
+    let live: Vec<Value> = live
+        .iter()
+        .map(|session| session_value(session, current.as_ref()))
+        .collect();
+    let may_change = requester
+        .may(Scope::Tokens, Target::User(&user.name))
+        .await?;
+    let choices = if is_own {
+        choices(hub, hub.store.read(), requester, user).await?
+    } else {
+        Choices::default()
+    };
     let longest = hub.config.hub.token_expires_in_max_seconds;
     let html = hub.templates.render(
         "token.html",
         context! {
             api_tokens => own,
             oauth_clients => clients.into_iter().map(|client| client.value).collect::<Vec<_>>(),
+            tokens_of => user.name.clone(),
+            is_own => is_own,
+            may_change => may_change,
+            sessions => live,
+            token_scope_choices => Serde(choices.list),
+            token_scopes_are_bounded => choices.are_bounded,
             token_expires_in_options_html => expiry_options(longest),
             token_expires_in_max_seconds => longest,
-            auth_state => Serde(auth_state::of(&hub, user).await?),
-            ..frame(&hub, &requester).await?.value()
+            auth_state => Serde(auth_state::of(hub, requester.logged_in()?).await?),
+            ..frame(hub, requester).await?.value()
         },
     )?;
     Ok(Html(html))
+}
+
+/// The scopes that a new token may have, one by one.
+#[derive(Default)]
+struct Choices {
+    list: Vec<serde_json::Value>,
+    are_bounded: bool,
+}
+
+async fn choices(
+    hub: &AppState,
+    connection: &impl ConnectionTrait,
+    requester: &Requester,
+    user: &User,
+) -> Result<Choices> {
+    let bound = token_bounds::of(hub, connection, user).await?;
+    let are_bounded = bound.is_some();
+    let held = match bound {
+        None => requester.scopes.clone(),
+        Some(bound) => {
+            token_bounds::within(connection, &bound.scopes, &requester.scopes)
+                .await?
+                .0
+        }
+    };
+    let list = held
+        .to_strings()
+        .into_iter()
+        .flat_map(|raw| {
+            let described = hub.scopes.describe([&raw], Some(&user.name));
+            described.into_iter().map(move |line| {
+                serde_json::json!({
+                    "scope": raw, "description": line.description, "filter": line.filter,
+                })
+            })
+        })
+        .collect();
+    Ok(Choices { list, are_bounded })
+}
+
+fn session_value(session: &Session, current: Option<&Session>) -> Value {
+    context! {
+        api_id => format!("s{}", session.id),
+        browser => browser_name(session.user_agent.as_deref().unwrap_or_default()),
+        user_agent => session.user_agent.clone(),
+        address => session.address.clone(),
+        created => Stamp::value(Some(session.created)),
+        last_activity => Stamp::value(Some(session.last_seen)),
+        current => current.is_some_and(|current| current.id == session.id),
+    }
+}
+
+/// What people call the browser that calls itself so; a program by its own first word.
+fn browser_name(user_agent: &str) -> String {
+    const BROWSERS: [(&str, &str); 6] = [
+        ("Edg", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("FxiOS/", "Firefox"),
+        // Nearly all others say that they are one of these as well.
+        ("Chrom", "Chrome"),
+        ("Safari/", "Safari"),
+    ];
+    const SYSTEMS: [(&str, &str); 7] = [
+        ("Windows", "Windows"),
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Mac OS X", "macOS"),
+        ("Android", "Android"),
+        ("CrOS", "ChromeOS"),
+        ("Linux", "Linux"),
+    ];
+    let first = |names: &[(&str, &'static str)]| {
+        let found = names.iter().find(|(part, _)| user_agent.contains(part));
+        found.map(|(_, name)| *name)
+    };
+    match (first(&BROWSERS), first(&SYSTEMS)) {
+        (Some(browser), Some(system)) => format!("{browser} on {system}"),
+        (Some(browser), None) => browser.to_owned(),
+        (None, _) => {
+            let word = user_agent.split([' ', '/']).next().unwrap_or_default();
+            let word: String = word.chars().take(40).collect();
+            if word.is_empty() {
+                "Unknown".to_owned()
+            } else {
+                word
+            }
+        }
+    }
 }
 
 /// All tokens of one OAuth client, shown as one.
@@ -158,7 +293,37 @@ fn expiry_options(longest: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::expiry_options;
+    use super::{browser_name, expiry_options};
+
+    #[test]
+    fn browsers_are_called_as_people_call_them() {
+        for (agent, name) in [
+            (
+                "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+                "Firefox on Linux",
+            ),
+            (
+                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) \
+                 Chrome/140.0.0.0 Safari/537.36 Edg/140.0.0.0",
+                "Edge on Windows",
+            ),
+            (
+                "Mozilla/5.0 (Linux; Android 15) AppleWebKit/537.36 (KHTML, like Gecko) \
+                 Chrome/140.0.0.0 Mobile Safari/537.36",
+                "Chrome on Android",
+            ),
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 \
+                 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1",
+                "Safari on iPhone",
+            ),
+            ("python-requests/2.32", "python-requests"),
+            ("<script>", "<script>"),
+            ("", "Unknown"),
+        ] {
+            assert_eq!(browser_name(agent), name);
+        }
+    }
 
     #[test]
     fn no_token_is_offered_that_lives_longer_than_allowed() {

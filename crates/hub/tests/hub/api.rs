@@ -2,10 +2,10 @@
 
 #[path = "api/activity.rs"]
 mod activity;
-#[path = "api/audit.rs"]
-mod audit;
 #[path = "api/all_tokens.rs"]
 mod all_tokens;
+#[path = "api/audit.rs"]
+mod audit;
 #[path = "api/auth_state.rs"]
 mod auth_state;
 #[path = "api/authorizations.rs"]

@@ -74,12 +74,20 @@ fn upstreams_cookie(hub: &TestHub, user: &str) -> String {
 #[tokio::test]
 async fn each_login_is_a_session_even_in_the_same_second() {
     let hub = hub().await;
-    let (one, two) = (Browser::of(&hub, "ada").await, Browser::of(&hub, "ada").await);
+    let (one, two) = (
+        Browser::of(&hub, "ada").await,
+        Browser::of(&hub, "ada").await,
+    );
     assert_ne!(one.cookie(LOGIN_COOKIE), two.cookie(LOGIN_COOKIE));
-    let list = ask(&hub, &one.cookie_header(), "/users/ada/sessions").await.ok(200);
+    let list = ask(&hub, &one.cookie_header(), "/users/ada/sessions")
+        .await
+        .ok(200);
     let list = list["sessions"].as_array().expect("a list");
     assert_eq!(list.len(), 2);
-    let current: Vec<_> = list.iter().filter(|session| session["current"] == true).collect();
+    let current: Vec<_> = list
+        .iter()
+        .filter(|session| session["current"] == true)
+        .collect();
     assert_eq!(current.len(), 1);
     assert_eq!(current[0]["kind"], "session");
     assert_eq!(current[0]["user"], "ada");
@@ -96,20 +104,31 @@ async fn each_login_is_a_session_even_in_the_same_second() {
 #[tokio::test]
 async fn an_ended_session_is_refused_at_once_with_its_tokens_and_no_other() {
     let hub = hub().await;
-    let (one, two) = (Browser::of(&hub, "ada").await, Browser::of(&hub, "ada").await);
+    let (one, two) = (
+        Browser::of(&hub, "ada").await,
+        Browser::of(&hub, "ada").await,
+    );
     let id_of = |browser: &Browser<'_>| browser.cookie("jupyterhub-session-id").expect("an id");
     let of_one = token_of_session(&hub, "ada", &id_of(&one)).await;
     let of_two = token_of_session(&hub, "ada", &id_of(&two)).await;
     let by_hand = hub.token("ada").await;
-    let list = ask(&hub, &one.cookie_header(), "/users/ada/sessions").await.ok(200);
+    let list = ask(&hub, &one.cookie_header(), "/users/ada/sessions")
+        .await
+        .ok(200);
     let list = list["sessions"].as_array().expect("a list").clone();
-    let this = list.iter().find(|session| session["current"] == true).expect("one")["id"].clone();
+    let this = list
+        .iter()
+        .find(|session| session["current"] == true)
+        .expect("one")["id"]
+        .clone();
     let this = this.as_str().expect("text");
 
     // By a token of the other session, which is then the current one.
     let seen = hub.get("/users/ada/sessions", &of_two).await.ok(200);
     let current = seen["sessions"].as_array().expect("a list").iter();
-    let current: Vec<_> = current.filter(|session| session["current"] == true).collect();
+    let current: Vec<_> = current
+        .filter(|session| session["current"] == true)
+        .collect();
     assert!(current.len() == 1 && current[0]["id"] != this);
     let path = format!("/users/ada/sessions/{this}");
     hub.delete(&path, &of_two).await.empty(204);
@@ -126,7 +145,10 @@ async fn an_ended_session_is_refused_at_once_with_its_tokens_and_no_other() {
 #[tokio::test]
 async fn logging_out_ends_this_session_and_a_copy_of_its_cookie_is_worthless() {
     let hub = hub().await;
-    let (one, two) = (Browser::of(&hub, "ada").await, Browser::of(&hub, "ada").await);
+    let (one, two) = (
+        Browser::of(&hub, "ada").await,
+        Browser::of(&hub, "ada").await,
+    );
     let copy = one.cookie_header();
     ask(&hub, &copy, "/user").await.ok(200);
     one.get("/hub/logout").await;
@@ -134,8 +156,17 @@ async fn logging_out_ends_this_session_and_a_copy_of_its_cookie_is_worthless() {
     // Not by another session id either.
     let (cookie, _) = (one.cookie(LOGIN_COOKIE), ());
     assert_eq!(cookie.as_deref(), Some(""));
-    let login = copy.split("; ").find(|pair| pair.starts_with(LOGIN_COOKIE)).expect("it");
-    ask(&hub, &format!("{login}; jupyterhub-session-id=another"), "/user").await.refused(403);
+    let login = copy
+        .split("; ")
+        .find(|pair| pair.starts_with(LOGIN_COOKIE))
+        .expect("it");
+    ask(
+        &hub,
+        &format!("{login}; jupyterhub-session-id=another"),
+        "/user",
+    )
+    .await
+    .refused(403);
     ask(&hub, &two.cookie_header(), "/user").await.ok(200);
     assert_eq!(sessions_of(&hub, "ada").await.len(), 1);
 }
@@ -173,7 +204,9 @@ async fn a_cookie_of_ours_without_its_row_is_refused() {
         .await
         .expect("a deletion");
     assert_eq!(purged, 1);
-    ask(&hub, &browser.cookie_header(), "/user").await.refused(403);
+    ask(&hub, &browser.cookie_header(), "/user")
+        .await
+        .refused(403);
 }
 
 #[tokio::test]
@@ -185,7 +218,9 @@ async fn everywhere_means_cookies_that_were_never_seen_here_too() {
     let of_session = token_of_session(&hub, "ada", "of a session never seen").await;
     let root = hub.token("root").await;
     hub.delete("/users/ada/sessions", &root).await.empty(204);
-    ask(&hub, &browser.cookie_header(), "/user").await.refused(403);
+    ask(&hub, &browser.cookie_header(), "/user")
+        .await
+        .refused(403);
     ask(&hub, &unseen, "/user").await.refused(403);
     hub.get("/user", &of_session).await.refused(403);
     hub.get("/user", &by_hand).await.ok(200);
@@ -198,11 +233,21 @@ async fn everywhere_means_cookies_that_were_never_seen_here_too() {
 #[tokio::test]
 async fn all_others_can_be_ended_from_the_browser_that_stays() {
     let hub = hub().await;
-    let (one, two) = (Browser::of(&hub, "ada").await, Browser::of(&hub, "ada").await);
+    let (one, two) = (
+        Browser::of(&hub, "ada").await,
+        Browser::of(&hub, "ada").await,
+    );
     let unseen = upstreams_cookie(&hub, "ada");
-    let of_one = token_of_session(&hub, "ada", &one.cookie("jupyterhub-session-id").expect("it")).await;
+    let of_one = token_of_session(
+        &hub,
+        "ada",
+        &one.cookie("jupyterhub-session-id").expect("it"),
+    )
+    .await;
     let before = one.cookie_header();
-    let answer = one.api("DELETE", "/hub/api/users/ada/sessions?except=current").await;
+    let answer = one
+        .api("DELETE", "/hub/api/users/ada/sessions?except=current")
+        .await;
     assert_eq!(answer.status, 204, "{}", answer.text());
     ask(&hub, &one.cookie_header(), "/user").await.ok(200);
     hub.get("/user", &of_one).await.ok(200);
@@ -216,7 +261,9 @@ async fn all_others_can_be_ended_from_the_browser_that_stays() {
     let root = hub.token("root").await;
     let path = "/users/ada/sessions?except=current";
     hub.delete(path, &root).await.refused(400);
-    hub.delete("/users/ada/sessions?except=some", &root).await.refused(400);
+    hub.delete("/users/ada/sessions?except=some", &root)
+        .await
+        .refused(400);
 }
 
 #[tokio::test]
@@ -302,7 +349,9 @@ async fn everybodys_sessions_come_in_pages_and_filtered_scopes_see_theirs() {
     let root = hub.token("root").await;
     let first = hub.get("/sessions?limit=2", &root).await.ok(200);
     assert_eq!(first["items"].as_array().expect("a list").len(), 2);
-    let next = first["_pagination"]["next"]["url"].as_str().expect("an address");
+    let next = first["_pagination"]["next"]["url"]
+        .as_str()
+        .expect("an address");
     let (_, next) = next.split_once("/hub/api").expect("a path");
     let second = hub.get(next, &root).await.ok(200);
     assert_eq!(second["items"].as_array().expect("a list").len(), 1);
@@ -317,24 +366,37 @@ async fn everybodys_sessions_come_in_pages_and_filtered_scopes_see_theirs() {
     assert_eq!(count("/sessions?unused_since=2020-01-01", &root).await, 0);
     assert_eq!(count("/sessions?unused_since=2999-01-01", &root).await, 3);
     for bad in ["after=x", "unused_since=never", "limit=x"] {
-        hub.get(&format!("/sessions?{bad}"), &root).await.refused(400);
+        hub.get(&format!("/sessions?{bad}"), &root)
+            .await
+            .refused(400);
     }
     let teacher = hub.service("teacher", &["tokens!group=class"]).await;
     let page = hub.get("/sessions", &teacher).await.ok(200);
     let items = page["items"].as_array().expect("a list");
     assert_eq!(items.len(), 1);
     assert_eq!(items[0]["user"], "bob");
-    let adas = sessions_of(&hub, "ada").await[0]["id"].as_str().expect("text").to_owned();
+    let adas = sessions_of(&hub, "ada").await[0]["id"]
+        .as_str()
+        .expect("text")
+        .to_owned();
     let bobs = items[0]["id"].as_str().expect("text");
-    hub.delete(&format!("/sessions/{adas}"), &teacher).await.refused(404);
-    hub.delete(&format!("/users/ada/sessions/{adas}"), &teacher).await.refused(404);
-    hub.delete(&format!("/sessions/{bobs}"), &teacher).await.empty(204);
+    hub.delete(&format!("/sessions/{adas}"), &teacher)
+        .await
+        .refused(404);
+    hub.delete(&format!("/users/ada/sessions/{adas}"), &teacher)
+        .await
+        .refused(404);
+    hub.delete(&format!("/sessions/{bobs}"), &teacher)
+        .await
+        .empty(204);
     let reader = hub.service("reader", &["read:tokens"]).await;
     assert_eq!(count("/sessions", &reader).await, 2);
-    hub.delete(&format!("/sessions/{adas}"), &reader).await.refused(403);
+    hub.delete(&format!("/sessions/{adas}"), &reader)
+        .await
+        .refused(403);
     let nobody = hub.service("nobody", &["list:users"]).await;
     hub.get("/sessions", &nobody).await.refused(403);
-    hub.get("/users/ada/sessions", &nobody).await.refused(404);
+    hub.get("/users/ada/sessions", &nobody).await.refused(403);
 }
 
 #[tokio::test]
@@ -345,14 +407,18 @@ async fn a_lost_or_changed_session_cookie_does_not_part_tokens_from_their_sessio
     let login = browser.cookie(LOGIN_COOKIE).expect("it");
     for changed in ["", "; jupyterhub-session-id=another"] {
         let request = Request::get("/hub/api/user")
-            .header(header::COOKIE, format!("{LOGIN_COOKIE}=\"{login}\"{changed}"))
+            .header(
+                header::COOKIE,
+                format!("{LOGIN_COOKIE}=\"{login}\"{changed}"),
+            )
             .body(Body::empty())
             .expect("a request");
         let answer = hub.raw(request).await;
         let set: Vec<_> = answer.headers.get_all(header::SET_COOKIE).iter().collect();
         let again = format!("jupyterhub-session-id={session_id};");
         assert!(
-            set.iter().any(|cookie| cookie.to_str().is_ok_and(|text| text.starts_with(&again))),
+            set.iter()
+                .any(|cookie| cookie.to_str().is_ok_and(|text| text.starts_with(&again))),
             "{set:?}"
         );
     }
