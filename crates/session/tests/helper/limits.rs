@@ -1,41 +1,22 @@
-//! Servers that are held to their limits by whatever this machine offers. It must run as root.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+//! Servers that are held to their limits by whatever this machine offers.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::ChildStdout;
 
 use orrery_session::protocol::{Abilities, Answer, Limits, Request, Secret, Start, heard};
 use orrery_session::testing::{Account, is_root};
 
-const HELPER: &str = env!("CARGO_BIN_EXE_orrery-session");
+use crate::asking::{By, ask, begin, eventually, helper, read};
+
 /// More than the limit of the tests, in bytes.
 const TOO_MUCH: u32 = 150_000_000;
 const LIMIT: u64 = 64 << 20;
 
-fn begin(request: &Request, complaints: Stdio) -> (Child, BufReader<ChildStdout>) {
-    let mut child = Command::new(HELPER)
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(complaints)
-        .spawn()
-        .unwrap();
-    let text = serde_json::to_vec(request).unwrap();
-    child.stdin.take().unwrap().write_all(&text).unwrap();
-    let output = BufReader::new(child.stdout.take().unwrap());
-    (child, output)
-}
-
 fn abilities() -> Abilities {
-    let (mut child, mut output) = begin(&Request::Abilities, Stdio::inherit());
-    let mut text = String::new();
-    output.read_to_string(&mut text).unwrap();
-    child.wait().unwrap();
-    match serde_json::from_str(&text).unwrap() {
+    match ask(&Request::Abilities) {
         Answer::Abilities(abilities) => abilities,
         answer => panic!("{answer:?}"),
     }
@@ -65,7 +46,9 @@ impl Server {
             limits: Some(limits.clone()),
             files: Vec::new(),
         };
-        let (mut child, mut output) = begin(&Request::Start(Box::new(start)), log.into());
+        let request = Request::Start(Box::new(start));
+        let (mut child, output) = begin(helper(By::Root), &request, log.into());
+        let mut output = BufReader::new(output);
         let answer = read(&mut output);
         assert!(matches!(answer, Answer::Started { .. }), "{answer:?}");
         child.wait().unwrap();
@@ -107,24 +90,6 @@ fn look_for(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
             found.push(entry.path());
         }
         look_for(&entry.path(), name, found);
-    }
-}
-
-fn read(output: &mut BufReader<ChildStdout>) -> Answer {
-    let mut line = String::new();
-    output.read_line(&mut line).unwrap();
-    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
-}
-
-fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        if let Some(found) = probe() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        #[expect(clippy::disallowed_methods, reason = "a test without a runtime")]
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

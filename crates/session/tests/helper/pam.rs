@@ -1,18 +1,17 @@
 //! Passwords and sessions with the machine's real PAM. Accounts and services are made for a test and
-//! removed again. It must run as root.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+//! removed again.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Stdio};
-use std::thread;
+use std::process::Command;
+use std::{fs, thread};
 
 use orrery_session::protocol::{Answer, Authenticate, Fault, PamSession, Request, Secret, Start};
 use orrery_session::testing::{Account, PamService, is_root};
 
-const HELPER: &str = env!("CARGO_BIN_EXE_orrery-session");
+use crate::asking::{By, begin, helper, written_by};
+
 /// As on every machine, but for the delay after a wrong password.
 const UNIX: &str = "auth required pam_unix.so nodelay nullok\naccount required pam_unix.so\n";
 
@@ -49,25 +48,12 @@ impl<'a> Login<'a> {
             encoding: self.encoding.to_owned(),
             check_account: self.check_account,
         });
-        let mut command = Command::new(HELPER);
-        command
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        if self.through_sudo {
-            command.env("SUDO_UID", "1000");
-        }
-        let mut child = command.spawn().unwrap();
-        let text = serde_json::to_vec(&request).unwrap();
-        child.stdin.take().unwrap().write_all(&text).unwrap();
-        let mut text = String::new();
-        child
-            .stdout
-            .take()
-            .unwrap()
-            .read_to_string(&mut text)
-            .unwrap();
-        assert!(child.wait().unwrap().success());
+        let by = if self.through_sudo {
+            By::Sudo
+        } else {
+            By::Root
+        };
+        let text = written_by(by, &request);
         assert!(!text.contains(self.password) || self.password.is_empty());
         serde_json::from_str(&text).unwrap()
     }
@@ -449,17 +435,9 @@ fn a_session_is_open_as_long_as_its_server_runs() {
     };
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let log = fs::File::create(path("log")).unwrap();
-    let mut child = Command::new(HELPER)
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .unwrap();
-    let request = serde_json::to_vec(&Request::Start(Box::new(start))).unwrap();
-    child.stdin.take().unwrap().write_all(&request).unwrap();
-    let output = BufReader::new(child.stdout.take().unwrap());
-    let lines: Vec<String> = output.lines().map(Result::unwrap).collect();
+    let request = Request::Start(Box::new(start));
+    let (mut child, output) = begin(helper(By::Root), &request, log.into());
+    let lines: Vec<String> = BufReader::new(output).lines().map(Result::unwrap).collect();
     child.wait().unwrap();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[1].contains("Ended"), "{lines:?}");
