@@ -16,9 +16,13 @@ PATIENCE = 40
 #: Headers that say nothing of the API: of the transport, and of when and by what the answer was made.
 UNTOLD = {"date", "server", "content-length", "connection", "keep-alive", "transfer-encoding", "etag"}
 #: Lists whose order means nothing; JupyterHub gives some of them in another order each time.
-SETS = {"scopes", "roles", "groups", "users", "allowed_scopes"}
+SETS = {"scopes", "api_tokens", "roles", "groups", "users", "allowed_scopes"}
 #: Scopes that JupyterHub does not know, which admins have with ours.
 OUR_SCOPES = {"read:audit"}
+#: What JupyterHub has as null or as empty, depending on what it was asked before.
+ANYHOW = {"user_options", "state"}
+#: Lists of scopes in sentences, in any order.
+EXCESS = re.compile(r"(?<=requested scopes )\S+(?= not held by )")
 
 DATE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?")
 DRAWN = re.compile(r"(?<![\w-])a\d{1,3}(?![\w-])|(?<![\w-])[\w-]{43}(?![\w-])|(?<=code=)[0-9A-Za-z]{30}\b|\b[0-9a-f]{32}\b|\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
@@ -31,6 +35,9 @@ class Wire:
         self.hub, self.headers, self.secrets = world.hubs[kind], world.headers, world.secrets
         self.ports = {name: getattr(self.hub, name) for name in ("port", "hub_port", "api_port")} | {"shop_port": world.shop.server_port}
         self.connection: http.client.HTTPConnection | None = None
+        place = f"file:{Path(self.hub.folder)}/jupyterhub.sqlite?mode=ro"
+        self.database = sqlite3.connect(place, uri=True, timeout=PATIENCE, check_same_thread=False, isolation_level=None)
+        self.version = None
         self.state = self._state()
         #: What `{name}` in a path or body stands for; a story's earlier answers say it.
         self.found: dict[str, str] = {}
@@ -130,8 +137,12 @@ class Wire:
         if name == "set-cookie":
             pair, *attributes = value.split(";")
             cookie, _, content = pair.partition("=")
-            attributes = [re.sub(r"(?i)(expires)=.*", r"\1=…", attribute.strip()) for attribute in attributes]
-            return "; ".join([f"{cookie}={'…' if len(content) > 2 else content}", *sorted(attributes, key=str.lower)])
+            attributes = [attribute.strip().lower() for attribute in attributes]
+            attributes = ["expires=…" if attribute.startswith("expires=") else attribute for attribute in attributes]
+            if content in ("", '""') and "expires=…" in attributes:
+                # A cookie is deleted by either; ours has both.
+                attributes = [attribute for attribute in attributes if attribute != "max-age=0"]
+            return "; ".join([f"{cookie}={'…' if len(content) > 2 else ''}", *sorted(attributes)])
         return value
 
     def _body(self, kind: str, body: bytes, request: Request):
@@ -150,6 +161,8 @@ class Wire:
     def _plain(self, value, ignore: tuple):
         if isinstance(value, dict):
             plain = {key: "(ignored)" if key in ignore and item not in (None, [], {}) else self._plain(item, ignore) for key, item in value.items()}
+            for key in ANYHOW & plain.keys():
+                plain[key] = {} if plain[key] is None else plain[key]
             return {key: sorted((one for one in item if one not in OUR_SCOPES), key=repr) if key in SETS and isinstance(item, list) else item for key, item in plain.items()}
         if isinstance(value, list):
             return [self._plain(item, ignore) for item in value]
@@ -161,6 +174,7 @@ class Wire:
         for name, port in self.ports.items():
             text = re.sub(rf"(?<!\d){port}(?!\d)", f"({name})", text)
         text = text.replace(str(self.hub.folder), "(folder)").replace(self.hub.log_path.parent.name, "(folder)")
+        text = EXCESS.sub(lambda found: ",".join(sorted(scope for scope in found[0].split(",") if scope not in OUR_SCOPES)), text)
         text = DATE.sub("(date)", text)
         # JupyterHub names them in another order each time.
         text = re.sub(r"(?<=requested scopes )\S+(?= not held)", lambda found: ",".join(sorted(found[0].split(","))), text)
@@ -176,13 +190,14 @@ class Wire:
         return {f"- {row}": count for row, count in sorted(gone.items())} | {f"+ {row}": count for row, count in sorted(new.items())}
 
     def _state(self) -> Counter:
+        version = self.database.execute("PRAGMA data_version").fetchone()
+        if version == self.version:
+            return self.state
+        self.version = version
         rows: Counter = Counter()
-        place = f"file:{Path(self.hub.folder)}/jupyterhub.sqlite?mode=ro"
-        with sqlite3.connect(place, uri=True, timeout=PATIENCE) as database:
-            for table, query in QUERIES.items():
-                for row in database.execute(query):
-                    rows[f"{table} {' | '.join(map(self._cell, row))}"] += 1
-        database.close()
+        for table, query in QUERIES.items():
+            for row in self.database.execute(query):
+                rows[f"{table} {' | '.join(map(self._cell, row))}"] += 1
         return rows
 
     def _cell(self, value) -> str:

@@ -116,6 +116,7 @@ def whole_way(wire):
     found["code again"] = record(client.exchange(agreed["code"]))
     found["known"] = known(wire, token["token"])
     found["may"] = {path: with_token(wire, token["token"], "GET", path)["status"] for path in ("/users", "/users/ada", "/users/bob", "/users/ada/tokens", "/users/ada/server", "/groups")}
+    found["in a fragment"] = record(client.ask(person, response_mode="fragment"))
     found["silent now"] = record(client.ask(person))
     found["silent for less"] = record(client.ask(person, scope="access:services!service=shopper"))
     other = browser(wire, "bob")
@@ -197,6 +198,7 @@ def requests_for_codes(wire):
         {"response_mode": "fragment"},
     ):
         found[f"{changes}"] = record(client.confirm(person, [], **changes))
+    drop(wire, client, "ada")
     return found
 
 
@@ -218,6 +220,7 @@ def empty(wire):
     found = {f"{changes}": record(client.ask(person, **changes)) for changes in ({"response_type": ""}, {"scope": ""}, {"redirect_uri": ""})}
     code = client.confirm(person, [], code_challenge=pkce(VERIFIER), code_challenge_method="S256")["code"]
     found["code_verifier"] = record(client.exchange(code, code_verifier=""))
+    drop(wire, client, "ada")
     return found
 
 
@@ -303,7 +306,9 @@ def code_expires(wire):
     with sqlite3.connect(wire.hub.folder / "jupyterhub.sqlite", timeout=30) as database:
         database.execute("UPDATE oauth_codes SET expires_at = 1")
     database.close()
-    return {"late": record(client.exchange(code))}
+    found = {"late": record(client.exchange(code))}
+    drop(wire, client, "ada")
+    return found
 
 
 @script("only those who may use a service get a code for it")
@@ -327,7 +332,10 @@ def access(wire):
 
 @script("a form for a service that one may not use")
 def forced(wire):
-    return {"carol": record(shopper(wire).confirm(browser(wire, "carol"), []))}
+    client = shopper(wire)
+    found = {"carol": record(client.confirm(browser(wire, "carol"), []))}
+    drop(wire, client, "carol")
+    return found
 
 
 @script("a service that is trusted asks nobody")
@@ -343,6 +351,7 @@ def trusted(wire):
         found["users"] = with_token(wire, token["token"], "GET", "/users")["status"]
     found["after the service has gone"] = known(wire, token["token"])
     found["asks after it has gone"] = record(client.ask(person))
+    drop(wire, client, "grace")
     return found
 
 
@@ -407,6 +416,7 @@ def grows(wire):
         found["more"] = record(client.ask(person, scope="read:users:groups!user read:servers!user"))
         found["other"] = record(client.ask(person, scope="read:servers!user"))
         found["all"] = record(client.ask(person))
+        drop(wire, client, "grace")
     return found
 
 
@@ -454,6 +464,7 @@ def own_server(wire):
         call(wire, "ada", "DELETE", "/users/ada/servers/one")
     found["the server's token after the stop"] = known(wire, environment["JUPYTERHUB_API_TOKEN"])
     found["the owner's token after the stop"] = known(wire, token["token"])
+    drop(wire, client, "ada")
     return found
 
 
@@ -464,6 +475,7 @@ def revoked_together(wire):
     listed = [token for token in call(wire, "ada", "GET", "/users/ada/tokens")["body"]["api_tokens"] if "shopper" in token["oauth_client"]]
     found = {"listed": len(listed), "revoked": call(wire, "ada", "DELETE", f"/users/ada/tokens/{listed[0]['id']}")}
     found["left"] = [with_token(wire, token, "GET", "/user")["status"] for token in tokens]
+    drop(wire, client, "ada")
     return found
 
 
