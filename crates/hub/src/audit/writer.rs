@@ -150,7 +150,10 @@ impl Writer {
 
     /// Appends to the file. Its failure is told; the table goes on.
     async fn append(&mut self, rows: &[Row]) {
-        let Some(mut file) = self.file.take().filter(|_| !rows.is_empty()) else {
+        if rows.is_empty() {
+            return;
+        }
+        let Some(mut file) = self.file.take() else {
             return;
         };
         let mut lines = String::new();
