@@ -10,7 +10,7 @@ export ORRERY_VENV ?= $(CURDIR)/.venv
 export ORRERY_NODE_MODULES ?= $(CURDIR)/tests/node_modules
 PYTHON := $(ORRERY_VENV)/bin/python
 
-.PHONY: help run web check test test-rust test-story test-bad-input test-browser test-system-users test-chaos test-install deb bench bench-proxy config-docs venv node-modules
+.PHONY: help run web check test test-rust test-story test-bad-input test-browser test-system-users test-chaos test-install deb bench bench-api bench-proxy config-docs venv node-modules
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -56,6 +56,10 @@ bench: venv node-modules web ## Measure upstream and Orrery side by side and pri
 bench-proxy: venv node-modules web ## Measure the proxy beside nginx and configurable-http-proxy; needs nginx
 	cargo build --release --locked -p orrery -p orrery-bench-load
 	ORRERY_PROFILE=release $(PYTHON) bench/proxy/bench.py
+
+bench-api: venv web ## Measure the REST API with many users, upstream and Orrery, on SQLite and PostgreSQL; needs wrk and the databases
+	cargo build --release --locked -p orrery
+	ORRERY_PROFILE=release $(PYTHON) bench/api/bench.py
 
 deb: ## Make the Debian package with cargo-deb and print its path
 	@scripts/make-deb.sh

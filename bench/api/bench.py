@@ -97,11 +97,13 @@ def measure(kind: str, url: str, users: int, server: subprocess.Popen, port: int
         for key, paths in lists.items():
             with logging_in(hub, users, logins, key):
                 numbers[key] = wrk(hub, [("GET", path, TOKEN, "") for path in paths], options.seconds)
+            progress(key, numbers[key], logins[key])
         body = '{"servers":{"":{"last_activity":"@NOW@"}},"last_activity":"@NOW@"}'
         posts = [("POST", f"/users/{user_name(number)}/activity", server_token(number), body) for number in range(RUNNING)]
         before = datetime.now(timezone.utc)
         with logging_in(hub, users, logins, "activity"):
             numbers["activity"] = wrk(hub, posts, options.seconds)
+        progress("activity", numbers["activity"], logins["activity"])
         # The first that wrk sends, and the last where it came so far.
         for number in (5, RUNNING - 1) if numbers["activity"] * options.seconds > 2 * RUNNING else (5,):
             model = client.ask("GET", f"/users/{user_name(number)}")
@@ -110,6 +112,7 @@ def measure(kind: str, url: str, users: int, server: subprocess.Popen, port: int
                     raise SystemExit(f"{kind} lost an activity of {user_name(number)}: {seen}")
         with logging_in(hub, users, logins, "create"):
             numbers["create"] = create(client)
+        progress("create", numbers["create"], logins["create"])
         total = client.ask("GET", "/users?limit=1&name_filter=new-")["_pagination"]["total"]
         if total != CREATED:
             raise SystemExit(f"{kind} has {total} new users instead of {CREATED}")
@@ -117,6 +120,10 @@ def measure(kind: str, url: str, users: int, server: subprocess.Popen, port: int
         every = [milliseconds for times in logins.values() for milliseconds in times]
         numbers["login_p50_ms"], numbers["login_p99_ms"], numbers["logins"] = percentile(every, 50), percentile(every, 99), len(every)
     return numbers
+
+
+def progress(key: str, rate: float, logins: list[float]) -> None:
+    print(f"    {dict(ROWS)[key]}: {rate:,.1f}/s, {len(logins)} logins of {percentile(logins, 50):,.0f} ms", flush=True)
 
 
 class Client:

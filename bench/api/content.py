@@ -27,7 +27,7 @@ def server_token(number: int) -> str:
 def write(url: str, users: int, running: int, pid: int, port: int) -> None:
     from jupyterhub import orm, roles
     from jupyterhub.utils import hash_token
-    from sqlalchemy import insert, select
+    from sqlalchemy import insert, select, text
 
     session = orm.new_session_factory(url)()
     for role in roles.get_default_roles():
@@ -114,6 +114,9 @@ def write(url: str, users: int, running: int, pid: int, port: int) -> None:
         ],
     )
     session.commit()
+    if session.bind.dialect.name == "postgresql":
+        # As autovacuum does some minutes later.
+        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"}).execute(text("VACUUM ANALYZE"))
     session.close()
 
 

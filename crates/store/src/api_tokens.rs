@@ -180,7 +180,10 @@ pub async fn page(connection: &impl ConnectionTrait, query: &TokenQuery) -> Resu
         and(&format!("{column} = ?"), values![id]);
     }
     if let Some(note) = &query.note {
-        let pattern = note.replace('!', "!!").replace('%', "!%").replace('_', "!_");
+        let pattern = note
+            .replace('!', "!!")
+            .replace('%', "!%")
+            .replace('_', "!_");
         and(
             "LOWER(note) LIKE LOWER(?) ESCAPE '!'",
             values![format!("%{pattern}%")],
@@ -196,10 +199,7 @@ pub async fn page(connection: &impl ConnectionTrait, query: &TokenQuery) -> Resu
     }
     if let Some(since) = query.unused_since {
         let since = time::truncate(since);
-        and(
-            "COALESCE(last_activity, created) < ?",
-            values![since],
-        );
+        and("COALESCE(last_activity, created) < ?", values![since]);
     }
     let (mut owners, names) = match &query.visible {
         None => ("user_id IS NOT NULL".to_owned(), Vec::new()),

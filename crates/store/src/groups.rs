@@ -1,5 +1,7 @@
 //! `groups` and `user_group_map`.
 
+use std::collections::HashMap;
+
 use sea_orm::{ConnectionTrait, DbBackend, Value as SqlValue};
 use serde_json::Value;
 
@@ -293,6 +295,41 @@ pub async fn members_of(
         );
         let ids = chunk.iter().map(|id| (*id).into()).collect();
         found.extend(sql::all(connection, &sql, ids).await?);
+    }
+    Ok(found)
+}
+
+/// The names of the members of many groups, by the members' ids. Groups without members have no entry.
+pub async fn member_names(
+    connection: &impl ConnectionTrait,
+    group_ids: &[i32],
+) -> Result<HashMap<i32, Vec<String>>> {
+    let array = match connection.get_database_backend() {
+        DbBackend::Postgres => "CAST(json_agg(u.name ORDER BY u.id) AS TEXT)",
+        DbBackend::Sqlite => "json_group_array(u.name ORDER BY u.id)",
+        _ => {
+            let mut found: HashMap<i32, Vec<String>> = HashMap::new();
+            for member in members_of(connection, group_ids).await? {
+                found.entry(member.group_id).or_default().push(member.name);
+            }
+            return Ok(found);
+        }
+    };
+    // One row for each group and not for each member, of whom there may be thousands.
+    let mut found = HashMap::with_capacity(group_ids.len());
+    for chunk in group_ids.chunks(CHUNK) {
+        let sql = format!(
+            "SELECT m.group_id, {array} AS names FROM user_group_map m JOIN users u ON u.id = m.user_id \
+             WHERE m.group_id IN ({}) GROUP BY m.group_id",
+            marks(chunk.len())
+        );
+        let ids = chunk.iter().map(|id| (*id).into()).collect();
+        for row in sql::rows(connection, &sql, ids).await? {
+            let names: String = row.try_get("", "names")?;
+            let names = serde_json::from_str(&names)
+                .map_err(|error| sea_orm::DbErr::Json(format!("members of a group: {error}")))?;
+            found.insert(row.try_get("", "group_id")?, names);
+        }
     }
     Ok(found)
 }

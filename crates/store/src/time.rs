@@ -26,8 +26,27 @@ pub(crate) fn from_text(text: &str) -> Option<NaiveDateTime> {
                 .then(|| number * 10 + u32::from(digit - b'0'))
         })
     };
-    let [y1, y2, y3, y4, b'-', mo1, mo2, b'-', d1, d2, b' ' | b'T', h1, h2, b':', mi1, mi2, b':', s1, s2] =
-        *head
+    let [
+        y1,
+        y2,
+        y3,
+        y4,
+        b'-',
+        mo1,
+        mo2,
+        b'-',
+        d1,
+        d2,
+        b' ' | b'T',
+        h1,
+        h2,
+        b':',
+        mi1,
+        mi2,
+        b':',
+        s1,
+        s2,
+    ] = *head
     else {
         return None;
     };
@@ -75,7 +94,11 @@ mod tests {
             ("2026-01-02 03:04:05", 0),
             ("2026-01-02 03:04:05.123456789", 123_456),
         ] {
-            assert_eq!(from_text(text), day.and_hms_micro_opt(3, 4, 5, micros), "{text}");
+            assert_eq!(
+                from_text(text),
+                day.and_hms_micro_opt(3, 4, 5, micros),
+                "{text}"
+            );
         }
         for bad in [
             "",

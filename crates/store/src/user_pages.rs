@@ -165,9 +165,8 @@ async fn read(
     values: Vec<SqlValue>,
 ) -> Result<Vec<Listed>> {
     let sql = match connection.get_database_backend() {
-        DbBackend::Postgres => statement("json_agg", "json_build_array", ("", ""), tail, order),
-        // What a subquery gives is JSON only where it is said.
-        _ => statement("json_group_array", "json_array", ("json(", ")"), tail, order),
+        DbBackend::Postgres => postgres(tail, order),
+        _ => sqlite(tail, order),
     };
     let row = sql::rows(connection, &sql, values).await?.pop();
     let text: Option<String> = match row {
@@ -182,24 +181,48 @@ async fn read(
     people.into_iter().map(Listed::try_from).collect()
 }
 
-/// `all` makes an array of many rows, `array` one of some values, `json` says that a text is JSON.
-fn statement(all: &str, array: &str, json: (&str, &str), tail: &str, order: &str) -> String {
-    let (json, end) = json;
-    let as_text = if end.is_empty() { "::text" } else { "" };
+/// The users' own columns.
+const COLUMNS: &str = "u.id, u.name, u.admin, u.created, u.last_activity, u.user_info";
+
+/// What is shown of a server and its run.
+const SERVER: &str = "s.id, s.name, s.display_name, s.started, s.last_activity, s.user_options, s.state, \
+     r.id, r.phase, CASE WHEN r.phase <> 'ready' THEN r.events END, \
+     CASE WHEN r.phase <> 'ready' THEN r.failure END";
+
+/// Servers with their active runs.
+const SERVERS: &str = "spawners s LEFT JOIN orrery_runs r \
+     ON r.active_key = CONCAT(s.user_id, '/', s.name) AND r.user_id = s.user_id";
+
+/// For each user, what is theirs is looked up by the indexes. What a subquery gives is JSON only where it is
+/// said.
+fn sqlite(tail: &str, order: &str) -> String {
     format!(
-        "WITH p AS (SELECT u.id, u.name, u.admin, u.created, u.last_activity, u.user_info FROM users u WHERE {tail}) \
-         SELECT {all}({array}(p.id, p.name, p.admin, p.created, p.last_activity, p.user_info, \
-         {json}(SELECT {all}(g.name ORDER BY g.id) FROM user_group_map m \
-         JOIN \"groups\" g ON g.id = m.group_id WHERE m.user_id = p.id){end}, \
-         {json}(SELECT {all}(r.name ORDER BY r.id) FROM user_role_map m \
-         JOIN roles r ON r.id = m.role_id WHERE m.user_id = p.id){end}, \
-         {json}(SELECT {all}({array}(s.id, s.name, s.display_name, s.started, s.last_activity, \
-         s.user_options, s.state, r.id, r.phase, \
-         CASE WHEN r.phase <> 'ready' THEN r.events END, \
-         CASE WHEN r.phase <> 'ready' THEN r.failure END) ORDER BY s.id) \
-         FROM spawners s LEFT JOIN orrery_runs r \
-         ON r.active_key = CONCAT(s.user_id, '/', s.name) AND r.user_id = s.user_id \
-         WHERE s.user_id = p.id){end}) ORDER BY {order}){as_text} AS people FROM p"
+        "WITH p AS (SELECT {COLUMNS} FROM users u WHERE {tail}) \
+         SELECT json_group_array(json_array(p.id, p.name, p.admin, p.created, p.last_activity, p.user_info, \
+         json((SELECT json_group_array(g.name ORDER BY g.id) FROM user_group_map m \
+         JOIN \"groups\" g ON g.id = m.group_id WHERE m.user_id = p.id)), \
+         json((SELECT json_group_array(r.name ORDER BY r.id) FROM user_role_map m \
+         JOIN roles r ON r.id = m.role_id WHERE m.user_id = p.id)), \
+         json((SELECT json_group_array(json_array({SERVER}) ORDER BY s.id) \
+         FROM {SERVERS} WHERE s.user_id = p.id))) ORDER BY {order}) AS people FROM p"
+    )
+}
+
+/// What is theirs is looked up for all users together: PostgreSQL begins each subquery of each row anew,
+/// which takes longer than what it finds.
+fn postgres(tail: &str, order: &str) -> String {
+    format!(
+        "WITH p AS (SELECT {COLUMNS} FROM users u WHERE {tail}), \
+         gs AS (SELECT m.user_id, json_agg(g.name ORDER BY g.id) AS names FROM user_group_map m \
+         JOIN \"groups\" g ON g.id = m.group_id WHERE m.user_id IN (SELECT p.id FROM p) GROUP BY m.user_id), \
+         rs AS (SELECT m.user_id, json_agg(r.name ORDER BY r.id) AS names FROM user_role_map m \
+         JOIN roles r ON r.id = m.role_id WHERE m.user_id IN (SELECT p.id FROM p) GROUP BY m.user_id), \
+         ss AS (SELECT s.user_id, json_agg(json_build_array({SERVER}) ORDER BY s.id) AS servers \
+         FROM {SERVERS} WHERE s.user_id IN (SELECT p.id FROM p) GROUP BY s.user_id) \
+         SELECT json_agg(json_build_array(p.id, p.name, p.admin, p.created, p.last_activity, p.user_info, \
+         gs.names, rs.names, ss.servers) ORDER BY {order})::text AS people \
+         FROM p LEFT JOIN gs ON gs.user_id = p.id LEFT JOIN rs ON rs.user_id = p.id \
+         LEFT JOIN ss ON ss.user_id = p.id"
     )
 }
 
@@ -245,7 +268,7 @@ async fn together(connection: &impl ConnectionTrait, found: Vec<User>) -> Result
     Ok(found.iter().map(with_more).collect())
 }
 
-/// A user as the array of JSON that [`statement`] makes.
+/// A user as the array of JSON that the queries make.
 #[derive(Deserialize)]
 struct UserRow<'a>(
     i32,

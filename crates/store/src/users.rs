@@ -1,6 +1,6 @@
 //! `users`: everybody who may log in.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, fmt, fmt::Write as _};
 
 use chrono::NaiveDateTime;
 use sea_orm::{ConnectionTrait, DbBackend, Value as SqlValue};
@@ -234,9 +234,13 @@ pub(crate) fn selection(backend: DbBackend, query: &UserQuery) -> (String, Vec<S
     let order = order(backend, "u", query.sort, query.descending);
     let mut sql = format!("{condition} ORDER BY {order}");
     if query.limit.is_some() || query.offset > 0 {
-        sql.push_str(" LIMIT ? OFFSET ?");
-        let limit = query.limit.unwrap_or(u64::MAX);
-        values.push(i64::try_from(limit).unwrap_or(i64::MAX).into());
+        // As a number in the text: from a value that is still to come, PostgreSQL cannot tell that the
+        // page is short.
+        let limit = i64::try_from(query.limit.unwrap_or(u64::MAX)).unwrap_or(i64::MAX);
+        let _ = write!(sql, " LIMIT {limit}");
+    }
+    if query.offset > 0 {
+        sql.push_str(" OFFSET ?");
         values.push(i64::try_from(query.offset).unwrap_or(i64::MAX).into());
     }
     (sql, values)
@@ -559,7 +563,11 @@ fn condition(backend: DbBackend, query: &UserQuery) -> (String, Vec<SqlValue>) {
     let mut parts = vec!["1 = 1".to_owned()];
     let mut values = Vec::new();
     if let Some(filter) = query.name_filter.as_deref().filter(|text| !text.is_empty()) {
-        parts.push("LOWER(u.name) LIKE LOWER(?)".into());
+        parts.push(match backend {
+            // The index of the names is much smaller than the table, and has the ids. LIKE overlooks case.
+            DbBackend::Sqlite => "u.id IN (SELECT f.id FROM users f WHERE f.name LIKE ?)".into(),
+            _ => "LOWER(u.name) LIKE LOWER(?)".into(),
+        });
         values.push(format!("%{filter}%").into());
     }
     // Without a reference to the outer row, so that it is looked up once and not for each user.

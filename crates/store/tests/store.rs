@@ -27,10 +27,10 @@ mod opening;
 mod outages;
 #[path = "store/runs.rs"]
 mod runs;
-#[path = "store/sessions.rs"]
-mod sessions;
 #[path = "store/services_and_shares.rs"]
 mod services_and_shares;
+#[path = "store/sessions.rs"]
+mod sessions;
 #[path = "store/spawners.rs"]
 mod spawners;
 #[path = "store/stamps.rs"]

@@ -108,7 +108,24 @@ impl Arguments {
         if !self.accepts_pagination {
             return items;
         }
-        self.frame(requester, items, page, total)
+        with_pagination(items, self.pagination(requester, page, total))
+    }
+
+    /// The same of items that are written straight into the answer.
+    pub(super) fn listing<T>(
+        &self,
+        requester: &Requester,
+        items: Vec<T>,
+        page: Page,
+        total: u64,
+    ) -> Listing<T> {
+        if !self.accepts_pagination {
+            return Listing::Plain(items);
+        }
+        Listing::Framed {
+            items,
+            pagination: self.pagination(requester, page, total),
+        }
     }
 
     /// One page of a list that always has its frame.
@@ -119,10 +136,10 @@ impl Arguments {
         page: Page,
         total: u64,
     ) -> Value {
-        self.frame(requester, items.clone(), page, total)
+        with_pagination(items.clone(), self.pagination(requester, page, total))
     }
 
-    fn frame(&self, requester: &Requester, items: Value, page: Page, total: u64) -> Value {
+    fn pagination(&self, requester: &Requester, page: Page, total: u64) -> Value {
         let next_offset = page.offset.saturating_add(page.limit);
         let next = (next_offset < total).then(|| {
             json!({
@@ -131,10 +148,7 @@ impl Arguments {
                 "url": self.next_url(requester, next_offset, page.limit),
             })
         });
-        with_pagination(
-            items,
-            json!({ "offset": page.offset, "limit": page.limit, "total": total, "next": next }),
-        )
+        json!({ "offset": page.offset, "limit": page.limit, "total": total, "next": next })
     }
 
     /// The id after which a page begins whose items are in the order of their ids.
@@ -203,12 +217,30 @@ impl Arguments {
         limit: u64,
         last: Option<&Cursor>,
     ) -> Value {
+        with_pagination(items, self.cursor_pagination(requester, limit, last))
+    }
+
+    /// The same of items that are written straight into the answer.
+    pub(super) fn listing_after_cursor<T>(
+        &self,
+        requester: &Requester,
+        items: Vec<T>,
+        limit: u64,
+        last: Option<&Cursor>,
+    ) -> Listing<T> {
+        Listing::Framed {
+            items,
+            pagination: self.cursor_pagination(requester, limit, last),
+        }
+    }
+
+    fn cursor_pagination(&self, requester: &Requester, limit: u64, last: Option<&Cursor>) -> Value {
         let next = last.map(|last| {
             let cursor = URL_SAFE_NO_PAD.encode(json!(last).to_string());
             let place = [("cursor", cursor.clone()), ("limit", limit.to_string())];
             json!({ "cursor": cursor, "limit": limit, "url": self.url_with(requester, &place) })
         });
-        with_pagination(items, json!({ "limit": limit, "next": next }))
+        json!({ "limit": limit, "next": next })
     }
 
     fn next_url(&self, requester: &Requester, offset: u64, limit: u64) -> String {
@@ -267,6 +299,22 @@ fn with_pagination(items: Value, pagination: Value) -> Value {
     let fields = [("items", items), ("_pagination", pagination)];
     let fields = fields.map(|(name, value)| (name.to_owned(), value));
     Value::Object(fields.into_iter().collect())
+}
+
+/// A page of a list, with or without the frame around it.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Listing<T> {
+    /// The items alone.
+    Plain(Vec<T>),
+    /// The items, and where the next ones are.
+    Framed {
+        /// The items.
+        items: Vec<T>,
+        /// Where the next ones are.
+        #[serde(rename = "_pagination")]
+        pagination: Value,
+    },
 }
 
 /// A part of a list.

@@ -42,9 +42,6 @@ pub(super) fn server(
     view: &ServerView,
 ) -> Value {
     let (user, server) = (view.user_name.as_str(), view.name.as_str());
-    // Upstream has none where there is nothing of the server but its row.
-    let options = Some(&view.user_options)
-        .filter(|options| !view.stopped() || super::python::is_truthy(options));
     let mut model = json!({
         "name": server,
         "display_name": view.display_name,
@@ -55,7 +52,7 @@ pub(super) fn server(
         "ready": view.ready(),
         "stopped": view.stopped(),
         "url": view.url,
-        "user_options": options,
+        "user_options": view.user_options,
         "progress_url": view.progress_url,
         "full_url": full_url(hub, &view.url),
         "full_progress_url": full_url(hub, &view.progress_url),
@@ -90,7 +87,7 @@ pub(super) fn untouched_default_server(
         progress_url: hub.urls.progress(&user_name, &name),
         started: None,
         last_activity: None,
-        user_options: Value::Null,
+        user_options: json!({}),
         state: Value::Null,
         failure: None,
         progress: Vec::new(),
@@ -126,13 +123,7 @@ pub(super) async fn groups(
             .map(|(group, _)| group.id)
             .collect()
     };
-    let mut users: HashMap<i32, Vec<Value>> = HashMap::new();
-    for member in groups::members_of(hub.store.read(), &with("users")).await? {
-        users
-            .entry(member.group_id)
-            .or_default()
-            .push(member.name.into());
-    }
+    let mut users = groups::member_names(hub.store.read(), &with("users")).await?;
     let held = roles::names_of_many(hub.store.read(), HolderKind::Group, &with("roles")).await?;
     let mut roles: HashMap<i32, Vec<Value>> = HashMap::new();
     for role in held {

@@ -1,14 +1,18 @@
 //! JSON models of users, filtered by what the requester may see; a few queries for any number.
 
+use std::collections::BTreeSet;
+
+use chrono::NaiveDateTime;
 use orrery_core::ServerName;
 use orrery_core::scopes::{Groups, Memberships, Scope, ScopeSet, Target, user_fields};
 use orrery_store::user_pages::{self, Listed};
 use orrery_store::users::User;
-use serde_json::{Value, json};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde_json::Value;
 
 use super::models::{self, Model};
 use super::time::isoformat;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::servers::ServerView;
 use crate::state::{AppState, HubState};
 
@@ -29,16 +33,17 @@ pub(super) async fn users(
             // Deleted in the meantime.
             .unwrap_or_else(|| Listed::without_more(user))
     });
-    listed(hub, scopes, read.collect(), include_stopped_servers).await
+    let models = listed(hub, scopes, read.collect(), include_stopped_servers).await?;
+    models.into_iter().map(UserModel::into_map).collect()
 }
 
-/// The same of users who were read with all that belongs to them.
+/// The same of users who were read with all that belongs to them, to be written straight into an answer.
 pub(super) async fn listed(
     hub: &AppState,
     scopes: &ScopeSet,
     list: Vec<Listed>,
     include_stopped_servers: bool,
-) -> Result<Vec<Model>> {
+) -> Result<Vec<UserModel>> {
     let memberships: Memberships = list
         .iter()
         .flat_map(|user| {
@@ -86,6 +91,63 @@ pub(super) async fn user(
     Ok(models.into_iter().next().unwrap_or_default())
 }
 
+/// A user's model: what of it is shown. A list of many is written without a map for each.
+pub(super) struct UserModel {
+    fields: BTreeSet<&'static str>,
+    user: Listed,
+    last_activity: Option<NaiveDateTime>,
+    server: Option<String>,
+    pending: Option<&'static str>,
+    servers: Option<Model>,
+}
+
+impl UserModel {
+    /// Whether the user may not be seen at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.fields.is_empty() && self.servers.is_none()
+    }
+
+    fn into_map(self) -> Result<Model> {
+        match serde_json::to_value(&self) {
+            Ok(Value::Object(model)) => Ok(model),
+            Ok(other) => Err(Error::Internal(format!("a user's model is {other}"))),
+            Err(error) => Err(Error::Internal(format!(
+                "a user's model could not be written: {error}"
+            ))),
+        }
+    }
+}
+
+impl Serialize for UserModel {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let user = &self.user;
+        let mut model = serializer.serialize_map(None)?;
+        for field in &self.fields {
+            match *field {
+                "kind" => model.serialize_entry(field, "user")?,
+                "name" => model.serialize_entry(field, &user.name)?,
+                "admin" => model.serialize_entry(field, &user.admin)?,
+                "roles" => model.serialize_entry(field, &user.roles)?,
+                "groups" => model.serialize_entry(field, &user.groups)?,
+                "server" => model.serialize_entry(field, &self.server)?,
+                "pending" => model.serialize_entry(field, &self.pending)?,
+                "created" => model.serialize_entry(field, &user.created.map(isoformat))?,
+                "last_activity" => {
+                    model.serialize_entry(field, &self.last_activity.map(isoformat))?;
+                }
+                "user_info" => model.serialize_entry(field, &user.user_info)?,
+                // Filled in where one user is asked for.
+                "auth_state" => model.serialize_entry(field, &Value::Null)?,
+                _ => {}
+            }
+        }
+        if let Some(servers) = &self.servers {
+            model.serialize_entry("servers", servers)?;
+        }
+        model.end()
+    }
+}
+
 fn model(
     hub: &HubState,
     scopes: &ScopeSet,
@@ -93,26 +155,23 @@ fn model(
     user: Listed,
     mut servers: Vec<ServerView>,
     include_stopped_servers: bool,
-) -> Result<Model> {
+) -> Result<UserModel> {
     let fields = user_fields(scopes, &user.name, memberships);
     if fields.is_empty() {
-        return Ok(Model::new());
+        return Ok(UserModel {
+            fields,
+            user,
+            last_activity: None,
+            server: None,
+            pending: None,
+            servers: None,
+        });
     }
     let default = servers.iter().find(|view| view.name.is_default());
-    let all = json!({
-        "kind": "user",
-        "name": user.name,
-        "admin": user.admin,
-        "roles": user.roles,
-        "groups": user.groups,
-        "server": default.filter(|view| view.ready()).map(|view| &view.url),
-        "pending": default.and_then(ServerView::pending),
-        "created": user.created.map(isoformat),
-        "last_activity": hub.servers.user_activity(user.id, user.last_activity).map(isoformat),
-        "user_info": user.user_info,
-        // Filled in where one user is asked for.
-        "auth_state": null,
-    });
+    let server = default
+        .filter(|view| view.ready())
+        .map(|view| view.url.clone());
+    let pending = default.and_then(ServerView::pending);
     if include_stopped_servers && default.is_none() {
         servers.insert(
             0,
@@ -130,11 +189,14 @@ fn model(
             )
         })
         .collect();
-    let mut model = models::keep(all, fields.iter().copied());
-    if fields.contains("servers") || !shown.is_empty() {
-        model.insert("servers".to_owned(), Value::Object(shown));
-    }
-    Ok(model)
+    Ok(UserModel {
+        last_activity: hub.servers.user_activity(user.id, user.last_activity),
+        server,
+        pending,
+        servers: (fields.contains("servers") || !shown.is_empty()).then_some(shown),
+        fields,
+        user,
+    })
 }
 
 fn may_read(scopes: &ScopeSet, memberships: &dyn Groups, user: &str, server: &ServerName) -> bool {

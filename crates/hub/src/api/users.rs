@@ -11,10 +11,11 @@ use orrery_store::user_pages;
 use orrery_store::users::{After, AfterKey, UserQuery, UserSort, UserState, Visible};
 use serde_json::{Value, json};
 
-use super::arguments::{Arguments, Cursor, Page};
+use super::arguments::{Arguments, Cursor, Listing, Page};
 use super::body::{self, FieldType, JsonBody};
 use super::schemas::{self, CURSOR, INCLUDE_STOPPED_SERVERS, LIMIT, OFFSET, USER, USERS_REQUEST};
 use super::time::isoformat;
+use super::user_models::UserModel;
 use super::{python, user_models};
 use crate::audit::{Action, Event};
 use crate::auth::{Asking, Identity, Requester, people};
@@ -90,7 +91,7 @@ async fn list(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     arguments: Arguments,
-) -> Result<Json<Value>> {
+) -> Result<Json<Listing<UserModel>>> {
     let page = arguments.page(&hub)?;
     let query = query(&requester, &arguments, page)?;
     let by_cursor = arguments.cursor(sort_name(&arguments))?.is_some();
@@ -120,12 +121,11 @@ async fn list(
     let models = models
         .into_iter()
         .filter(|model| !model.is_empty())
-        .map(Value::Object)
         .collect();
     Ok(Json(if by_cursor {
-        arguments.after_cursor(&requester, models, page.limit, last.as_ref())
+        arguments.listing_after_cursor(&requester, models, page.limit, last.as_ref())
     } else {
-        arguments.paginated(&requester, models, page, total)
+        arguments.listing(&requester, models, page, total)
     }))
 }
 

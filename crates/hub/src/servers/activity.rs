@@ -2,24 +2,81 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use chrono::NaiveDateTime;
 use orrery_core::ServerName;
-use orrery_store::sessions::Seen;
 use orrery_store::{StoreError, api_tokens, sessions, spawners, users};
+use tokio::time::Instant;
 
 use super::Engine;
 
-/// Activity that is not yet in the database. Losing it costs some seconds of "last seen".
+/// Activity that is not yet in the database, or only just. Losing it costs some seconds of "last seen".
 #[derive(Default)]
-pub(super) struct Buffer(Mutex<Collected>);
+pub(super) struct Buffer(Mutex<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    /// What is to be written.
+    fresh: Collected,
+    /// What was written a short time ago. Whoever read the database before that must not be shown what
+    /// is older than what others were shown already.
+    written: Collected,
+    /// The same of before [`Seen::turned`].
+    written_before: Collected,
+    turned: Option<Instant>,
+}
+
+/// For so long at least, what was written is still shown from memory: longer than a statement may take.
+const SHOWN_AFTER_WRITING: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Default)]
 struct Collected {
     users: HashMap<i32, NaiveDateTime>,
     servers: HashMap<(i32, ServerName), NaiveDateTime>,
     tokens: HashMap<i32, NaiveDateTime>,
-    sessions: HashMap<i64, Seen>,
+    sessions: HashMap<i64, sessions::Seen>,
+}
+
+impl Seen {
+    /// The latest that `of` finds.
+    fn latest(
+        &self,
+        of: impl Fn(&Collected) -> Option<NaiveDateTime>,
+        known: Option<NaiveDateTime>,
+    ) -> Option<NaiveDateTime> {
+        let recent = [&self.fresh, &self.written, &self.written_before];
+        recent.into_iter().filter_map(of).max().max(known)
+    }
+
+    /// Takes for written what was, unless something newer came meanwhile.
+    fn was_written(&mut self, all: Collected) {
+        let fresh = &mut self.fresh;
+        fresh.users.retain(|key, at| all.users.get(key) != Some(at));
+        fresh
+            .servers
+            .retain(|key, at| all.servers.get(key) != Some(at));
+        fresh
+            .tokens
+            .retain(|key, at| all.tokens.get(key) != Some(at));
+        fresh
+            .sessions
+            .retain(|key, used| all.sessions.get(key) != Some(used));
+        let now = Instant::now();
+        if self
+            .turned
+            .is_none_or(|turned| now.duration_since(turned) > SHOWN_AFTER_WRITING)
+        {
+            self.written_before = std::mem::take(&mut self.written);
+            self.turned = Some(now);
+        }
+        for (user, at) in all.users {
+            later(&mut self.written.users, user, at);
+        }
+        for (server, at) in all.servers {
+            later(&mut self.written.servers, server, at);
+        }
+    }
 }
 
 impl Collected {
@@ -29,22 +86,10 @@ impl Collected {
             && self.tokens.is_empty()
             && self.sessions.is_empty()
     }
-
-    /// Leaves out what was written, unless something newer came meanwhile.
-    fn forget(&mut self, written: &Self) {
-        self.users
-            .retain(|key, at| written.users.get(key) != Some(at));
-        self.servers
-            .retain(|key, at| written.servers.get(key) != Some(at));
-        self.tokens
-            .retain(|key, at| written.tokens.get(key) != Some(at));
-        self.sessions
-            .retain(|key, used| written.sessions.get(key) != Some(used));
-    }
 }
 
 impl Buffer {
-    fn with<T>(&self, work: impl FnOnce(&mut Collected) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut Seen) -> T) -> T {
         work(&mut self.0.lock().expect("nothing panics under this lock"))
     }
 }
@@ -58,33 +103,35 @@ impl Engine {
     /// A user was active.
     pub fn record_user_activity(&self, user_id: i32, at: NaiveDateTime) {
         self.activity
-            .with(|seen| later(&mut seen.users, user_id, at));
+            .with(|seen| later(&mut seen.fresh.users, user_id, at));
     }
 
     /// A server was used. Its user's activity is recorded apart.
     pub fn record_server_activity(&self, user_id: i32, server: &ServerName, at: NaiveDateTime) {
         self.activity
-            .with(|seen| later(&mut seen.servers, (user_id, server.clone()), at));
+            .with(|seen| later(&mut seen.fresh.servers, (user_id, server.clone()), at));
     }
 
     /// An API token was used.
     pub fn record_token_activity(&self, token_id: i32, at: NaiveDateTime) {
         self.activity
-            .with(|seen| later(&mut seen.tokens, token_id, at));
+            .with(|seen| later(&mut seen.fresh.tokens, token_id, at));
     }
 
     /// A login's cookie was used.
-    pub fn record_session_use(&self, used: Seen) {
+    pub fn record_session_use(&self, used: sessions::Seen) {
         self.activity.with(|seen| {
-            seen.sessions.insert(used.id, used);
+            seen.fresh.sessions.insert(used.id, used);
         });
     }
 
     /// A user was deleted. The database may give the number to somebody new.
     pub fn forget_activity_of(&self, user_id: i32) {
         self.activity.with(|seen| {
-            seen.users.remove(&user_id);
-            seen.servers.retain(|(user, _), _| *user != user_id);
+            for collected in [&mut seen.fresh, &mut seen.written, &mut seen.written_before] {
+                collected.users.remove(&user_id);
+                collected.servers.retain(|(user, _), _| *user != user_id);
+            }
         });
     }
 
@@ -94,9 +141,8 @@ impl Engine {
         user_id: i32,
         known: Option<NaiveDateTime>,
     ) -> Option<NaiveDateTime> {
-        self.activity
-            .with(|seen| seen.users.get(&user_id).copied())
-            .max(known)
+        let of = |seen: &Collected| seen.users.get(&user_id).copied();
+        self.activity.with(|seen| seen.latest(of, known))
     }
 
     /// When a server was last used: what the database knows, or what is still to be written.
@@ -106,16 +152,16 @@ impl Engine {
         server: &ServerName,
         known: Option<NaiveDateTime>,
     ) -> Option<NaiveDateTime> {
-        self.activity
-            .with(|seen| seen.servers.get(&(user_id, server.clone())).copied())
-            .max(known)
+        let key = (user_id, server.clone());
+        let of = |seen: &Collected| seen.servers.get(&key).copied();
+        self.activity.with(|seen| seen.latest(of, known))
     }
 
     /// Writes what was recorded, in one transaction with a few statements for all. What is older than the
     /// database knows changes nothing. Until it is written it stays to be shown, and on an error it is
     /// kept for the next time.
     pub async fn flush_activity(&self) -> Result<(), StoreError> {
-        let written = self.activity.with(|seen| seen.clone());
+        let written = self.activity.with(|seen| seen.fresh.clone());
         if written.is_empty() {
             return Ok(());
         }
@@ -146,7 +192,7 @@ impl Engine {
                 Ok::<_, StoreError>(())
             })
             .await?;
-        self.activity.with(|seen| seen.forget(&written));
+        self.activity.with(|seen| seen.was_written(written));
         Ok(())
     }
 }

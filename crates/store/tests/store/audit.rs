@@ -93,19 +93,83 @@ async fn every_filter_holds() {
             .unwrap();
         let text = |text: &str| Some(text.to_owned());
         let cases: Vec<(AuditQuery, Vec<&str>)> = vec![
-            (AuditQuery { actor: text("ada"), ..ask(9) }, vec!["token.create", "login"]),
-            // Names that differ in case are different people.
-            (AuditQuery { actor: text("eve"), ..ask(9) }, vec!["server.access"]),
-            (AuditQuery { owner: text("ada"), ..ask(9) }, vec!["server.access", "token.create"]),
-            (AuditQuery { owner: text("ada"), not_actor: text("ada"), ..ask(9) }, vec!["server.access"]),
-            (AuditQuery { outcome: text("denied"), ..ask(9) }, vec!["server.access"]),
-            (AuditQuery { server: text("lab"), ..ask(9) }, vec!["server.access"]),
-            (AuditQuery { address: text("192.0.2.9"), ..ask(9) }, vec!["server.access"]),
-            (AuditQuery { target: text("x"), ..ask(9) }, vec!["token.create"]),
-            (AuditQuery { since: Some(at(5)), ..ask(9) }, vec!["logout"]),
-            (AuditQuery { until: Some(at(2)), ..ask(9) }, vec!["login"]),
             (
-                AuditQuery { actions: vec!["login".to_owned(), "logout".to_owned()], ..ask(9) },
+                AuditQuery {
+                    actor: text("ada"),
+                    ..ask(9)
+                },
+                vec!["token.create", "login"],
+            ),
+            // Names that differ in case are different people.
+            (
+                AuditQuery {
+                    actor: text("eve"),
+                    ..ask(9)
+                },
+                vec!["server.access"],
+            ),
+            (
+                AuditQuery {
+                    owner: text("ada"),
+                    ..ask(9)
+                },
+                vec!["server.access", "token.create"],
+            ),
+            (
+                AuditQuery {
+                    owner: text("ada"),
+                    not_actor: text("ada"),
+                    ..ask(9)
+                },
+                vec!["server.access"],
+            ),
+            (
+                AuditQuery {
+                    outcome: text("denied"),
+                    ..ask(9)
+                },
+                vec!["server.access"],
+            ),
+            (
+                AuditQuery {
+                    server: text("lab"),
+                    ..ask(9)
+                },
+                vec!["server.access"],
+            ),
+            (
+                AuditQuery {
+                    address: text("192.0.2.9"),
+                    ..ask(9)
+                },
+                vec!["server.access"],
+            ),
+            (
+                AuditQuery {
+                    target: text("x"),
+                    ..ask(9)
+                },
+                vec!["token.create"],
+            ),
+            (
+                AuditQuery {
+                    since: Some(at(5)),
+                    ..ask(9)
+                },
+                vec!["logout"],
+            ),
+            (
+                AuditQuery {
+                    until: Some(at(2)),
+                    ..ask(9)
+                },
+                vec!["login"],
+            ),
+            (
+                AuditQuery {
+                    actions: vec!["login".to_owned(), "logout".to_owned()],
+                    ..ask(9)
+                },
                 vec!["logout", "login"],
             ),
         ];

@@ -9,7 +9,7 @@ use crate::{
     users::{count, server},
 };
 
-/// Shares are only read yet, so the test writes the row itself.
+/// The row as upstream writes it.
 pub(crate) async fn add_share(
     transaction: &Transaction,
     user_id: Option<i32>,
@@ -149,6 +149,101 @@ async fn shares_are_found_from_every_side() {
         assert_eq!(share_codes::find_candidates(read, "abcd", at(60)).await.unwrap(), codes);
         assert_eq!(share_codes::find_candidates(read, "abcd", at(61)).await.unwrap(), []);
         assert_eq!(share_codes::find_candidates(read, "abce", at(0)).await.unwrap(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_share_grows_and_goes_and_a_code_is_counted() {
+    on_each(|store| async move {
+        let ada = &add_user(&store, "ada").await;
+        let bob = &add_user(&store, "bob").await;
+        let spawner = &add_spawner(&store, ada, "lab").await;
+        let wish = |filter: &str, scopes: &[&str]| shares::Grant {
+            owner_id: ada.id,
+            spawner_id: spawner.id,
+            with: shares::With::User(bob.id),
+            filter: filter.to_owned(),
+            scopes: scopes
+                .iter()
+                .map(|scope| format!("{scope}!{filter}"))
+                .collect(),
+            now: at(0),
+        };
+        let first = &wish("server=ada/lab", &["read:servers", "access:servers"]);
+        // The server has another name by then.
+        let second = &wish("server=ada/new", &["start:servers", "access:servers"]);
+        let (one, two) = store
+            .write(|txn| async move {
+                let one = shares::grant(&txn, first).await?;
+                Ok::<_, StoreError>((one, shares::grant(&txn, second).await?))
+            })
+            .await
+            .unwrap();
+        assert_eq!(
+            one.scopes,
+            [
+                "access:servers!server=ada/lab",
+                "read:servers!server=ada/lab"
+            ]
+        );
+        assert_eq!((one.created_at, one.id), (at(0), two.id));
+        assert_eq!(
+            two.scopes,
+            [
+                "access:servers!server=ada/new",
+                "read:servers!server=ada/new",
+                "start:servers!server=ada/new"
+            ]
+        );
+        let read = store.read();
+        let of = shares::Of::User(bob.id);
+        assert_eq!(
+            shares::page(read, of, 0, 5).await.unwrap(),
+            (vec![two.clone()], 1)
+        );
+        assert_eq!(shares::page(read, of, 1, 5).await.unwrap(), (vec![], 1));
+        let found = shares::find(read, spawner.id, shares::With::User(ada.id)).await;
+        assert_eq!(found.unwrap(), None);
+
+        let code = &share_codes::NewShareCode {
+            hashed: "sha512:1:s:h".to_owned(),
+            prefix: "abcd".to_owned(),
+            created_at: at(0),
+            expires_at: at(60),
+            scopes: vec!["access:servers!server=ada/lab".to_owned()],
+            owner_id: ada.id,
+            spawner_id: spawner.id,
+        };
+        let kept = &store
+            .write(|txn| async move {
+                let kept = share_codes::insert(&txn, code).await?;
+                assert!(share_codes::count_exchange(&txn, kept.id, at(5)).await?);
+                assert!(!share_codes::count_exchange(&txn, kept.id + 1, at(5)).await?);
+                Ok::<_, StoreError>(kept)
+            })
+            .await
+            .unwrap();
+        let (codes, total) = share_codes::page(read, shares::Of::Spawner(spawner.id), 0, 5)
+            .await
+            .unwrap();
+        assert_eq!((codes.len(), total), (1, 1));
+        assert_eq!(
+            (codes[0].exchange_count, codes[0].last_exchanged_at),
+            (1, Some(at(5)))
+        );
+        store
+            .write(|txn| async move {
+                assert!(!share_codes::delete(&txn, spawner.id + 1, kept.id).await?);
+                assert!(share_codes::delete(&txn, spawner.id, kept.id).await?);
+                share_codes::insert(&txn, code).await?;
+                assert_eq!(share_codes::delete_of_spawner(&txn, spawner.id).await?, 1);
+                assert_eq!(shares::delete_of_spawner(&txn, spawner.id).await?, 1);
+                assert!(!shares::delete(&txn, two.id).await?);
+                Ok::<_, StoreError>(())
+            })
+            .await
+            .unwrap();
     })
     .await;
 }

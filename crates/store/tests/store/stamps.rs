@@ -12,7 +12,7 @@ use orrery_store::{DbUrl, Store, StoreOptions};
 /// Each is a change of another program, and each must show.
 const CHANGES: &[&str] = &[
     "UPDATE api_tokens SET scopes = '[\"self\"]'",
-    "UPDATE api_tokens SET hashed = 'another'",
+    "UPDATE api_tokens SET hashed = CONCAT(hashed, 'x')",
     "UPDATE api_tokens SET prefix = 'another'",
     "UPDATE api_tokens SET expires_at = '2030-01-01 00:00:00.000000'",
     "UPDATE api_tokens SET last_activity = '2026-01-01 00:00:00.000000'",

@@ -158,9 +158,9 @@ async fn pages_are_those_of_the_plain_list_in_every_order() {
             let seen = at(i64::from(number * 11 % 25));
             if number % 4 != 0 {
                 store
-                    .write(|txn| async move {
-                        users::touch_activity(&txn, &[(user.id, seen)]).await
-                    })
+                    .write(
+                        |txn| async move { users::touch_activity(&txn, &[(user.id, seen)]).await },
+                    )
                     .await
                     .unwrap();
             }

@@ -444,7 +444,10 @@ async fn activity_of_many_goes_forward_only() {
     on_each(|store| async move {
         let mut ids = Vec::new();
         for number in 0..700 {
-            ids.push((number, add_user(&store, &format!("user-{number:03}")).await.id));
+            ids.push((
+                number,
+                add_user(&store, &format!("user-{number:03}")).await.id,
+            ));
         }
         let ids = &ids;
         let seen = async |at_of: &(dyn Fn(i64) -> NaiveDateTime + Sync)| {
@@ -461,9 +464,16 @@ async fn activity_of_many_goes_forward_only() {
         seen(&|number| at(100 + number)).await;
         // Half of them earlier, half of them later.
         seen(&|number| if number % 2 == 0 { at(1) } else { at(5000) }).await;
-        for user in users::list(store.read(), &UserQuery::default()).await.unwrap() {
+        for user in users::list(store.read(), &UserQuery::default())
+            .await
+            .unwrap()
+        {
             let number: i64 = user.name[5..].parse().unwrap();
-            let expected = if number % 2 == 0 { at(100 + number) } else { at(5000) };
+            let expected = if number % 2 == 0 {
+                at(100 + number)
+            } else {
+                at(5000)
+            };
             assert_eq!(user.last_activity, Some(expected), "{}", user.name);
         }
         // The same one twice: the later.

@@ -100,3 +100,71 @@ async fn activity_that_makes_no_sense_is_refused() {
     .await
     .refused(404);
 }
+
+/// Whatever is asked while it is being written: what was posted is seen at once and stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn activity_never_goes_backwards_while_it_is_written() {
+    let hub = TestHub::new().await.with_user("ada").await;
+    let token = hub
+        .token_with("ada", &["users:activity!user=ada", "read:users!user=ada"])
+        .await;
+    let engine = hub.state.servers.clone();
+    let writing = tokio::spawn(async move {
+        loop {
+            engine.flush_activity().await.expect("written");
+            tokio::task::yield_now().await;
+        }
+    });
+    for second in 0..100 {
+        let text = format!("2999-01-01T00:{:02}:{:02}Z", second / 60, second % 60);
+        let at =
+            chrono::NaiveDateTime::parse_from_str(&text, "%Y-%m-%dT%H:%M:%SZ").expect("a time");
+        let ada = hub.user("ada").await.id;
+        hub.state.servers.record_user_activity(ada, at);
+        for _ in 0..3 {
+            let model = hub.get("/users/ada", &token).await.ok(200);
+            assert_eq!(model["last_activity"], text.as_str());
+        }
+    }
+    writing.abort();
+}
+
+/// Thousands of servers that post cost one transaction, not one for each.
+#[tokio::test]
+async fn many_posts_are_written_in_one_transaction() {
+    let hub = TestHub::new()
+        .await
+        .with_user("ada")
+        .await
+        .with_user("bob")
+        .await;
+    let tokens = [hub.token("ada").await, hub.token("bob").await];
+    let look = async || hub.state.store.freshness().await.expect("a look");
+    // The engine writes of its own every few seconds; there is a round without that.
+    for round in 1.. {
+        assert!(round < 10, "the posts are written one by one");
+        hub.state.servers.flush_activity().await.expect("written");
+        let before = look().await;
+        for number in 0..20 {
+            for (name, token) in ["ada", "bob"].iter().zip(&tokens) {
+                let body =
+                    json!({"last_activity": format!("2026-11-22T00:{round:02}:{number:02}Z")});
+                hub.post(&format!("/users/{name}/activity"), token, body)
+                    .await
+                    .empty(200);
+            }
+        }
+        if look().await == before {
+            hub.state.servers.flush_activity().await.expect("written");
+            assert_ne!(look().await, before);
+            break;
+        }
+    }
+    for name in ["ada", "bob"] {
+        let seen = hub.user(name).await.last_activity.expect("seen");
+        assert!(
+            seen.to_string() >= "2026-11-22 00:01:19".to_owned(),
+            "{seen}"
+        );
+    }
+}

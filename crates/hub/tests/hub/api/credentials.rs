@@ -1,0 +1,141 @@
+//! What is remembered of a token counts only as long as the database says the same, whoever changes it.
+
+use orrery_store::roles::{self, Holder};
+use orrery_store::users::UserChanges;
+use orrery_store::{Store, StoreError, StoreOptions, api_tokens, groups, users};
+use serde_json::json;
+
+use crate::test_hub::TestHub;
+
+/// Another program with the hub's database open.
+async fn another_program(hub: &TestHub) -> Store {
+    let url = orrery_store::DbUrl::parse(&hub.state.config.hub.db_url).expect("a URL");
+    Store::open(&url, StoreOptions::default())
+        .await
+        .expect("the same database")
+}
+
+#[tokio::test]
+async fn a_token_that_another_program_deletes_is_refused_from_then_on() {
+    let hub = TestHub::new().await.with_user("ada").await;
+    let other = another_program(&hub).await;
+    let ada = hub.user("ada").await;
+    for _ in 0..20 {
+        let token = hub.token("ada").await;
+        for _ in 0..3 {
+            hub.get("/user", &token).await.ok(200);
+        }
+        // Of no matter for the token, so that it is looked at again, and found the same.
+        other
+            .write(|txn| async move {
+                let name = orrery_core::random::hex::<8>();
+                groups::insert(&txn, &name, &json!({})).await
+            })
+            .await
+            .expect("written");
+        hub.get("/user", &token).await.ok(200);
+        let all = api_tokens::list(other.read(), api_tokens::Owner::User(ada.id)).await;
+        let newest = all.expect("tokens").pop().expect("a token").id;
+        other
+            .write(|txn| async move { api_tokens::delete(&txn, newest).await })
+            .await
+            .expect("deleted");
+        hub.get("/user", &token).await.refused(403);
+    }
+}
+
+#[tokio::test]
+async fn roles_and_groups_that_another_program_changes_count_from_then_on() {
+    let hub = TestHub::new()
+        .await
+        .with_user("ada")
+        .await
+        .with_user("bob")
+        .await;
+    let other = another_program(&hub).await;
+    let ada = hub.user("ada").await.id;
+    let token = hub.token("ada").await;
+    hub.get("/users", &token).await.refused(403);
+    let group = other
+        .write(|txn| async move {
+            let scopes = ["list:users".to_owned(), "read:users:name".to_owned()];
+            let crew = roles::upsert(&txn, "crew", None, &scopes, false).await?;
+            let group = groups::insert(&txn, "crew", &json!({})).await?;
+            roles::assign(&txn, Holder::Group(group.id), crew.id, false).await?;
+            Ok::<_, StoreError>(group.id)
+        })
+        .await
+        .expect("written");
+    for _ in 0..5 {
+        hub.get("/users", &token).await.refused(403);
+        other
+            .write(|txn| async move { groups::add_members(&txn, group, &[ada]).await })
+            .await
+            .expect("written");
+        hub.get("/users", &token).await.ok(200);
+        hub.get("/users", &token).await.ok(200);
+        other
+            .write(|txn| async move { groups::remove_members(&txn, group, &[ada]).await })
+            .await
+            .expect("written");
+    }
+    // A user under another name is still the token's owner.
+    let changes = &UserChanges {
+        name: Some("lovelace".to_owned()),
+        ..UserChanges::default()
+    };
+    other
+        .write(|txn| async move { users::update(&txn, ada, changes).await })
+        .await
+        .expect("written");
+    let model = hub.get("/user", &token).await.ok(200);
+    assert_eq!(model["name"], "lovelace");
+    hub.get("/users/ada", &token).await.refused(404);
+}
+
+/// Also while many ask at once, and while something is written all the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_token_is_refused_in_the_middle_of_a_crowd() {
+    let hub = std::sync::Arc::new(TestHub::new().await.with_user("ada").await);
+    let ada = hub.user("ada").await.id;
+    let busy = {
+        let store = hub.state.store.clone();
+        tokio::spawn(async move {
+            loop {
+                let name = orrery_core::random::hex::<8>();
+                let name = &name;
+                store
+                    .write(|txn| async move { groups::insert(&txn, name, &json!({})).await })
+                    .await
+                    .expect("written");
+            }
+        })
+    };
+    for _ in 0..10 {
+        let token = hub.token("ada").await;
+        let crowd: Vec<_> = (0..4)
+            .map(|_| {
+                let (hub, token) = (std::sync::Arc::clone(&hub), token.clone());
+                tokio::spawn(async move {
+                    for _ in 0..25 {
+                        hub.get("/user", &token).await;
+                    }
+                })
+            })
+            .collect();
+        hub.get("/user", &token).await.ok(200);
+        let all = api_tokens::list(hub.state.store.read(), api_tokens::Owner::User(ada)).await;
+        let newest = all.expect("tokens").pop().expect("a token").id;
+        hub.state
+            .store
+            .write(|txn| async move { api_tokens::delete(&txn, newest).await })
+            .await
+            .expect("deleted");
+        hub.get("/user", &token).await.refused(403);
+        for task in crowd {
+            task.await.expect("no panic");
+        }
+        hub.get("/user", &token).await.refused(403);
+    }
+    busy.abort();
+}
