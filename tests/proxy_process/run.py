@@ -471,6 +471,22 @@ def upgrade_drains():
         wait_until(lambda: not is_alive(proxy.pids[-1]), "the end of the new process", 5)
 
 
+@step("upgrade: SIGHUP reaches the old process while it drains, and does not shorten that")
+def upgrade_reloads():
+    with tempfile.TemporaryDirectory(prefix="orrery-ph-", dir="/tmp") as folder:
+        log, moved = Path(folder, "access"), Path(folder, "moved")
+        with site("--access-log", log, "--upgrade-drain-timeout", "8000") as proxy:
+            websocket, slow = Connection(proxy.port).websocket(), Connection(proxy.port).ask("/user/ada/slow-3")
+            proxy.upgrade()
+            log.rename(moved)
+            proxy.process.send_signal(signal.SIGHUP)
+            same(slow.answer()[0], 200, "the request that runs")
+            wait_until(lambda: log.exists() and "/user/ada/slow-3" in log.read_text(), "its line in the new file", 5)
+            require(websocket.echoes(), "the websocket echoes")
+            websocket.close()
+            same(proxy.ended(), 0, "the exit code")
+
+
 @step("SIGTERM while an upgrade is under way ends it")
 def term_during_upgrade():
     with tempfile.TemporaryDirectory(prefix="orrery-pl-", dir="/tmp") as folder:

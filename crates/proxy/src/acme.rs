@@ -15,6 +15,7 @@ mod web;
 
 use std::{
     fmt::Write as _,
+    future::pending,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -37,7 +38,7 @@ pub(crate) use self::{
 };
 use self::{order::Failure, store::Store, timing::Refusals};
 use crate::{
-    Error,
+    Error, background,
     tls::{Keys, Limits, Pair},
 };
 
@@ -135,13 +136,17 @@ impl Acme {
     pub(crate) async fn keep(self: &Arc<Self>, keys: &Arc<Keys>) {
         let mut tasks = JoinSet::new();
         for index in 0..self.domains.len() {
-            tasks.spawn(Arc::clone(self).keep_one(index, Arc::clone(keys)));
+            let (acme, keys) = (Arc::clone(self), Arc::clone(keys));
+            tasks.spawn(async move {
+                let what = format!(
+                    "the renewal of the certificate for {}",
+                    acme.domains[index].name
+                );
+                let keep = || Arc::clone(&acme).keep_one(index, Arc::clone(&keys));
+                background::keep_running(&what, background::PAUSES, keep, pending).await;
+            });
         }
-        while let Some(ended) = tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!("internal: certificates are not renewed any more: {error}");
-            }
-        }
+        while tasks.join_next().await.is_some() {}
     }
 
     /// Those that wait after a failure try at once; after a refusal, as soon as may be.

@@ -60,10 +60,7 @@ pub async fn run(mut options: Options) -> Result<(), Error> {
     loop {
         tokio::select! {
             () = signals.end() => break,
-            _ = hangup.recv() => {
-                handle.reload_tls();
-                handle.reopen_access_log();
-            }
+            _ = hangup.recv() => handle.reload(),
             () = handle.shared.broken.cancelled() => {
                 is_broken = true;
                 break;
@@ -79,9 +76,15 @@ pub async fn run(mut options: Options) -> Result<(), Error> {
                         pid_file.leave();
                     }
                     handle.retire(successor).await;
-                    tokio::select! {
-                        () = handle.retired() => {}
-                        () = signals.end() => {}
+                    let retired = handle.retired();
+                    tokio::pin!(retired);
+                    loop {
+                        tokio::select! {
+                            () = &mut retired => break,
+                            () = signals.end() => break,
+                            // What is open still speaks with servers, and is logged.
+                            _ = hangup.recv() => handle.reload(),
+                        }
                     }
                     break;
                 }

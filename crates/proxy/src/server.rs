@@ -8,7 +8,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Error, Options,
+    Error, Options, background,
     control::{self, Listening},
     handover::{self, Predecessor, Successor},
     line::{End, Message},
@@ -173,14 +173,12 @@ pub(crate) async fn start_with(
     if let Some(redirect) = &redirect {
         handle.serve(redirect, Listening::Redirect)?;
     }
-    handle
-        .control
-        .spawn(save_now_and_then(Arc::clone(&handle.shared)));
-    handle.control.spawn(watch_tls(Arc::clone(&handle.shared)));
+    handle.beside("saving the routes", save_now_and_then);
+    handle.beside("looking for new certificates", watch_tls);
     if let Some(give_back) = handle.shared.settings.give_back_memory {
-        let shared = Arc::clone(&handle.shared);
-        let giving = memory::give_back_after_crowds(shared, give_back);
-        handle.control.spawn(giving);
+        handle.beside("giving memory back", move |shared| {
+            memory::give_back_after_crowds(shared, give_back)
+        });
     }
 
     let target = handle.shared.settings.default_target.as_deref();
@@ -253,6 +251,12 @@ impl ProxyHandle {
     /// Where plain HTTP is led to HTTPS, if anywhere.
     pub fn redirect_address(&self) -> Option<SocketAddr> {
         self.redirect
+    }
+
+    /// What SIGHUP asks for.
+    pub(crate) fn reload(&self) {
+        self.reload_tls();
+        self.reopen_access_log();
     }
 
     /// Reads keys and certificates again, as SIGHUP has [`crate::run`] do. What cannot be read stays as it
@@ -397,6 +401,18 @@ impl ProxyHandle {
         let _ = tokio::time::timeout(FAREWELL, ended).await;
     }
 
+    /// Has this work done until the proxy stops, whatever becomes of it meanwhile.
+    fn beside<T>(&self, what: &'static str, mut work: impl FnMut(Arc<Shared>) -> T + Send + 'static)
+    where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        self.control.spawn(async move {
+            let begin = || work(Arc::clone(&shared));
+            background::keep_running(what, background::PAUSES, begin, || shared.closed()).await;
+        });
+    }
+
     fn start_workers(&mut self, threads: usize, public: &Bound) -> Result<(), Error> {
         let (senders, inboxes): (Vec<_>, Vec<_>) =
             (0..threads).map(|_| mpsc::unbounded_channel()).unzip();
@@ -501,6 +517,14 @@ mod tests {
         assert!(!shared.broken.is_cancelled());
         drop(thread);
         watching.await.unwrap();
+        assert!(shared.broken.is_cancelled());
+        handle.shutdown().await;
+
+        // A worker's thread, with all that it would have served.
+        let handle = start(any_port()).await.unwrap();
+        let shared = Arc::clone(&handle.shared);
+        let thread = worker::spawn_thread(17, || panic!("on purpose")).unwrap();
+        watch(Arc::clone(&shared), "a worker", thread).await;
         assert!(shared.broken.is_cancelled());
         handle.shutdown().await;
 

@@ -99,18 +99,28 @@ pub(crate) struct Start {
 /// Starts a worker's thread. It ends after `shared.stop`, when its connections have ended or
 /// `shared.kill` is given; then the receiver is closed.
 pub(crate) fn spawn(start: Start) -> Result<tokio::sync::oneshot::Receiver<()>, Error> {
+    spawn_thread(start.index, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default());
+        match runtime {
+            Ok(runtime) => runtime.block_on(run(start)),
+            Err(error) => tracing::error!("internal: a worker cannot start: {error}"),
+        }
+    })
+}
+
+/// The receiver is closed when the thread ends, also by a panic.
+pub(crate) fn spawn_thread(
+    index: usize,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<tokio::sync::oneshot::Receiver<()>, Error> {
     let (done, finished) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
-        .name(format!("proxy-{}", start.index))
+        .name(format!("proxy-{index}"))
         .spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build_local(tokio::runtime::LocalOptions::default());
-            match runtime {
-                Ok(runtime) => runtime.block_on(run(start)),
-                Err(error) => tracing::error!("internal: a worker cannot start: {error}"),
-            }
-            drop(done);
+            let _done = done;
+            work();
         })
         .map_err(|source| Error::System {
             action: "start a worker thread",
