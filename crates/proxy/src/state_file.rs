@@ -26,7 +26,12 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{Error, metrics, routes::Route, trie::Trie};
+use crate::{
+    Error, metrics,
+    private_file::{self, Fresh},
+    routes::Route,
+    trie::Trie,
+};
 
 pub(crate) struct StateFile {
     path: PathBuf,
@@ -237,7 +242,7 @@ pub(crate) fn rewrite(slot: &Slot, what: Rewrite, snapshot: impl FnOnce() -> Tri
         file.pending = Some(Vec::new());
         (file.path.clone(), snapshot(), file.lines)
     };
-    let result = Fresh::write(&path, &routes)
+    let result = write_fresh(&path, &routes)
         .and_then(|fresh| succeed(slot, fresh, &path, routes.len(), lines));
     if let Err(error) = result
         && let Some(file) = lock(slot).as_mut()
@@ -254,13 +259,7 @@ pub(crate) fn rewrite(slot: &Slot, what: Rewrite, snapshot: impl FnOnce() -> Tri
 /// Has the fresh file catch up with the old one and take its place, unless that was given up
 /// meanwhile. `written` is how many routes the fresh one has, `lines` how many lines the old one had
 /// then.
-fn succeed(
-    slot: &Slot,
-    mut fresh: Fresh,
-    path: &Path,
-    written: usize,
-    lines: usize,
-) -> io::Result<()> {
+fn succeed(slot: &Slot, fresh: Fresh, path: &Path, written: usize, lines: usize) -> io::Result<()> {
     loop {
         let mut slot = lock(slot);
         let Some(file) = slot.as_mut() else {
@@ -268,7 +267,9 @@ fn succeed(
         };
         let pending = file.pending.take().unwrap_or_default();
         if pending.len() <= LAST_PIECE {
-            fresh.file.write_all(&pending)?;
+            fresh.file().write_all(&pending)?;
+            // Nobody else has it open. Where there are no locks, the start has said so.
+            let _ = fresh.file().try_lock();
             // With the mutex held: after it was given up, the name is another proxy's.
             file.file = fresh.rename(path)?;
             file.lines = written + (file.lines - lines);
@@ -280,23 +281,24 @@ fn succeed(
         }
         file.pending = Some(Vec::new());
         drop(slot);
-        fresh.file.write_all(&pending)?;
+        fresh.file().write_all(&pending)?;
     }
     // The rename itself must outlive a power failure. The file is right even if that fails.
-    let folder = File::open(path.parent().unwrap_or(Path::new("/")));
-    if let Err(error) = folder.and_then(|folder| folder.sync_all()) {
+    if let Err(error) = private_file::sync_folder_of(path) {
         tracing::warn!("internal: the state file's folder was not written out: {error}");
     }
     Ok(())
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .append(true)
         .create(true)
         .mode(0o600)
-        .open(path)
+        .open(path)?;
+    private_file::refuse_foreign(&file, path)?;
+    Ok(file)
 }
 
 /// Whether the name leads to this file.
@@ -341,66 +343,29 @@ fn write_route(route: &Route, line: &mut String) {
     line.push_str("}\n");
 }
 
-/// A file beside the state file that is to take its place. Removed if it does not.
-struct Fresh {
-    file: File,
-    path: Option<PathBuf>,
-}
-
-impl Fresh {
-    /// Writes the routes. Whoever reads the state file sees the old or the new, never half.
-    fn write(path: &Path, routes: &Trie<Arc<Route>>) -> io::Result<Self> {
-        // Nobody else's name: several processes may be writing theirs, in containers under the same
-        // process id.
-        let unique = RandomState::new().hash_one(());
-        let mut name: OsString = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}-{unique:x}.new", std::process::id()));
-        let beside = path.with_file_name(name);
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)?;
-        let fresh = Self {
-            file,
-            path: Some(beside),
-        };
-        let mut writer = BufWriter::with_capacity(64 * 1024, &fresh.file);
-        let mut line = String::new();
-        let mut result = Ok(());
-        routes.for_each(|route| {
-            if result.is_ok() {
-                line.clear();
-                write_route(route, &mut line);
-                result = writer.write_all(line.as_bytes());
-            }
-        });
-        result?;
-        writer.flush()?;
-        drop(writer);
-        fresh.file.sync_data()?;
-        Ok(fresh)
-    }
-
-    /// Locks the file and has it take the name.
-    fn rename(&mut self, path: &Path) -> io::Result<File> {
-        // Nobody else has it open. Where there are no locks, the start has said so.
-        let _ = self.file.try_lock();
-        let file = self.file.try_clone()?;
-        if let Some(beside) = &self.path {
-            fs::rename(beside, path)?;
+/// A file with the routes, beside the state file.
+fn write_fresh(path: &Path, routes: &Trie<Arc<Route>>) -> io::Result<Fresh> {
+    // Nobody else's name: several processes may be writing theirs, in containers under the same
+    // process id.
+    let unique = RandomState::new().hash_one(());
+    let mut name: OsString = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}-{unique:x}.new", std::process::id()));
+    let fresh = Fresh::create(path.with_file_name(name))?;
+    let mut writer = BufWriter::with_capacity(64 * 1024, fresh.file());
+    let mut line = String::new();
+    let mut result = Ok(());
+    routes.for_each(|route| {
+        if result.is_ok() {
+            line.clear();
+            write_route(route, &mut line);
+            result = writer.write_all(line.as_bytes());
         }
-        self.path = None;
-        Ok(file)
-    }
-}
-
-impl Drop for Fresh {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            let _ = fs::remove_file(path);
-        }
-    }
+    });
+    result?;
+    writer.flush()?;
+    drop(writer);
+    fresh.file().sync_data()?;
+    Ok(fresh)
 }
 
 /// Removes what processes left that were killed while they wrote a fresh file. Only whoever keeps
@@ -471,6 +436,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(StateFile::open_now(folder.path()).is_err());
         assert!(StateFile::open_now(&folder.path().join("no/routes")).is_err());
+    }
+
+    #[test]
+    fn a_file_of_another_account_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("routes");
+        fs::write(&path, "").unwrap();
+        std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+        for error in [
+            StateFile::check(&path).unwrap_err(),
+            StateFile::open_now(&path).err().unwrap(),
+        ] {
+            assert!(error.to_string().contains("another account"), "{error}");
+        }
+        // Who owns the folder can put there what they like.
+        std::os::unix::fs::chown(folder.path(), Some(12345), None).unwrap();
+        assert!(StateFile::open_now(&path).unwrap().is_some());
     }
 
     #[tokio::test]

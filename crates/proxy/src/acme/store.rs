@@ -1,9 +1,9 @@
 //! The folder with the account and the certificates, with their keys: 0700, and its files 0600.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    fs::{self, DirBuilder, Permissions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -14,7 +14,11 @@ use rustls::{
 };
 
 use super::timing::Refusals;
-use crate::{Error, tls::Pair};
+use crate::{
+    Error,
+    private_file::{self, Fresh},
+    tls::Pair,
+};
 
 /// One folder for each authority, so that trying one out leaves nothing for another.
 #[derive(Debug)]
@@ -123,15 +127,11 @@ impl Store {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(content)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(&self.folder)?.sync_all()
+            let fresh = Fresh::create(new.clone())?;
+            fresh.file().write_all(content)?;
+            fresh.file().sync_all()?;
+            fresh.rename(&path)?;
+            private_file::sync_folder_of(&path)
         };
         write().map_err(|source| Error::File {
             action: "write",
@@ -170,6 +170,13 @@ fn make_private(folder: &Path) -> Result<(), Error> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(failed("make the folder"))?;
     let data = fs::metadata(folder).map_err(failed("look at the folder"))?;
+    if !private_file::is_own(data.uid()) {
+        let (folder, owner) = (folder.display(), data.uid());
+        return Err(Error::BadOption(format!(
+            "--acme-dir: the folder {folder} belongs to another account (user id {owner}), and private \
+             keys will lie in it; give a folder that does not exist yet, or chown it to the proxy's"
+        )));
+    }
     let mode = data.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         let folder = folder.display();
@@ -264,6 +271,17 @@ mod tests {
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let error = Store::open(folder.path(), "a").unwrap_err().to_string();
         assert!(error.contains("chmod 700"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_of_another_account_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempdir().unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(12345), None).unwrap();
+        let error = Store::open(folder.path(), "a").unwrap_err().to_string();
+        assert!(error.contains("another account"), "{error}");
     }
 
     #[test]
