@@ -35,6 +35,9 @@ struct Exchange<'a> {
     noting: RefCell<Option<Box<Noting>>>,
 }
 
+/// What the access log says of a request whose client left; no status of HTTP's.
+const LEFT: u16 = 499;
+
 /// Answers one request of a client.
 pub(crate) async fn handle(
     client: &Client,
@@ -65,9 +68,31 @@ pub(crate) async fn handle(
     };
     let mut exchange = Exchange::new(client, head, body, wants_websocket);
     exchange.found = exchange.find_route();
+    let mut logged = Logged {
+        exchange: &exchange,
+        begin,
+        tally: Tally {
+            status: LEFT,
+            bytes: 0,
+        },
+    };
     let (tally, next) = exchange.run(connection).await;
-    exchange.log(begin, tally);
+    logged.tally = tally;
     next
+}
+
+/// Logs an exchange at its end. A stream of HTTP/2 that its client resets ends in the middle, by being
+/// dropped.
+struct Logged<'a> {
+    exchange: &'a Exchange<'a>,
+    begin: Instant,
+    tally: Tally,
+}
+
+impl Drop for Logged<'_> {
+    fn drop(&mut self) {
+        self.exchange.log(self.begin, self.tally);
+    }
 }
 
 async fn health(client: &Client, connection: &mut Connection, head: &RequestHead) -> Next {
@@ -302,7 +327,7 @@ impl<'a> Exchange<'a> {
             Broken::Client => {
                 return (
                     Tally {
-                        status: 499,
+                        status: LEFT,
                         bytes: 0,
                     },
                     Next::Cut,

@@ -33,14 +33,14 @@ mod scripted;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A proxy with a certificate for `localhost`.
-struct Site {
+pub(crate) struct Site {
     proxy: Proxy,
     roots: RootCertStore,
     _folder: TempDir,
 }
 
 impl Site {
-    async fn start(change: impl FnOnce(&mut Options, &Pair)) -> Self {
+    pub(crate) async fn start(change: impl FnOnce(&mut Options, &Pair)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path(), "authority");
         let pair = authority.sign("site", &["localhost"]);
@@ -83,7 +83,7 @@ impl Site {
         within(connecting).await.unwrap()
     }
 
-    async fn client(&self) -> Client {
+    pub(crate) async fn client(&self) -> Client {
         let stream = self
             .connect_to(self.proxy.address(), &["h2", "http/1.1"])
             .await;
@@ -102,7 +102,7 @@ impl Site {
     }
 }
 
-struct Client {
+pub(crate) struct Client {
     sender: SendRequest<Bytes>,
     connection: JoinHandle<Result<(), h2::Error>>,
     origin: String,
@@ -123,7 +123,7 @@ impl Answer {
 }
 
 impl Client {
-    fn request(&self, method: Method, path: &str) -> http::request::Builder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> http::request::Builder {
         Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.origin))
@@ -139,7 +139,11 @@ impl Client {
         read(within(answer).await.unwrap()).await.unwrap()
     }
 
-    async fn send(&self, request: Request<()>, end: bool) -> (ResponseFuture, SendStream<Bytes>) {
+    pub(crate) async fn send(
+        &self,
+        request: Request<()>,
+        end: bool,
+    ) -> (ResponseFuture, SendStream<Bytes>) {
         let mut sender = within(self.sender.clone().ready()).await.unwrap();
         sender.send_request(request, end).unwrap()
     }
