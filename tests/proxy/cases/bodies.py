@@ -236,15 +236,15 @@ def _(proxy):
         return {"cut": answer.cut, "in time": time.monotonic() - begun < 3}
 
 
-@case("bodies: answers: the head comes before the body's first byte", 200)
-def _(proxy):
+def status_before_the_body(proxy, head, body):
+    """The status of an answer whose body the server sends only when that has come."""
     release = threading.Event()
 
     def script(visit):
         visit.first()
-        visit.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        visit.send(head)
         release.wait(20)
-        visit.send("ok")
+        visit.send(body)
 
     with Server(script) as server, proxy.connect() as client:
         proxy.route(proxy.prefix, server)
@@ -255,27 +255,17 @@ def _(proxy):
             return str(error)
         finally:
             release.set()
+
+
+@case("bodies: answers: the head comes before the body's first byte", 200)
+def _(proxy):
+    return status_before_the_body(proxy, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", "ok")
 
 
 @case("bodies: answers: the head of chunks comes before the first chunk", 200)
 def _(proxy):
-    release = threading.Event()
-
-    def script(visit):
-        visit.first()
-        visit.send(f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{CHUNKED}\r\n\r\n")
-        release.wait(20)
-        visit.send("0\r\n\r\n")
-
-    with Server(script) as server, proxy.connect() as client:
-        proxy.route(proxy.prefix, server)
-        client.send(get(proxy.prefix))
-        try:
-            return client.head().status
-        except Exception as error:
-            return str(error)
-        finally:
-            release.set()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{CHUNKED}\r\n\r\n"
+    return status_before_the_body(proxy, head, "0\r\n\r\n")
 
 
 @case("bodies: answers: server-sent events come one by one", ["data: 0", "data: 1", "data: 2"])

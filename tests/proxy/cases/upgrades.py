@@ -107,8 +107,8 @@ def _(proxy):
             return client.exactly(5).decode()
 
 
-@case("websockets: the client's end reaches the server", "closed")
-def _(proxy):
+def end_at_the_server(proxy, leave):
+    """How the server's side of a websocket ends when its client leaves."""
     ends = []
 
     def script(visit):
@@ -119,26 +119,19 @@ def _(proxy):
     with Server(script) as server:
         proxy.route(proxy.prefix, server)
         client, _ = opened(proxy)
-        client.close()
+        leave(client)
         await_(lambda: ends, proxy)
     return ends[0]
+
+
+@case("websockets: the client's end reaches the server", "closed")
+def _(proxy):
+    return end_at_the_server(proxy, lambda client: client.close())
 
 
 @case("websockets: the client's reset reaches the server", "closed")
 def _(proxy):
-    ends = []
-
-    def script(visit):
-        visit.first()
-        visit.send(AGREED + "\r\n")
-        ends.append(visit.rest(proxy.patience)[1])
-
-    with Server(script) as server:
-        proxy.route(proxy.prefix, server)
-        client, _ = opened(proxy)
-        client.reset()
-        await_(lambda: ends, proxy)
-    return ends[0]
+    return end_at_the_server(proxy, lambda client: client.reset())
 
 
 @case("websockets: the server's end reaches the client", ("bye", "closed"))
