@@ -75,6 +75,7 @@ wanted openapi && counted "openapi" 300 "$python" tests/openapi/run.py
 wanted bad-input && counted "bad input" 420 "$python" tests/bad_input/run.py --hub both
 wanted advisories && counted "advisories" 300 "$python" tests/advisories/run.py
 wanted sessions && counted "sessions" 240 "$python" tests/sessions/run.py
+wanted events && counted "events" 120 "$python" tests/events/run.py
 wanted escalation && counted "escalation" 240 "$python" tests/escalation/run.py
 wanted browser && counted "browser" 600 "$python" tests/browser/run.py --hub orrery
 wanted proxy-hub && counted "JupyterHub with our proxy" 420 "$python" tests/proxy_hub/run.py
