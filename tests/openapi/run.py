@@ -10,6 +10,7 @@ left out, and why, stands in `LEFT_OUT`.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,8 @@ def main() -> None:
             if who == "boss" and not options.only:
                 with steps.step("boss: every operation was answered well at least once"):
                     run.check_depth()
+            if not (options.keep or steps.failed):
+                shutil.rmtree(run.folder)
         with steps.step("the hub did not panic"):
             require("panicked" not in site.hub.log_text(), "a panic in the hub's log")
     exit_with(steps.finish())
@@ -113,8 +116,8 @@ class Run:
         self.site, self.who, self.options = site, who, options
         self.document = made_up.with_known_names(document, site, who)
         self.folder = Path(tempfile.mkdtemp(prefix=f"openapi-{who}-"))
-        self.examples = 200 if options.long else 12
-        self.limit = 1500 if options.long else 150
+        self.examples = 200 if options.long else 8
+        self.limit = 3000 if options.long else 140
         self.output = ""
 
     def start(self) -> None:

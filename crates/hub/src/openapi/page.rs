@@ -160,6 +160,14 @@ fn kind(schema: &Value) -> String {
     let words = types.into_iter().map(|name| match name {
         "array" if schema["items"].is_object() => format!("list of {}", kind(&schema["items"])),
         "array" => "list".to_owned(),
+        "object" if schema["properties"].is_object() => {
+            let fields = schema["properties"].as_object().into_iter().flatten();
+            let fields: Vec<String> = fields
+                .map(|(name, field)| format!("`{name}` {}", kind(field)))
+                .collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+        "object" if schema["maxProperties"] == 0 => "empty object".to_owned(),
         "object" if schema["additionalProperties"].is_object() => {
             format!("object of {}", kind(&schema["additionalProperties"]))
         }
@@ -173,14 +181,14 @@ fn kind(schema: &Value) -> String {
 fn shown(shape: Shape) -> String {
     match shape {
         Shape::One(schema) => link(schema.name),
-        Shape::List(schema) => format!("a list of {}", link(schema.name)),
+        Shape::List(schema) => format!("list of {}", link(schema.name)),
         Shape::Page(schema) => format!(
-            "a list of {0}, or {{items: list of {0}, _pagination: {1}}}",
+            "list of {0}, or {{`_pagination` {1}, `items` list of {0}}}",
             link(schema.name),
             link(schemas::PAGINATION.name)
         ),
         Shape::Framed(schema) => format!(
-            "{{items: list of {}, _pagination: {}}}",
+            "{{`items` list of {}, `_pagination` {}}}",
             link(schema.name),
             link(schemas::PAGINATION.name)
         ),

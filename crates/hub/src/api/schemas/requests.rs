@@ -216,27 +216,28 @@ pub(crate) const SHARE_REVOCATION: Schema = Schema {
 };
 
 fn share(scopes: &str) -> Value {
-    json!({
-        "type": "object",
-        "oneOf": [{ "required": ["user"] }, { "required": ["group"] }],
-        "properties": {
+    let mut share = object(
+        &[],
+        json!({
             "user": { "type": "string", "minLength": 1 },
             "group": { "type": "string", "minLength": 1 },
             "scopes": { "type": "array", "items": { "type": "string" }, "description": scopes },
-        },
-    })
+        }),
+    );
+    share["oneOf"] = json!([{ "required": ["user"] }, { "required": ["group"] }]);
+    share
 }
 
 pub(crate) const SHARE_CODE_REQUEST: Schema = Schema {
     name: "ShareCodeRequest",
     build: || {
-        json!({
-            "type": "object",
-            "properties": {
-                "expires_in": { "type": ["number", "null"], "description": "Its life in seconds; a day if nothing is said." },
+        object(
+            &[],
+            json!({
+                "expires_in": { "type": "integer", "minimum": 60, "maximum": 31_536_000, "default": 86_400, "description": "Its life in seconds." },
                 "scopes": { "type": "array", "items": { "type": "string" }, "description": "What it allows; nothing: to use the server." },
-            },
-        })
+            }),
+        )
     },
 };
 
