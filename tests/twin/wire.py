@@ -163,7 +163,7 @@ class Wire:
             plain = {key: "(ignored)" if key in ignore and item not in (None, [], {}) else self._plain(item, ignore) for key, item in value.items()}
             for key in ANYHOW & plain.keys():
                 plain[key] = {} if plain[key] is None else plain[key]
-            return {key: sorted((one for one in item if one not in OUR_SCOPES), key=repr) if key in SETS and isinstance(item, list) else item for key, item in plain.items()}
+            return {key: sorted((one for one in item if not isinstance(one, str) or one not in OUR_SCOPES), key=repr) if key in SETS and isinstance(item, list) else item for key, item in plain.items()}
         if isinstance(value, list):
             return [self._plain(item, ignore) for item in value]
         return value

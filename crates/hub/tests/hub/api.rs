@@ -20,6 +20,8 @@ mod events;
 mod groups;
 #[path = "api/info.rs"]
 mod info;
+#[path = "api/oauth.rs"]
+mod oauth;
 #[path = "api/servers.rs"]
 mod servers;
 #[path = "api/services.rs"]
