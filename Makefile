@@ -10,7 +10,7 @@ export ORRERY_VENV ?= $(CURDIR)/.venv
 export ORRERY_NODE_MODULES ?= $(CURDIR)/tests/node_modules
 PYTHON := $(ORRERY_VENV)/bin/python
 
-.PHONY: help run web check test test-rust test-story test-bad-input test-browser test-system-users test-chaos test-install deb bench bench-api bench-proxy config-docs venv node-modules
+.PHONY: help run web check test test-rust test-story test-openapi test-bad-input test-browser test-system-users test-chaos test-install deb bench bench-api bench-proxy config-docs venv node-modules
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
@@ -33,6 +33,9 @@ test-rust: web ## Only the Rust tests, on SQLite and on databases started for th
 
 test-story: venv node-modules web ## Only the HTTP story, against upstream and against Orrery
 	@scripts/test.sh story
+
+test-openapi: venv node-modules web ## Only requests made up from the API's own description
+	@scripts/test.sh openapi
 
 test-bad-input: venv node-modules web ## Only the bad input
 	@scripts/test.sh bad-input
