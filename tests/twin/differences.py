@@ -140,13 +140,6 @@ because(
     | {f"http: bodies: POST /users b'{number}' as admin": {"body.message": ANY} for number in ("-Infinity", "1e999")},
 )
 because(
-    "Scopes",
-    "A token does not reach servers that are shared with a group of its owner, while the owner's browser does",
-    "What is shared with a group is shared with each member's tokens",
-    BETTER,
-    {"self: GET /user as carol": {"body.scopes": ANY}},
-)
-because(
     "Headers",
     "`Content-Type: text/html` in redirects without a body; `text/html` without its character set in pages",
     "No type where there is no body, and the character set",

@@ -137,6 +137,7 @@ because(
     "What is shared with a group is shared with each member's tokens",
     BETTER,
     {
+        "self: GET /user as carol": {"body.scopes": ANY},
         "tokens: GET /users/carol/tokens as admin": {"body.api_tokens*": ANY},
         "tokens: GET /users/carol/tokens as teller": {"body.api_tokens*": ANY},
         "a server's own client": {"carol is known": ANY},
