@@ -18,12 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use futures_util::StreamExt as _;
 use orrery_store::sessions::Seen;
 use subtle::ConstantTimeEq as _;
 
@@ -45,94 +43,12 @@ pub const LOGIN_COOKIE: &str = "jupyterhub-hub-login";
 
 /// The largest form that somebody may send who is not logged in, in bytes: a login.
 const MAX_STRANGERS_FORM: usize = 64 * 1024;
-/// The longest pause within a body.
-const BODY_PAUSE: Duration = Duration::from_secs(30);
-
-/// How much of a refused body is read away, in bytes, and how long at most.
-const MAX_DISCARDED: usize = 128 * 1024 * 1024;
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The routes of this module.
 pub fn routes() -> Routes {
     Routes::default()
         .get("/login", Needs::Nothing, login::show)
         .post("/login", Needs::Nothing, login::submit)
         .get("/logout", Needs::Nothing, logout::logout)
-}
-
-/// Refuses what is too large, or of a method that nothing here answers, before anything is read of it.
-pub async fn bound(State(hub): State<AppState>, request: Request, next: Next) -> Response {
-    let length = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > MAX_BODY as u64) {
-        let mut response = Error::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("The request is larger than {} MB.", MAX_BODY / 1024 / 1024),
-        )
-        .into_response();
-        discard(request.into_body()).await;
-        response
-            .headers_mut()
-            .insert(header::CONNECTION, HeaderValue::from_static("close"));
-        return response;
-    }
-    let is_known = matches!(
-        *request.method(),
-        Method::GET
-            | Method::HEAD
-            | Method::POST
-            | Method::PUT
-            | Method::PATCH
-            | Method::DELETE
-            | Method::OPTIONS
-    );
-    if !is_known {
-        let mut response = Error::new(StatusCode::METHOD_NOT_ALLOWED, "").into_response();
-        add_own_headers(&hub, request.uri().path(), &mut response);
-        return response;
-    }
-    next.run(request.map(without_long_pauses)).await
-}
-
-/// The same body, broken off when its sender stops for too long.
-fn without_long_pauses(body: Body) -> Body {
-    if body.is_end_stream() {
-        return body;
-    }
-    Body::from_stream(futures_util::stream::unfold(
-        Some(body.into_data_stream()),
-        async |chunks| {
-            let mut chunks = chunks?;
-            match tokio::time::timeout(BODY_PAUSE, chunks.next()).await {
-                Ok(chunk) => Some((chunk?, Some(chunks))),
-                Err(_) => Some((
-                    Err(axum::Error::new(std::io::Error::from(
-                        std::io::ErrorKind::TimedOut,
-                    ))),
-                    None,
-                )),
-            }
-        },
-    ))
-}
-
-/// Reads away what is refused, up to a limit: a client that is still sending when the connection
-/// closes sees only that it broke, and never the answer.
-async fn discard(body: Body) {
-    let reading = async {
-        let mut chunks = body.into_data_stream();
-        let mut left = MAX_DISCARDED;
-        while let Some(Ok(chunk)) = chunks.next().await {
-            left = left.saturating_sub(chunk.len());
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    // Whether it ended or took too long, the answer is the same.
-    let _ = tokio::time::timeout(DISCARD_TIMEOUT, reading).await;
 }
 
 /// Finds out who asks, checks for cross-site request forgery, and hands the [`Requester`] to the
@@ -160,7 +76,7 @@ pub async fn identify(State(hub): State<AppState>, request: Request, next: Next)
 }
 
 /// The headers that every answer of the hub has, where its handler did not set them.
-fn add_own_headers(hub: &AppState, path: &str, response: &mut Response) {
+pub(crate) fn add_own_headers(hub: &AppState, path: &str, response: &mut Response) {
     let headers = response.headers_mut();
     headers
         .entry("x-jupyterhub-version")

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod audit;
 pub mod auth;
+pub mod bodies;
 pub mod certs;
 pub mod changes;
 pub mod config;

@@ -20,7 +20,7 @@ use crate::auth::{self, Requester};
 use crate::error::{Error, ErrorBody, Result};
 use crate::openapi::{Described, Document, Operation};
 use crate::state::AppState;
-use crate::{api, pages};
+use crate::{api, bodies, pages};
 
 /// The largest body that is read, in bytes: an options form may carry a small file.
 pub const MAX_BODY: usize = 10 * 1024 * 1024;
@@ -285,7 +285,7 @@ pub fn router(hub: AppState) -> Router {
         .layer(from_fn_with_state(hub.clone(), auth::identify))
         .layer(from_fn(crate::etag::tag))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn_with_state(hub.clone(), auth::bound))
+        .layer(from_fn_with_state(hub.clone(), bodies::bound))
         .layer(from_fn_with_state(hub.clone(), pages::render_errors))
         .layer(from_fn_with_state(hub.clone(), crate::metrics::measure))
         .with_state(hub)

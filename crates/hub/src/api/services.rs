@@ -294,9 +294,6 @@ impl NewService {
         }
         let client_id =
             text("oauth_client_id").map_or_else(|| format!("service-{name}"), str::to_owned);
-        if !client_id.starts_with("service-") || client_id.len() > 255 {
-            return Err(failed());
-        }
         let scopes: Vec<String> = body::texts(given.get("oauth_client_allowed_scopes"), "scopes")?
             .into_iter()
             .map(str::to_owned)
@@ -314,6 +311,11 @@ impl NewService {
             return Err(failed());
         }
         let is_client = url.is_some() || wants_oauth;
+        if (is_client || text("oauth_client_id").is_some())
+            && (!client_id.starts_with("service-") || client_id.len() > 255)
+        {
+            return Err(failed());
+        }
         let client = is_client.then(|| NewOauthClient {
             identifier: client_id.clone(),
             description: format!("JupyterHub service {name}"),
