@@ -139,6 +139,34 @@ pub async fn grant(connection: &impl ConnectionTrait, grant: &Grant) -> Result<S
         .ok_or_else(|| StoreError::Corrupt("a share that was just made is gone".to_owned()))
 }
 
+/// Takes some scopes, or all, from whom a server is shared with; gives the share if there is something
+/// left of it.
+pub async fn revoke(
+    connection: &impl ConnectionTrait,
+    spawner_id: i32,
+    with: With,
+    filter: &str,
+    revoked: Option<&[String]>,
+) -> Result<Option<Share>> {
+    sql::lock(connection, "spawners", spawner_id).await?;
+    let Some(mut share) = find(connection, spawner_id, with).await? else {
+        return Ok(None);
+    };
+    let left: Vec<String> = filtered(&share.scopes, filter)
+        .into_iter()
+        .filter(|scope| revoked.is_some_and(|revoked| !revoked.contains(scope)))
+        .collect();
+    if left.is_empty() {
+        delete(connection, share.id).await?;
+        return Ok(None);
+    }
+    if left != share.scopes {
+        set_scopes(connection, share.id, &left).await?;
+        share.scopes = left;
+    }
+    Ok(Some(share))
+}
+
 /// Scopes as they are meant now: their filter names the server as it is called now, whatever it or its
 /// owner was called when they were written.
 pub fn filtered(scopes: &[String], filter: &str) -> BTreeSet<String> {
@@ -163,11 +191,7 @@ pub async fn find(
 }
 
 /// Gives a share other scopes; says whether there is such a share.
-pub async fn set_scopes(
-    connection: &impl ConnectionTrait,
-    id: i32,
-    scopes: &[String],
-) -> Result<bool> {
+async fn set_scopes(connection: &impl ConnectionTrait, id: i32, scopes: &[String]) -> Result<bool> {
     sql::update(
         connection,
         "shares",

@@ -6,10 +6,10 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use orrery_core::scopes::{Memberships, Scope, filter_share_scopes};
 use orrery_core::{ServerName, escape::for_log};
+use orrery_store::groups;
 use orrery_store::shares::{self, Grant, Of, Share, With};
 use orrery_store::spawners::{self, Spawner};
 use orrery_store::users::{self, User};
-use orrery_store::{StoreError, groups};
 use serde_json::{Map, Value, json};
 
 use super::arguments::Arguments;
@@ -216,23 +216,11 @@ async fn revoke(
     let (Some(spawner), Some(with)) = (spawner, with) else {
         return Ok(Json(json!({})));
     };
-    let (filter, revoked) = (&server.filter(), body.scopes.as_ref());
+    let (filter, revoked) = (&server.filter(), body.scopes.as_deref());
     let left = hub
         .store
         .write(|transaction| async move {
-            let Some(mut share) = shares::find(&transaction, spawner.id, with).await? else {
-                return Ok(None);
-            };
-            share.scopes = shares::filtered(&share.scopes, filter)
-                .into_iter()
-                .filter(|scope| revoked.is_some_and(|revoked| !revoked.contains(scope)))
-                .collect();
-            if share.scopes.is_empty() {
-                shares::delete(&transaction, share.id).await?;
-                return Ok(None);
-            }
-            shares::set_scopes(&transaction, share.id, &share.scopes).await?;
-            Ok::<_, StoreError>(Some(share))
+            shares::revoke(&transaction, spawner.id, with, filter, revoked).await
         })
         .await?;
     let event = body

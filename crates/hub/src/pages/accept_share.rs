@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::respond::frame;
 use crate::api;
+use crate::audit::{Action, Event};
 use crate::auth::{self, Asking, Requester, auth_state, redirects};
 use crate::error::{Error, Result};
 use crate::servers::ServerView;
@@ -100,6 +101,12 @@ pub(super) async fn accept(
     if !is_given {
         return Err(Error::bad_request("Invalid share code"));
     }
+    let event = Event::new(Action::ShareAccept)
+        .by(&requester)
+        .on_server(&offer.owner.name, &offer.spawner.name)
+        .detail("id", format!("sc_{code_id}"))
+        .detail("scopes", grant.scopes.clone());
+    hub.audit.record(event).await;
     tracing::info!(user = %user.name, owner = %offer.owner.name, server = offer.spawner.name, code = code_id, "share accepted");
     Ok(crate::error::redirect(
         &offer.next_url(&hub, &requester, &uri, &body)?,
