@@ -67,7 +67,7 @@ if wanted rust; then
 fi
 wanted story && counted "story" 420 "$python" tests/story/story.py --hub both
 wanted hosts && counted "hosts" 420 "$python" tests/hosts/run.py --hub both
-wanted twin && counted "twin" 300 "$python" tests/twin/run.py
+wanted twin && counted "twin" 600 "$python" tests/twin/run.py
 wanted tls && counted "tls" 420 "$python" tests/tls/run.py
 wanted acme && counted "acme" 180 "$python" tests/acme/run.py
 wanted proxy && counted "proxy conformance" 420 "$python" tests/proxy/run.py

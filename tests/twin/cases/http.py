@@ -1,6 +1,6 @@
 """HTTP itself: paths, methods, ways to say who asks, cross-site rules, bodies."""
 
-from suite import R, table
+from suite import R, story, table
 from world import BROWSERS, SEVERAL
 
 # Paths that are not there
@@ -98,6 +98,8 @@ table(
 )
 table("http: large bodies", "admin", R("PUT /groups/lab/properties", raw=b'{"a": "' + b"x" * 900_000 + b'"}', label="0.9 MB"), R("PUT /groups/lab/properties", raw=b'{"a": "' + b"x" * 3_000_000 + b'"}', label="3 MB"), then=[R("PUT /groups/lab/properties", {})])
 table("http: large bodies", "nobody wrong-token ada", R("PUT /groups/lab/properties", raw=b'{"a": "' + b"x" * 3_000_000 + b'"}', label="3 MB"))
+# What is refused before its body is read must not take the next request of the connection with it.
+story("http: bodies that nobody reads leave the connection whole", *[("nobody", R("PUT /groups/lab/properties", raw=b'{"a": "' + b"x" * size + b'"}', label=f"{size} bytes")) for size in (10, 1000, 50_000, 200_000) * 8])
 table("http: long queries", "admin", R(f"GET /users?name_filter={'x' * 4000}", label="4,000 letters"), R(f"GET /users?{'a=b&' * 900}", label="900 arguments"))
 table("http: bad JSON before anything else", SEVERAL, R("POST /users", raw=b"{"), R("POST /groups", raw=b"{"), R("POST /users/ada/server", raw=b"{"), R("POST /shutdown", raw=b"{"), R("POST /services/fresh", raw=b"{"), R("POST /users/ada", raw=b"{"), R("POST /groups/class", raw=b"{"))
 table("http: Accept", "admin nobody", *[R(f"GET {path}", headers={"Accept": kind}, label=str(kind)) for path in ("/user", "/users/nothing") for kind in (None, "text/html", "application/xml", "image/png", "*/*;q=0", "nonsense")])

@@ -21,7 +21,7 @@ table(
     "admin shopper for-service",
     *[R("POST /services/fresh", body) for body in (
         {}, {"name": "other"}, {"name": 5}, {"admin": True}, {"admin": False}, {"admin": "x"}, {"display": False}, {"display": "x"}, {"info": "x"}, {"info": []}, {"url": 5}, {"url": None}, {"api_token": "short"}, {"api_token": 5}, {"api_token": "the-token-of-fresh-0123456789abcdef"}, {"command": ["x"]}, {"command": []}, {"command": "x"}, {"cwd": "/tmp"}, {"cwd": 5}, {"environment": {"A": "b"}}, {"environment": []}, {"user": "ada"},
-        {"oauth_client_id": "fresh"}, {"oauth_client_id": "service-fresh", "oauth_redirect_uri": "http://fresh.example.org/cb"}, {"oauth_redirect_uri": "http://fresh.example.org/cb"}, {"oauth_client_id": "service-shopper", "oauth_redirect_uri": "http://fresh.example.org/cb"}, {"oauth_no_confirm": 1},
+        {"oauth_client_id": "service-fresh", "oauth_redirect_uri": "http://fresh.example.org/cb"}, {"oauth_redirect_uri": "http://fresh.example.org/cb"}, {"oauth_client_id": "service-shopper", "oauth_redirect_uri": "http://fresh.example.org/cb"}, {"oauth_no_confirm": 1},
         {"oauth_client_allowed_scopes": ["admin:users"]}, {"oauth_client_allowed_scopes": ["read:users!user"]}, {"oauth_client_allowed_scopes": ["nothing"]}, {"oauth_client_allowed_scopes": []}, {"oauth_client_allowed_scopes": "x"}, {"oauth_client_allowed_scopes": [5]}, {"nothing": 1}, {"kind": "service"}, {"roles": []}, [], "x", 5,
     )],
     R("POST /services/fresh"), R("POST /services/fresh", raw=b"{"), R("POST /services/fresh", raw=b"null"),
