@@ -147,8 +147,7 @@ pub(crate) async fn accept(
             }
         }
     }
-    if shared.retire.is_cancelled() && !shared.stop.is_cancelled() {
-        // The successor accepts what waits.
+    if shared.is_succeeded() {
         return;
     }
     // The kernel has accepted these, and would reset them.

@@ -23,7 +23,6 @@ mod keepalive;
 mod line;
 mod listen;
 mod logging;
-mod memory;
 mod metrics;
 mod options;
 mod outbox;

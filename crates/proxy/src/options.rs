@@ -176,10 +176,6 @@ pub struct Options {
     /// takes it from the environment variable `CONFIGPROXY_AUTH_TOKEN`.
     #[arg(skip)]
     pub auth_token: Option<Token>,
-    /// Gives free memory back to the system. It is called when many connections have ended; without
-    /// it the allocator keeps their memory for the next ones.
-    #[arg(skip)]
-    pub give_back_memory: Option<fn()>,
 }
 
 /// The options that configurable-http-proxy has not.

@@ -13,7 +13,6 @@ use crate::{
     handover::{self, Predecessor, Successor},
     line::{End, Message},
     listen::Bound,
-    memory,
     metrics::Metrics,
     passed::{PassedSockets, Role},
     process::notify,
@@ -48,6 +47,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Whether another process accepts what waits in the kernel now.
+    pub(crate) fn is_succeeded(&self) -> bool {
+        self.retire.is_cancelled() && !self.stop.is_cancelled()
+    }
+
     /// Returns when nothing new may be accepted any more.
     pub(crate) async fn closed(&self) {
         tokio::select! {
@@ -175,11 +179,6 @@ pub(crate) async fn start_with(
     }
     handle.beside("saving the routes", save_now_and_then);
     handle.beside("looking for new certificates", watch_tls);
-    if let Some(give_back) = handle.shared.settings.give_back_memory {
-        handle.beside("giving memory back", move |shared| {
-            memory::give_back_after_crowds(shared, give_back)
-        });
-    }
 
     let target = handle.shared.settings.default_target.as_deref();
     let target = target.unwrap_or("(no default)");

@@ -232,8 +232,7 @@ async fn accept(worker: Rc<Worker>, listener: Listener, others: Vec<Handover>) {
             }
         }
     }
-    if worker.shared.retire.is_cancelled() && !worker.shared.stop.is_cancelled() {
-        // The successor accepts what waits.
+    if worker.shared.is_succeeded() {
         return;
     }
     // The kernel has accepted these, and would reset them.

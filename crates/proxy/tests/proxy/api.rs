@@ -7,7 +7,7 @@ use orrery_proxy::{Options, OurOptions};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{self, Origin, Proxy, Raw, TOKEN, dead_url, raw_exchange};
+use crate::support::{self, Origin, Proxy, Raw, TOKEN, dead_url, keeping_routes_in, raw_exchange};
 
 async fn proxy() -> Proxy {
     Proxy::start(Options::default()).await
@@ -260,14 +260,7 @@ async fn a_table_that_has_changed_is_not_replaced() {
 #[tokio::test]
 async fn routes_are_added_while_all_are_replaced() {
     let folder = tempfile::tempdir().unwrap();
-    let proxy = Proxy::start(Options {
-        ours: OurOptions {
-            state_file: Some(folder.path().join("routes")),
-            ..OurOptions::default()
-        },
-        ..Options::default()
-    })
-    .await;
+    let proxy = Proxy::start(keeping_routes_in(&folder.path().join("routes"))).await;
     let wanted: serde_json::Map<String, Value> = (0..20_000)
         .map(|number| (format!("/user/{number}"), json!({"target": "http://h:1"})))
         .collect();

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     api::{put, table},
-    support::{Origin, Proxy, TOKEN, eventually, raw_exchange},
+    support::{Origin, Proxy, TOKEN, eventually, keeping_routes_in, raw_exchange},
 };
 
 #[tokio::test]
@@ -25,13 +25,7 @@ async fn routes_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("routes");
     let origin = Origin::start().await;
-    let options = || Options {
-        ours: OurOptions {
-            state_file: Some(path.clone()),
-            ..OurOptions::default()
-        },
-        ..Options::default()
-    };
+    let options = || keeping_routes_in(&path);
     let proxy = Proxy::start(options()).await;
     proxy.add("/user/ada", &origin.url()).await;
     proxy.add("/user/bob", &origin.url()).await;
@@ -59,14 +53,7 @@ async fn routes_survive_a_restart() {
 async fn a_state_file_is_compacted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("routes");
-    let proxy = Proxy::start(Options {
-        ours: OurOptions {
-            state_file: Some(path.clone()),
-            ..OurOptions::default()
-        },
-        ..Options::default()
-    })
-    .await;
+    let proxy = Proxy::start(keeping_routes_in(&path)).await;
     for _ in 0..1200 {
         proxy.add("/user/ada", "http://127.0.0.1:9").await;
     }
@@ -80,13 +67,7 @@ async fn a_state_file_is_compacted() {
 async fn a_replaced_table_is_in_the_state_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("routes");
-    let options = || Options {
-        ours: OurOptions {
-            state_file: Some(path.clone()),
-            ..OurOptions::default()
-        },
-        ..Options::default()
-    };
+    let options = || keeping_routes_in(&path);
     let proxy = Proxy::start(options()).await;
     proxy.add("/old", "http://h:1").await;
     let wanted: serde_json::Map<String, Value> = (0..3000)
@@ -107,14 +88,7 @@ async fn a_replaced_table_is_in_the_state_file() {
 async fn changes_while_the_state_file_is_written_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("routes");
-    let proxy = Proxy::start(Options {
-        ours: OurOptions {
-            state_file: Some(path.clone()),
-            ..OurOptions::default()
-        },
-        ..Options::default()
-    })
-    .await;
+    let proxy = Proxy::start(keeping_routes_in(&path)).await;
     let wanted: serde_json::Map<String, Value> = (0..2000)
         .map(|number| (format!("/user/{number}"), json!({"target": "http://h:1"})))
         .collect();
@@ -144,14 +118,7 @@ async fn changes_while_the_state_file_is_written_are_kept() {
     let before = table(&proxy).await;
     let copy = folder.path().join("copy");
     fs::copy(&path, &copy).unwrap();
-    let again = Proxy::start(Options {
-        ours: OurOptions {
-            state_file: Some(copy),
-            ..OurOptions::default()
-        },
-        ..Options::default()
-    })
-    .await;
+    let again = Proxy::start(keeping_routes_in(&copy)).await;
     assert_eq!(table(&again).await, before);
 }
 
@@ -159,14 +126,7 @@ async fn changes_while_the_state_file_is_written_are_kept() {
 async fn table_in(file: &Path) -> Value {
     let copy = file.with_extension("copy");
     fs::copy(file, &copy).unwrap();
-    let again = Proxy::start(Options {
-        ours: OurOptions {
-            state_file: Some(copy),
-            ..OurOptions::default()
-        },
-        ..Options::default()
-    })
-    .await;
+    let again = Proxy::start(keeping_routes_in(&copy)).await;
     table(&again).await
 }
 
@@ -209,14 +169,7 @@ async fn a_state_file_that_cannot_be_written_is_tried_until_it_can() {
     let (there, gone) = (folder.path().join("there"), folder.path().join("gone"));
     fs::create_dir(&there).unwrap();
     let path = there.join("routes");
-    let proxy = Proxy::start(Options {
-        ours: OurOptions {
-            state_file: Some(path.clone()),
-            ..OurOptions::default()
-        },
-        ..Options::default()
-    })
-    .await;
+    let proxy = Proxy::start(keeping_routes_in(&path)).await;
     proxy.add("/user/old", "http://h:1").await;
     fs::rename(&there, &gone).unwrap();
     let before = fs::read_to_string(gone.join("routes")).unwrap();

@@ -57,6 +57,17 @@ pub(crate) fn dead_url() -> String {
 
 // === The proxy ===
 
+/// Options with a state file.
+pub(crate) fn keeping_routes_in(path: &Path) -> Options {
+    Options {
+        ours: OurOptions {
+            state_file: Some(path.to_owned()),
+            ..OurOptions::default()
+        },
+        ..Options::default()
+    }
+}
+
 pub(crate) struct Proxy {
     pub(crate) handle: ProxyHandle,
 }
