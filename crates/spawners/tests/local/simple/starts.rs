@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use orrery_core::config::Command;
 use orrery_core::phase::Cause;
 use orrery_core::spawner::{Spawner, Started, Status};
 use orrery_core::{ServerName, UserName};
