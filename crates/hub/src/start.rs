@@ -176,18 +176,19 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         .as_ref()
         .map(|internal| Arc::clone(&internal.proxy_api));
     let concurrency = usize::try_from(config.chp.concurrency).unwrap_or(10).max(1);
-    let table = HttpRouteTable::new(
+    // Only a proxy of our own runs as our own account.
+    let table_of = if config.proxy.should_start {
+        HttpRouteTable::of_our_own_proxy
+    } else {
+        HttpRouteTable::new
+    };
+    let table = Arc::new(table_of(
         &config.chp.api_url,
         proxy_token.clone(),
         urls.hosts().is_some(),
         concurrency,
-        client_tls.clone(),
-    )?;
-    let table = Arc::new(if config.proxy.should_start {
-        table.of_our_own_proxy(client_tls)
-    } else {
-        table
-    });
+        client_tls,
+    )?);
     let routes = Keeper::new(KeeperParts {
         store: store.clone(),
         table: Arc::clone(&table) as Arc<dyn orrery_core::routes::RouteTable>,

@@ -1,30 +1,32 @@
 //! The proxy as a process: started by the hub, outliving it, found again, restarted when it dies.
 
-use std::collections::BTreeMap;
+mod error;
+mod hold;
+mod settings;
+mod system;
+
 use std::ffi::OsString;
-use std::fs::File;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use orrery_core::fault;
 use orrery_core::routes::RouteTable as _;
-use orrery_core::{Secret, fault};
-use orrery_store::private_file;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::error::ProxyError;
+pub use self::hold::ProxyHold;
+use self::settings::program_words;
+pub use self::settings::{ProxyCommand, ProxySettings, derived_token};
+use self::system::{find_program, has_option, is_alive, is_called, is_of_our_user, is_taken};
 use super::{HttpRouteTable, Keeper};
-use crate::certs::ProxyCertificates;
-use crate::config::Config;
 
 /// The environment variable by which hub and proxy share their token.
 const TOKEN_VARIABLE: &str = "CONFIGPROXY_AUTH_TOKEN";
@@ -60,254 +62,6 @@ const HEALTHY: Duration = Duration::from_secs(30);
 
 /// So many processes are looked for that took a proxy's place one after the other.
 const MOST_SUCCESSORS: usize = 4;
-
-/// Which program is the proxy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProxyCommand {
-    /// This program, called as `… proxy`.
-    Ours(PathBuf),
-    /// The program that `ConfigurableHTTPProxy.command` names.
-    Configured(Vec<String>),
-}
-
-/// How to run the proxy.
-#[derive(Clone)]
-pub struct ProxySettings {
-    /// Whether the hub starts it at all (`Proxy.should_start`).
-    pub should_start: bool,
-    /// Which program it is.
-    pub command: ProxyCommand,
-    /// The unix socket to listen on instead of an address and a port.
-    pub socket: Option<PathBuf>,
-    /// The public address; empty for every address.
-    pub ip: String,
-    /// The public port.
-    pub port: u16,
-    /// The address of its API.
-    pub api_ip: String,
-    /// The port of its API.
-    pub api_port: u16,
-    /// Where it gets its error pages from.
-    pub error_target: String,
-    /// `ConfigurableHTTPProxy.log_level`.
-    pub log_level: String,
-    /// Whether users and services have hosts of their own (`JupyterHub.subdomain_host`).
-    pub host_routing: bool,
-    /// Key and certificate of the public address (`JupyterHub.ssl_key` and `ssl_cert`).
-    pub public_tls: Option<(String, String)>,
-    /// Its certificates with `JupyterHub.internal_ssl`.
-    pub internal_tls: Option<ProxyCertificates>,
-    /// The token of its API.
-    pub token: Secret,
-    /// `ConfigurableHTTPProxy.pid_file`; empty for none.
-    pub pid_file: PathBuf,
-    /// `ConfigurableHTTPProxy.command_umask`.
-    pub umask: u32,
-    /// Variables to set beside those of the hub's own environment.
-    pub environment: BTreeMap<String, OsString>,
-}
-
-impl ProxySettings {
-    /// From the configuration; `program` is this program.
-    pub fn from_config(
-        config: &Config,
-        program: &Path,
-        token: Secret,
-        internal_tls: Option<ProxyCertificates>,
-    ) -> Self {
-        let public = config.public_address();
-        let api = crate::config::HttpAddress::parse(&config.chp.api_url);
-        let command = if config.foreign_proxy {
-            ProxyCommand::Configured(config.chp.command.0.clone())
-        } else {
-            ProxyCommand::Ours(program.to_owned())
-        };
-        let log_level = if config.chp.debug {
-            "debug"
-        } else {
-            config.chp.log_level.as_str()
-        };
-        Self {
-            should_start: config.proxy.should_start,
-            command,
-            socket: public.socket,
-            ip: public.host,
-            port: public.port,
-            api_ip: api
-                .as_ref()
-                .map_or_else(|| "127.0.0.1".to_owned(), |api| api.host.clone()),
-            api_port: api.map_or(8001, |api| api.port),
-            // The proxy is on this machine: a hub on all addresses is reached on this one.
-            error_target: format!("{}error", config.hub_connect_url("127.0.0.1")),
-            log_level: log_level.to_owned(),
-            host_routing: !config.hub.subdomain_host.is_empty(),
-            public_tls: (!config.hub.ssl_cert.is_empty())
-                .then(|| (config.hub.ssl_key.clone(), config.hub.ssl_cert.clone())),
-            internal_tls,
-            token,
-            pid_file: PathBuf::from(&config.chp.pid_file),
-            umask: u32::try_from(config.chp.command_umask & 0o777).unwrap_or(0o007),
-            environment: BTreeMap::new(),
-        }
-    }
-
-    /// Program and arguments, without the wrapper that sets the umask.
-    fn arguments(&self) -> Vec<OsString> {
-        let mut words: Vec<OsString> = match &self.command {
-            ProxyCommand::Ours(program) => vec![program.into(), "proxy".into()],
-            ProxyCommand::Configured(command) => command.iter().map(OsString::from).collect(),
-        };
-        let public = match &self.socket {
-            Some(socket) => vec![("--socket", socket.display().to_string())],
-            None => vec![("--ip", self.ip.clone()), ("--port", self.port.to_string())],
-        };
-        let options = [
-            ("--api-ip", self.api_ip.clone()),
-            ("--api-port", self.api_port.to_string()),
-            ("--error-target", self.error_target.clone()),
-            ("--log-level", self.log_level.clone()),
-        ];
-        // First, so that a proxy that was started without it, or with it, is not taken for ours.
-        if self.host_routing {
-            words.push("--host-routing".into());
-        }
-        for (option, value) in public.into_iter().chain(options) {
-            words.push(option.into());
-            words.push(value.into());
-        }
-        if let Some((key, certificate)) = &self.public_tls {
-            words.extend(["--ssl-key".into(), key.into()]);
-            words.extend(["--ssl-cert".into(), certificate.into()]);
-        }
-        if let Some(ProxyCertificates { api, client }) = &self.internal_tls {
-            for (side, pair) in [("api", api), ("client", client)] {
-                for (what, path) in [
-                    ("key", &pair.key),
-                    ("cert", &pair.certificate),
-                    ("ca", &pair.trust),
-                ] {
-                    words.extend([format!("--{side}-ssl-{what}").into(), path.into()]);
-                }
-                words.push(format!("--{side}-ssl-request-cert").into());
-                words.push(format!("--{side}-ssl-reject-unauthorized").into());
-            }
-        }
-        if let (ProxyCommand::Ours(_), Some(file)) = (&self.command, self.state_file()) {
-            words.push("--state-file".into());
-            words.push(file.into());
-        }
-        // A configured command knows no such option and is wrapped instead.
-        if matches!(self.command, ProxyCommand::Ours(_)) {
-            words.push("--umask".into());
-            words.push(format!("{:03o}", self.umask).into());
-        }
-        words
-    }
-
-    /// Beside the pid file: the routes that our proxy serves after its own restart.
-    fn state_file(&self) -> Option<PathBuf> {
-        let is_set = !self.pid_file.as_os_str().is_empty();
-        is_set.then(|| self.pid_file.with_extension("routes"))
-    }
-
-    fn public_address(&self) -> String {
-        if let Some(socket) = &self.socket {
-            return socket.display().to_string();
-        }
-        format!(
-            "{}:{}",
-            if self.ip.is_empty() { "*" } else { &self.ip },
-            self.port
-        )
-    }
-
-    fn api_address(&self) -> String {
-        format!("{}:{}", self.api_ip, self.api_port)
-    }
-}
-
-/// A token made from the cookie secret: a hub that starts again still knows the token of the proxy it
-/// left running.
-pub fn derived_token(cookie_secret: &[u8]) -> Secret {
-    Secret::new(crate::auth::cookies::Signer::new(cookie_secret).derive("proxy api token"))
-}
-
-/// Why there is no proxy. For the operator.
-#[derive(Debug, thiserror::Error)]
-pub enum ProxyError {
-    /// The program is missing or may not be run.
-    #[error("the proxy cannot be started: {program}: {why}; see ConfigurableHTTPProxy.command")]
-    Program {
-        /// The program.
-        program: String,
-        /// What the system says.
-        why: String,
-    },
-    /// An address that the proxy needs is taken.
-    #[error(
-        "the proxy cannot listen on {address}: another program does already. Stop it, or choose another port \
-         with {option}"
-    )]
-    Taken {
-        /// The address.
-        address: String,
-        /// The option that chooses it.
-        option: &'static str,
-    },
-    /// Something answers on the API's address, but not to our token.
-    #[error(
-        "another proxy, with another token, answers on {0}. Stop it, or set ConfigurableHTTPProxy.auth_token to its \
-         token, or choose another ConfigurableHTTPProxy.api_url"
-    )]
-    Stranger(String),
-    /// It ended at once.
-    #[error("the proxy ended right after its start ({0}); its own message is above")]
-    Ended(ExitStatus),
-    /// It runs but its API does not answer.
-    #[error("the proxy was started, but its API at {0} did not answer within {seconds} seconds", seconds = UP.as_secs())]
-    Silent(String),
-    /// The pid file cannot be written.
-    #[error("the proxy's pid file {0} cannot be written: {1}; see ConfigurableHTTPProxy.pid_file")]
-    PidFile(PathBuf, std::io::Error),
-    /// A hub that runs looks after the proxy of this pid file.
-    #[error(
-        "another hub that is running has the proxy of {0}. Stop it, or start this one in another folder or with \
-         another ConfigurableHTTPProxy.pid_file"
-    )]
-    Held(PathBuf),
-}
-
-/// The right to look after the proxy of a pid file: one running hub has it. The system takes it back
-/// when the hub ends, however that happens.
-pub struct ProxyHold(#[expect(dead_code, reason = "it is held, not read")] Option<Flock<File>>);
-
-impl ProxyHold {
-    /// Takes the right, so that a hub started by mistake neither ends nor adopts the proxy of the one
-    /// that runs. Without a proxy of ours, or without a pid file, there is nothing to take.
-    pub fn take(should_start: bool, pid_file: &Path) -> Result<Self, ProxyError> {
-        if !should_start || pid_file.as_os_str().is_empty() {
-            return Ok(Self(None));
-        }
-        let path = pid_file.with_extension("lock");
-        // For us alone: whoever can open it could lock it, and keep every hub from starting.
-        let private = std::fs::Permissions::from_mode(0o600);
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        let file = private_file::open(&path, folder.unwrap_or(Path::new(".")))
-            .and_then(|file| file.set_permissions(private).map(|()| file))
-            .map_err(|error| ProxyError::PidFile(path.clone(), error))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self(Some(lock))),
-            Err((_, Errno::EWOULDBLOCK)) => Err(ProxyError::Held(pid_file.to_owned())),
-            Err((_, error)) => {
-                // Some file systems have no locks; that is no reason to have no hub.
-                tracing::warn!(path = %path.display(), %error, "cannot tell whether another hub runs here");
-                Ok(Self(None))
-            }
-        }
-    }
-}
 
 /// The proxy that this hub looks after. Dropping it leaves the proxy running.
 pub struct ProxyProcess(Arc<Inner>);
@@ -783,93 +537,4 @@ async fn end(pid: Pid, running: Option<Running>) {
         }
     }
     tracing::error!(pid = pid.as_raw(), "the proxy could not be stopped");
-}
-
-fn is_alive(pid: Pid) -> bool {
-    // A zombie answers signals but serves nobody.
-    let status = std::fs::read_to_string(format!("/proc/{pid}/stat"));
-    match status {
-        Ok(line) => line
-            .rsplit_once(')')
-            .is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X'])),
-        Err(_) if Path::new("/proc/self/stat").exists() => false,
-        Err(_) => !matches!(kill(pid, None), Err(Errno::ESRCH)),
-    }
-}
-
-/// Whether the process is our own user's. Anybody can call a program by any name; our token is only
-/// for those who could read our memory anyway.
-fn is_of_our_user(pid: Pid) -> bool {
-    std::fs::metadata(format!("/proc/{pid}"))
-        .is_ok_and(|process| process.uid() == nix::unistd::geteuid().as_raw())
-}
-
-/// Whether the process was called with these words, or with more after them. A script's interpreter
-/// may stand before them.
-fn is_called(pid: Pid, words: &[OsString]) -> bool {
-    use std::os::unix::ffi::OsStrExt as _;
-    let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
-        return false;
-    };
-    let called: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-    let Some((program, rest)) = words.split_first() else {
-        return false;
-    };
-    let name = |word: &[u8]| word.rsplit(|byte| *byte == b'/').next().map(<[u8]>::to_vec);
-    (0..called.len().min(3)).any(|start| {
-        name(called[start]) == name(program.as_bytes())
-            && called.len() > start + rest.len()
-            && rest
-                .iter()
-                .zip(&called[start + 1..])
-                .all(|(word, there)| word.as_bytes() == *there)
-    })
-}
-
-/// Whether these two words stand beside each other among the process's arguments.
-fn has_option(pid: Pid, option: &str, value: &str) -> bool {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-    words
-        .windows(2)
-        .any(|pair| pair == [option.as_bytes(), value.as_bytes()])
-}
-
-fn program_words(command: &ProxyCommand) -> usize {
-    match command {
-        ProxyCommand::Ours(_) => 2,
-        ProxyCommand::Configured(words) => words.len(),
-    }
-}
-
-fn find_program(program: &str) -> Result<(), ProxyError> {
-    let problem = |why: &str| ProxyError::Program {
-        program: program.to_owned(),
-        why: why.to_owned(),
-    };
-    if program.contains('/') {
-        return if Path::new(program).is_file() {
-            Ok(())
-        } else {
-            Err(problem("there is no such file"))
-        };
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    if found {
-        Ok(())
-    } else {
-        Err(problem("it is in no folder of PATH"))
-    }
-}
-
-async fn is_taken(ip: &str, port: u16) -> bool {
-    let host = match ip {
-        "" | "*" => "0.0.0.0",
-        other => other,
-    };
-    match tokio::net::TcpListener::bind((host, port)).await {
-        Ok(_) => false,
-        Err(error) => error.kind() == std::io::ErrorKind::AddrInUse,
-    }
 }

@@ -42,10 +42,6 @@ fn client(dialer: Dialer) -> Client<Dialer, Full<Bytes>> {
 }
 
 impl HttpRouteTable {
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "the token belongs to the table from here on"
-    )]
     /// The table of the proxy whose API is at `api_url`. At most `concurrency` requests are under way
     /// at once. `tls` is how to speak TLS to it, if not as with any public address.
     pub fn new(
@@ -54,6 +50,34 @@ impl HttpRouteTable {
         host_routing: bool,
         concurrency: usize,
         tls: Option<Arc<rustls::ClientConfig>>,
+    ) -> Result<Self, RouteError> {
+        let dialer = Dialer::new(DEADLINE, tls);
+        Self::with(dialer, api_url, token, host_routing, concurrency)
+    }
+
+    /// The same of a proxy that the hub starts itself: on this machine its token goes to no program of
+    /// another account, which may have taken the address while the proxy was away.
+    pub fn of_our_own_proxy(
+        api_url: &str,
+        token: Secret,
+        host_routing: bool,
+        concurrency: usize,
+        tls: Option<Arc<rustls::ClientConfig>>,
+    ) -> Result<Self, RouteError> {
+        let dialer = Dialer::new(DEADLINE, tls).refusing_strangers();
+        Self::with(dialer, api_url, token, host_routing, concurrency)
+    }
+
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the token belongs to the table from here on"
+    )]
+    fn with(
+        dialer: Dialer,
+        api_url: &str,
+        token: Secret,
+        host_routing: bool,
+        concurrency: usize,
     ) -> Result<Self, RouteError> {
         let problem = |why: &str| RouteError {
             what: "cannot be asked".to_owned(),
@@ -74,20 +98,12 @@ impl HttpRouteTable {
             })?;
         authorization.set_sensitive(true);
         Ok(Self {
-            client: client(Dialer::new(DEADLINE, tls)),
+            client: client(dialer),
             api,
             authorization,
             host_routing,
             at_once: Semaphore::new(concurrency.max(1)),
         })
-    }
-
-    /// The table of a proxy that the hub starts itself: on this machine its token goes to no program of
-    /// another account, which may have taken the address while the proxy was away.
-    #[must_use]
-    pub fn of_our_own_proxy(mut self, tls: Option<Arc<rustls::ClientConfig>>) -> Self {
-        self.client = client(Dialer::new(DEADLINE, tls).refusing_strangers());
-        self
     }
 
     /// The API's path of a route. Where routing is by host, the host is the first segment.
