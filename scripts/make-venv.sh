@@ -8,8 +8,8 @@ stamp=$venv/.made-from
 
 cmp -s "$requirements" "$stamp" && exit 0
 echo "making $venv with $(grep -E '^jupyter' "$requirements" | tr '\n' ' ')"
-if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    echo "python3 is too old or missing: Python 3.11 or newer is needed" >&2
+if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+    echo "python3 is too old or missing: Python 3.10 or newer is needed" >&2
     exit 1
 fi
 if [ ! -x "$venv/bin/pip" ]; then

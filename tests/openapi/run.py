@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help='one operation, as "GET /users"')
     parser.add_argument("--keep", action="store_true", help="keep schemathesis' own report")
     options = parser.parse_args()
+    require(sys.version_info >= (3, 11), "schemathesis needs Python 3.11 or newer")
     steps = Steps("openapi")
     with Site() as site:
         site.furnish()
