@@ -71,7 +71,7 @@ wanted twin && counted "twin" 600 "$python" tests/twin/run.py
 wanted tls && counted "tls" 420 "$python" tests/tls/run.py
 wanted acme && counted "acme" 180 "$python" tests/acme/run.py
 wanted proxy && counted "proxy conformance" 420 "$python" tests/proxy/run.py
-wanted openapi && counted "openapi" 300 "$python" tests/openapi/run.py
+wanted openapi && counted "openapi" 560 "$python" tests/openapi/run.py
 wanted bad-input && counted "bad input" 420 "$python" tests/bad_input/run.py --hub both
 wanted advisories && counted "advisories" 300 "$python" tests/advisories/run.py
 wanted sessions && counted "sessions" 240 "$python" tests/sessions/run.py

@@ -118,7 +118,7 @@ class Run:
         self.document = made_up.with_known_names(document, site, who)
         self.folder = Path(tempfile.mkdtemp(prefix=f"openapi-{who}-"))
         self.examples = 200 if options.long else 8
-        self.limit = 3000 if options.long else 140
+        self.limit = 3000 if options.long else 240
         self.output = ""
 
     def start(self) -> None:
