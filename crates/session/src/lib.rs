@@ -3,7 +3,6 @@
 #[cfg(feature = "client")]
 pub mod client;
 pub mod encoding;
-pub mod memory;
 pub mod proc;
 pub mod protocol;
 #[cfg(feature = "testing")]

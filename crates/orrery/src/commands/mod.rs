@@ -44,9 +44,7 @@ pub(crate) fn run(invocation: &Invocation) -> anyhow::Result<ExitCode> {
             if let Some(umask) = flags.umask {
                 nix::sys::stat::umask(Mode::from_bits_truncate(umask));
             }
-            let mut options = flags.options.clone();
-            options.give_back_memory = Some(orrery_session::memory::give_back);
-            runtime()?.block_on(orrery_proxy::run(options))?;
+            runtime()?.block_on(orrery_proxy::run(flags.options.clone()))?;
         }
         Action::Token { name } => runtime()?.block_on(token::run(invocation, name.as_deref()))?,
         Action::UpgradeDb { dry_run } => {
