@@ -86,10 +86,58 @@ OPERATIONS = (
     Operation("POST", "/share-codes/{user}/n-one", ("shares",), "n-one", {}, undo=(("DELETE", "/share-codes/{user}/n-one", None),)),
     Operation("GET", "/users/{user}/shared", ("read:users:shares",), "user"),
     Operation("GET", "/groups/{group}/shared", ("read:groups:shares",), "group"),
+    Operation("GET", "/users/{user}/server", ("read:servers",), "default"),
+    Operation("POST", "/users/{user}/server", ("start:servers",), "default", undo=(("DELETE", "/users/{user}/server", None),)),
+    Operation("PUT", "/users/{user}/server", ("start:servers",), "default", {}),
+    Operation("PATCH", "/users/{user}/server", ("start:servers",), "default", {"display_name": "of an escalation"}),
+    Operation("DELETE", "/users/{user}/server", ("delete:servers",), "default"),
+    Operation("POST", "/users/{user}/servers/n-one", ("start:servers",), "n-one", undo=(("DELETE", "/users/{user}/servers/n-one", None),)),
+    Operation("GET", "/users/{user}/server/progress", ("read:servers",), "default"),
+    Operation("GET", "/users/{user}/servers/n-one/progress", ("read:servers",), "n-one"),
+    # Switched off (JupyterHub.admin_access), so that nobody may.
+    Operation("POST", "/users/{user}/admin-access", (), "user"),
+    Operation("DELETE", "/users/{user}/tokens/a999999", ("tokens",), "user"),
+    Operation("DELETE", "/groups/{group}/users", ("groups",), "group", {"users": ["u-bob"]}, undo=(("POST", "/groups/{group}/users", {"users": ["u-bob"]}),)),
+    Operation("DELETE", "/services/{service}", ("admin:services",), "service"),
+    Operation("PATCH", "/shares/{user}/n-one", ("shares",), "n-one", {"user": "u-dan"}),
+    Operation("DELETE", "/shares/{user}/n-one", ("shares",), "n-one"),
+    Operation("DELETE", "/share-codes/{user}/n-one", ("shares",), "n-one"),
+    Operation("GET", "/shares/{user}", ("read:shares",), "default"),
+    Operation("POST", "/shares/{user}", ("shares",), "default", {"user": "u-dan"}, also=("read:users:name", "user", "u-dan"), undo=(("DELETE", "/shares/{user}", None),)),
+    Operation("PATCH", "/shares/{user}", ("shares",), "default", {"user": "u-dan"}),
+    Operation("DELETE", "/shares/{user}", ("shares",), "default"),
+    Operation("GET", "/share-codes/{user}", ("read:shares",), "default"),
+    Operation("POST", "/share-codes/{user}", ("shares",), "default", {}, undo=(("DELETE", "/share-codes/{user}", None),)),
+    Operation("DELETE", "/share-codes/{user}", ("shares",), "default"),
+    Operation("GET", "/users/{user}/shared/u-dan/n-one", ("read:users:shares",), "user"),
+    Operation("DELETE", "/users/{user}/shared/u-dan/n-one", ("users:shares",), "user"),
+    Operation("GET", "/groups/{group}/shared/u-dan/n-one", ("read:groups:shares",), "group"),
+    Operation("DELETE", "/groups/{group}/shared/u-dan/n-one", ("groups:shares",), "group"),
+    Operation("GET", "/metrics", ("read:metrics",)),
+    Operation("POST", "/proxy", ("proxy",)),
+    Operation("PATCH", "/proxy", ("proxy",), "", {"ip": "127.0.0.1"}),
     Operation("GET", "/proxy", ("proxy",)),
     Operation("GET", "/info", ("read:hub",)),
     Operation("POST", "/shutdown", ("shutdown",), "", {"proxy": False, "servers": False}),
 )
+#: What JupyterHub does not have.
+OURS = (
+    Operation("GET", "/audit", ("read:audit",)),
+    Operation("GET", "/users/{user}/accesses", ("read:audit",), "user"),
+    Operation("GET", "/users/{user}/sessions", ("read:tokens",), "user"),
+    Operation("DELETE", "/users/{user}/sessions", ("tokens",), "user"),
+    Operation("DELETE", "/users/{user}/sessions/999999", ("tokens",), "user"),
+)
+#: What is not drawn, each with the reason.
+NOT_DRAWN = {
+    **dict.fromkeys(("GET /", "GET /health", "GET /openapi.json"), "is for everybody"),
+    **dict.fromkeys(("GET /users", "GET /groups", "GET /services", "GET /tokens", "GET /sessions"), "is a list: see Trial.listing"),
+    **dict.fromkeys(("DELETE /tokens/*", "DELETE /sessions/*"), "names no owner: see Trial.by_number"),
+    **dict.fromkeys(("GET /authorizations/cookie/*/*", "GET /authorizations/token/*", "POST /authorizations/token", "POST /authorizations/token/*"), "says what the credentials are worth that it is given"),
+    **dict.fromkeys(("GET /oauth2/authorize", "POST /oauth2/authorize", "POST /oauth2/token"), "grants what tests/twin compares"),
+    "GET /user": "is about the one who asks",
+    "GET /events": "does not end: see the hub's own tests",
+}
 USER_FIELDS = {
     "read:users": {"kind", "name", "user_info", "admin", "roles", "groups", "server", "pending", "created", "last_activity"},
     "read:users:name": {"kind", "name", "user_info", "admin"},
@@ -144,6 +192,7 @@ class Rights:
             "": ("", None),
             "user": ("user", names["user"]),
             "server": ("server", (names["user"], names["server"])),
+            "default": ("server", (names["user"], "")),
             "n-one": ("server", (names["user"], "n-one")),
             "new server": ("server", (names["user"], "n-new")),
             "group": ("group", names["group"]),
@@ -203,6 +252,7 @@ QUERIES = (
 class Trial:
     def __init__(self, hub: Hub, seed: int):
         self.hub, self.dice = hub, random.Random(seed)
+        self.operations = OPERATIONS + (OURS if hub.kind == "orrery" else ())
         self.asker = Asker(hub)
         self.database = sqlite3.connect(f"file:{hub.folder}/jupyterhub.sqlite?mode=ro", uri=True, timeout=PATIENCE)
         self.holders: list[tuple[str, Rights]] = []
@@ -246,8 +296,8 @@ class Trial:
         if kind < 0.15:
             return self.listing(token, rights)
         # Half of the time something that is permitted, if there is anything: chance alone seldom finds it.
-        permitted = [operation for operation in OPERATIONS if rights.permits(operation, names)]
-        operation = self.dice.choice(permitted if permitted and kind < 0.55 else OPERATIONS)
+        permitted = [operation for operation in self.operations if rights.permits(operation, names)]
+        operation = self.dice.choice(permitted if permitted and kind < 0.55 else self.operations)
         is_permitted = rights.permits(operation, names)
         if operation.path == "/shutdown":
             require(not is_permitted, "nobody here may shut the hub down")
@@ -289,6 +339,8 @@ class Trial:
             same(set(answer), rights.fields(GROUP_FIELDS, "group", names["group"]), f"fields of {what}")
 
     def listing(self, token: str, rights: Rights) -> None:
+        if self.hub.kind == "orrery" and self.dice.random() < 0.3:
+            return self.by_number(token, rights)
         kind = self.dice.choice(("users", "groups", "services"))
         scope, one = f"list:{kind}", kind[:-1]
         status, answer = self.asker.ask(token, "GET", f"/{kind}?limit=200")
@@ -315,6 +367,46 @@ class Trial:
                 if name in USERS:
                     same(set(entry) - {"auth_state", "servers"}, rights.fields(USER_FIELDS, "user", name) - {"auth_state", "servers"}, f"fields of {name} in {what}")
         self.counts["listed"] += 1
+
+
+    def by_number(self, token: str, rights: Rights) -> None:
+        """Tokens and sessions of everybody, of which a holder gets those of whom they reach."""
+        kind = self.dice.choice(("tokens", "sessions"))
+        status, answer = self.asker.ask(token, "GET", f"/{kind}")
+        what = f"GET /{kind} with {rights.raw}: {status} {json.dumps(answer)[:300]}"
+        if "read:tokens" not in rights.reach:
+            require(status == 403, f"not refused: {what}")
+        elif status == 200:
+            entries = answer if isinstance(answer, list) else answer["items"]
+            strangers = {entry["user"] for entry in entries if entry.get("user") and not rights.reaches("read:tokens", "user", entry["user"])}
+            strangers |= {entry["service"] for entry in entries if entry.get("service") and not rights.reaches("read:tokens", "service", entry["service"])}
+            require(not strangers, f"shows those of {strangers}: {what}")
+            self.counts["listed"] += 1
+        owner = self.dice.choice(USERS)
+        if kind == "tokens" and not rights.reaches("tokens", "user", owner):
+            before = self.rows()
+            status, answer = self.asker.ask(token, "DELETE", f"/tokens/{self.tokens[owner]}")
+            require(status in (403, 404), f"DELETE of a token of {owner} with {rights.raw}: {status} {answer}")
+            same(self.rows(), before, f"rows after a DELETE of a token of {owner} with {rights.raw}")
+            self.counts["refused"] += 1
+
+
+def check_coverage(trial: Trial) -> None:
+    """Each operation of the API's own document is drawn, or there is a reason."""
+    status, document = trial.asker.ask(trial.root, "GET", "/openapi.json")
+    same(status, 200, "GET /openapi.json")
+    drawn = {f"{operation.method} {plain(operation.path)}" for operation in trial.operations} | set(NOT_DRAWN)
+    known = {f"{method.upper()} {plain(path)}" for path, methods in document["paths"].items() for method in methods if method != "parameters"}
+    same(sorted(known - drawn), [], "operations that are not drawn")
+    same(sorted(drawn - known), [], "operations that are not in the document")
+
+
+def plain(path: str) -> str:
+    """A path with a star for what is named in it."""
+    parts = path.split("/")
+    fixed = {"users", "groups", "services", "shares", "share-codes", "proxy", "info", "metrics", "shutdown", "audit", "user", "tokens", "activity", "server", "servers", "progress"}
+    fixed |= {"properties", "shared", "admin-access", "sessions", "accesses", "authorizations", "cookie", "token", "oauth2", "authorize", "events", "health", "openapi.json", "", "*"}
+    return "/".join(part if part in fixed else "*" for part in parts)
 
 
 def filled(body, names: dict):
@@ -401,6 +493,9 @@ def tell(kind: str, seed: int, rounds: int) -> int:
                     trial.request()
         with steps.step("tokens made by tokens may do no more than their people"):
             chains(trial, 10)
+        if kind == "orrery":
+            with steps.step("each operation of the API's document was among them"):
+                check_coverage(trial)
         with steps.step("administrators, roles and services are those of before"):
             # Somebody who was deleted and made again has another cookie.
             kept, of_before = ([row[:3] for row in rows if row[0] in ("role of", "service", "user")] for rows in (trial.rows(), first))
@@ -408,7 +503,7 @@ def tell(kind: str, seed: int, rounds: int) -> int:
             same(Counter(of_before) - Counter(kept), Counter(), "rows that are gone")
         with steps.step("each kind of outcome was seen often"):
             print(f"      {dict(trial.counts)}", flush=True)
-            for outcome, least in (("refused", rounds // 4), ("permitted", rounds // 10), ("changed", rounds // 40), ("listed", rounds // 300)):
+            for outcome, least in (("refused", rounds // 4), ("permitted", rounds // 10), ("changed", rounds // 60), ("listed", rounds // 300)):
                 require(trial.counts[outcome] >= least, f"{outcome}: {trial.counts[outcome]} times only")
     return steps.finish()
 

@@ -281,12 +281,12 @@ const SHOW: Operation = Operation::new("get-metrics", Tag::Hub, "Show the metric
     .about(
         "As Prometheus reads them. Whoever asks gets them where `authenticate_prometheus` is off.",
     )
-    .checks(Needs::SomeScopes(&[Scope::ReadMetrics]))
+    .checks(Needs::Scopes(&[Scope::ReadMetrics]))
     .answers(&[Answer::text(200, "The metrics.", "text/plain")]);
 
 /// `GET /metrics`: everything, as Prometheus reads it.
 async fn show(State(hub): State<AppState>, Asking(requester): Asking) -> Result<Response> {
-    if hub.config.hub.authenticate_prometheus && !requester.scopes.has_some(Scope::ReadMetrics) {
+    if hub.config.hub.authenticate_prometheus && !requester.scopes.has(Scope::ReadMetrics) {
         return Err(Error::forbidden(
             "Access to metrics requires scope 'read:metrics'",
         ));
