@@ -34,7 +34,7 @@ async fn the_default_server_starts_and_stops() {
         stopped,
         json!({
             "name": "", "display_name": "", "full_name": "ada/", "last_activity": null, "started": null,
-            "pending": null, "ready": false, "stopped": true, "url": "/user/ada/", "user_options": null,
+            "pending": null, "ready": false, "stopped": true, "url": "/user/ada/", "user_options": {},
             "progress_url": "/hub/api/users/ada/server/progress", "full_url": null, "full_progress_url": null
         })
     );
