@@ -36,7 +36,8 @@ use crate::{
 /// How to use the database.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// How many connections at most: all on a server; on SQLite the readers, of which it makes four
+    /// How many connections at most: all on a server, but the one more that looks for changes on
+    /// PostgreSQL; on SQLite the readers, of which it makes four
     /// at most, for each is a thread with a cache of its own.
     pub max_connections: u32,
     /// How long to wait for a free connection, or for the one writer of SQLite.

@@ -1,6 +1,6 @@
 //! Making upstream's tables and ours, and refusing databases that another version made.
 
-use std::future::Future;
+use std::{collections::HashSet, future::Future};
 
 use orrery_core::scopes::roles::default_roles;
 use sea_orm::{ConnectionTrait, DbBackend};
@@ -113,10 +113,13 @@ async fn prepare_locked(connection: &impl ConnectionTrait, database: &str) -> Re
         return Err(migrate::refusal(&database, "none"));
     }
     let ours_is_new = !has("orrery_schema");
+    let with = indexes(connection).await?;
     for (table, statement) in statements(upstream).chain(statements(ours)) {
         let is_ours = statement.contains(" orrery_");
-        // Our indexes on upstream's tables come with our tables; newer ones are added where those are.
-        let is_missing = ours_is_new || statement.contains(" IF NOT EXISTS ");
+        // Our indexes on upstream's tables come with our tables; newer ones are added where those are. Only
+        // a table's owner may say so, even of one that is there.
+        let is_missing =
+            ours_is_new || index_name(statement).is_some_and(|name| !with.contains(name));
         if !has(table) || (is_ours && is_missing && !table.starts_with("orrery_")) {
             connection.execute_unprepared(statement).await?;
             if table == "alembic_version" {
@@ -203,6 +206,28 @@ pub(crate) async fn tables(connection: &impl ConnectionTrait) -> Result<Vec<Stri
         .iter()
         .map(|row| Ok(row.try_get("", "name")?))
         .collect()
+}
+
+/// The names of all indexes; nothing on MySQL, which makes its own.
+async fn indexes(connection: &impl ConnectionTrait) -> Result<HashSet<String>> {
+    let sql = match connection.get_database_backend() {
+        DbBackend::Postgres => {
+            "SELECT CAST(indexname AS TEXT) AS name FROM pg_indexes WHERE schemaname = current_schema()"
+        }
+        DbBackend::MySql => return Ok(HashSet::new()),
+        _ => "SELECT name FROM sqlite_master WHERE type = 'index'",
+    };
+    sql::rows(connection, sql, vec![])
+        .await?
+        .iter()
+        .map(|row| Ok(row.try_get("", "name")?))
+        .collect()
+}
+
+/// The name in `CREATE INDEX IF NOT EXISTS name`.
+fn index_name(statement: &str) -> Option<&str> {
+    let name = statement.strip_prefix("CREATE INDEX IF NOT EXISTS ")?;
+    name.split_whitespace().next()
 }
 
 /// The statements of a DDL file, each with the table it makes or belongs to.

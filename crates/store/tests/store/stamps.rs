@@ -33,16 +33,15 @@ const CHANGES: &[&str] = &[
     "DELETE FROM group_role_map",
     "DELETE FROM user_role_map",
     "UPDATE spawners SET name = 'lab2' WHERE name = 'lab'",
-    "UPDATE users SET name = 'bobby' WHERE name = 'bob'",
     "INSERT INTO shares (user_id, owner_id, spawner_id, created_at, scopes) \
      SELECT e.id, b.id, s.id, '2026-01-01 00:00:00', '[\"access:servers\"]' \
-     FROM users e, users b, spawners s WHERE e.name = 'eve' AND b.name = 'bobby' AND s.user_id = b.id",
+     FROM users e, users b, spawners s WHERE e.name = 'eve' AND b.name = 'bob' AND s.user_id = b.id",
     "UPDATE shares SET scopes = '[]'",
     "UPDATE shares SET expires_at = '2030-01-01 00:00:00'",
-    "UPDATE spawners SET name = 'shared' WHERE user_id = (SELECT id FROM users WHERE name = 'bobby')",
-    "UPDATE users SET name = 'bo' WHERE name = 'bobby'",
-    "UPDATE shares SET user_id = NULL, group_id = (SELECT id FROM \"groups\" WHERE name = 'crew')",
-    "DELETE FROM user_group_map",
+    "UPDATE spawners SET name = 'shared' WHERE user_id = (SELECT id FROM users WHERE name = 'bob')",
+    "UPDATE users SET name = 'bo' WHERE name = 'bob'",
+    "UPDATE shares SET user_id = NULL, group_id = (SELECT id FROM \"groups\" WHERE name = 'crew'); \
+     DELETE FROM user_group_map",
     "UPDATE spawners SET oauth_client_id = NULL",
     "UPDATE services SET oauth_client_id = 'lab'",
     "UPDATE services SET name = 'renamed'",
