@@ -8,7 +8,7 @@
 //! after the other.
 
 use chrono::{DateTime, NaiveDateTime};
-use orrery_core::phase::{Cause, Phase};
+use orrery_core::phase::Phase;
 use orrery_core::{Clock as _, SystemClock};
 use sea_orm::{ConnectionTrait, DbBackend};
 use serde_json::{Value, json};
@@ -229,14 +229,19 @@ pub(crate) async fn run_moved(
     connection: &impl ConnectionTrait,
     run_id: i64,
     phase: Phase,
-    cause: Option<Cause>,
 ) -> Result<()> {
+    let mut data = None;
+    if phase == Phase::Failed {
+        // Noted already, also where the failed start was stopped before it ended.
+        let run = crate::runs::find(connection, run_id).await?;
+        let cause = run.and_then(|run| run.failure).map(|failure| failure.cause);
+        data = cause.map(|cause| json!({ CAUSE: cause }).to_string());
+    }
     // By the names that user and server have now.
     let sql = "INSERT INTO orrery_events (at, kind, user_name, server_name, data) \
                SELECT ?, ?, COALESCE(u.name, r.user_name), COALESCE(s.name, r.server_name), ? \
                FROM orrery_runs r LEFT JOIN users u ON u.id = r.user_id \
                LEFT JOIN spawners s ON s.id = r.spawner_id WHERE r.id = ?";
-    let data = cause.map(|cause| json!({ CAUSE: cause }).to_string());
     let values = values![now(), Kind::Server(phase).as_str(), data, run_id];
     sql::execute(connection, sql, values).await?;
     Ok(())

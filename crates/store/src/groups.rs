@@ -210,16 +210,17 @@ pub async fn add_members(
     user_ids: &[i32],
 ) -> Result<()> {
     events::members_changed(connection, id, Members::Missing(user_ids)).await?;
-    for user_id in user_ids {
-        // A derived row keeps this one statement the same in every dialect.
-        sql::execute(
-            connection,
+    for chunk in user_ids.chunks(CHUNK) {
+        // What was deleted meanwhile is left out.
+        let sql = format!(
             "INSERT INTO user_group_map (user_id, group_id) \
-             SELECT u.id, g.id FROM users u, \"groups\" g WHERE u.id = ? AND g.id = ? \
-             AND NOT EXISTS (SELECT 1 FROM user_group_map m WHERE m.user_id = u.id AND m.group_id = g.id)",
-            values![*user_id, id],
-        )
-        .await?;
+             SELECT u.id, g.id FROM users u, \"groups\" g WHERE g.id = ? AND u.id IN ({}) AND NOT EXISTS \
+             (SELECT 1 FROM user_group_map m WHERE m.user_id = u.id AND m.group_id = g.id)",
+            marks(chunk.len())
+        );
+        let mut values = values![id];
+        values.extend(chunk.iter().map(|user_id| (*user_id).into()));
+        sql::execute(connection, &sql, values).await?;
     }
     Ok(())
 }

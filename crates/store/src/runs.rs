@@ -209,7 +209,7 @@ pub async fn insert(connection: &impl ConnectionTrait, new: &NewRun) -> Result<i
         ("queued_at", time::truncate(new.queued_at).into()),
     ];
     let id = sql::insert(connection, "orrery_runs", columns).await?;
-    events::run_moved(connection, id, Phase::Queued, None).await?;
+    events::run_moved(connection, id, Phase::Queued).await?;
     Ok(id)
 }
 
@@ -459,7 +459,7 @@ pub async fn transition(
 ) -> Result<bool> {
     let moved = move_phase(connection, id, (from, to), now, deadline).await?;
     if moved {
-        events::run_moved(connection, id, to, None).await?;
+        events::run_moved(connection, id, to).await?;
     }
     Ok(moved)
 }
@@ -508,8 +508,9 @@ pub async fn fail(
     if !move_phase(connection, id, (from, Phase::Failed), now, None).await? {
         return Ok(false);
     }
-    events::run_moved(connection, id, Phase::Failed, Some(failure.cause)).await?;
-    set_failure(connection, id, failure).await
+    set_failure(connection, id, failure).await?;
+    events::run_moved(connection, id, Phase::Failed).await?;
+    Ok(true)
 }
 
 /// Notes why a run fails, whatever its phase.

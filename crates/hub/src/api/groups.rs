@@ -1,6 +1,6 @@
 //! `/api/groups`: groups, their members and properties.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -493,16 +493,25 @@ async fn insert_one(
 
 /// The users that a body names; 400 if one does not exist.
 async fn member_ids(hub: &AppState, fields: &Map<String, Value>) -> Result<Vec<i32>> {
-    let mut ids = Vec::new();
+    let mut names = Vec::new();
     for typed in body::texts(fields.get("users"), "usernames")? {
-        let name = hub.normalize(typed).await;
-        let Some(user) = users::find(hub.store.read(), &name).await? else {
+        names.push(hub.normalize(typed).await);
+    }
+    let texts: Vec<&str> = names.iter().map(String::as_str).collect();
+    let found = users::find_by_names(hub.store.read(), &texts).await?;
+    let known: HashMap<&str, i32> = found
+        .iter()
+        .map(|user| (user.name.as_str(), user.id))
+        .collect();
+    let mut ids = Vec::with_capacity(names.len());
+    for name in texts {
+        let Some(id) = known.get(name) else {
             return Err(Error::bad_request(format!(
                 "No such user: {}",
-                super::users::shown_name(&name)
+                super::users::shown_name(name)
             )));
         };
-        ids.push(user.id);
+        ids.push(*id);
     }
     Ok(ids)
 }

@@ -335,18 +335,15 @@ pub(crate) struct Open {
 impl Open {
     /// Waits for `part` to come.
     pub(crate) async fn until(&mut self, part: &str) {
-        while !self.text.contains(part) {
-            assert!(
-                self.piece().await,
-                "{part:?} never came after {:?}",
-                self.text
-            );
-        }
+        self.until_told(|text| text.contains(part)).await;
     }
 
-    /// Waits until what came so far is enough.
+    /// Waits until what came so far is enough. Pieces that only keep the stream alive are no progress.
     pub(crate) async fn until_told(&mut self, is_enough: impl Fn(&str) -> bool) {
+        let end = tokio::time::Instant::now() + PATIENCE;
         while !is_enough(&self.text) {
+            let is_late = tokio::time::Instant::now() > end;
+            assert!(!is_late, "not in time after {:?}", self.text);
             assert!(self.piece().await, "it ended after {:?}", self.text);
         }
     }
