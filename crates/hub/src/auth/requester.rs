@@ -482,10 +482,6 @@ async fn still_known(
     Ok(Some(known))
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it is mapped over an optional text"
-)]
 fn digest(stamp: String) -> [u8; 32] {
     Sha256::digest(stamp).into()
 }
