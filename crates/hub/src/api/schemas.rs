@@ -628,12 +628,13 @@ pub(crate) const OAUTH_ERROR: Schema = Schema {
 
 /// An object with these fields and no others.
 pub(crate) fn object(required: &[&str], properties: Value) -> Value {
-    json!({
+    let mut schema = json!({
         "type": "object",
         "required": required,
-        "properties": properties,
         "additionalProperties": false,
-    })
+    });
+    schema["properties"] = properties;
+    schema
 }
 
 /// A list of names.
@@ -656,7 +657,11 @@ fn named() -> Value {
 }
 
 fn merged(fields: Value, more: Value) -> Value {
-    let mut all: Map<String, Value> = fields.as_object().cloned().unwrap_or_default();
-    all.extend(more.as_object().cloned().unwrap_or_default());
+    let mut all = Map::new();
+    for fields in [fields, more] {
+        if let Value::Object(fields) = fields {
+            all.extend(fields);
+        }
+    }
     Value::Object(all)
 }

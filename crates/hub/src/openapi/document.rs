@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use axum::http::Method;
+use base64::Engine as _;
 use orrery_core::scopes::Scope;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -25,10 +26,10 @@ impl Document {
     pub fn new(routes: &[Described], hub: &str) -> Self {
         let text = document(routes, hub).to_string();
         let digest = Sha256::digest(text.as_bytes());
-        let short: String = digest.iter().take(12).map(|b| format!("{b:02x}")).collect();
+        let tag = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&digest[..12]);
         Self {
             text,
-            tag: format!("\"{short}\""),
+            tag: format!("\"{tag}\""),
         }
     }
 }
@@ -107,10 +108,9 @@ pub(super) fn path(route: &Described) -> String {
     let path = route.path.strip_prefix("/api").unwrap_or(&route.path);
     let mut shown = String::new();
     for part in path.split('/').skip(1) {
-        shown.push('/');
         match parameter_name(route, part) {
-            Some(name) => shown.push_str(&format!("{{{name}}}")),
-            None => shown.push_str(part),
+            Some(name) => shown.extend(["/{", name, "}"]),
+            None => shown.extend(["/", part]),
         }
     }
     shown
