@@ -240,6 +240,8 @@ impl Engine {
                     runs::transition(&transaction, run, from, Phase::Stopping, now, None).await?
                         && runs::transition(&transaction, run, Phase::Stopping, to, now, None)
                             .await?
+                } else if let (Phase::Failed, Some(failure)) = (to, failure) {
+                    runs::fail(&transaction, run, from, failure, now).await?
                 } else {
                     runs::transition(&transaction, run, from, to, now, None).await?
                 };

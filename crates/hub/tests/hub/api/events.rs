@@ -159,9 +159,12 @@ async fn everybody_is_told_what_their_scopes_show_and_no_more() {
         streams.push(follow(&hub, token).await);
     }
     for user in ["ada", "bob"] {
-        hub.patch(&format!("/users/{user}"), &root, json!({"admin": true}))
-            .await
-            .ok(200);
+        // Bob has no token that would become as strong.
+        if user == "bob" {
+            hub.patch("/users/bob", &root, json!({"admin": true}))
+                .await
+                .ok(200);
+        }
         hub.post(&format!("/users/{user}/servers/lab"), &root, json!({}))
             .await;
         hub.post(&format!("/users/{user}/server"), &root, json!({}))
