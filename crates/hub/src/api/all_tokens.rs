@@ -129,7 +129,10 @@ async fn list(
 
 /// The owners of a page's tokens, each looked up once, with all that they may do.
 #[derive(Default)]
-struct Owners(HashMap<(Option<i32>, Option<i32>), Option<(Identity, ScopeSet)>>);
+struct Owners(HashMap<OwnerKey, Option<(Identity, ScopeSet)>>);
+
+/// A user's id, or a service's.
+type OwnerKey = (Option<i32>, Option<i32>);
 
 impl Owners {
     async fn of(

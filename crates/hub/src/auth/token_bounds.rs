@@ -117,7 +117,7 @@ async fn of_servers(hub: &AppState, connection: &impl ConnectionTrait) -> Result
         let role = roles::find(connection, "server").await?;
         role.map(|role| role.scopes).unwrap_or_default()
     } else {
-        configured.iter().cloned().collect()
+        configured.clone()
     };
     let mut scopes: BTreeSet<String> = raw
         .into_iter()
