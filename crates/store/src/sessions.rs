@@ -162,7 +162,7 @@ pub async fn list(connection: &impl ConnectionTrait, query: &SessionQuery) -> Re
     }
     if let Some(visible) = &query.visible {
         let (users, mut names) = users_in(connection.get_database_backend(), visible);
-        condition.push_str(&format!(" AND user_id IN ({users})"));
+        condition = format!("{condition} AND user_id IN ({users})");
         values.append(&mut names);
     }
     let sql = format!("SELECT * FROM orrery_sessions WHERE {condition} ORDER BY id LIMIT ?");

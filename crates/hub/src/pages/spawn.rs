@@ -56,7 +56,16 @@ pub(super) async fn show(
     let mut failure = None;
     if !options.is_empty() {
         let options = read(hub.config.spawner.options_from_form, options);
-        match start(&hub, &requester, &target, &uri, display_name.clone(), Some(options)).await {
+        match start(
+            &hub,
+            &requester,
+            &target,
+            &uri,
+            display_name.clone(),
+            Some(options),
+        )
+        .await
+        {
             Ok(response) => return Ok(response),
             Err(error) => failure = Some(error),
         }

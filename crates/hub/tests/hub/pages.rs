@@ -43,8 +43,13 @@ impl<'a> Browser<'a> {
     pub(crate) async fn api(&self, method: &str, path: &str) -> Answer {
         let token = self.cookie("_xsrf").unwrap_or_default();
         let separator = if path.contains('?') { '&' } else { '?' };
-        self.send(method, &format!("{path}{separator}_xsrf={token}"), "application/json", None)
-            .await
+        self.send(
+            method,
+            &format!("{path}{separator}_xsrf={token}"),
+            "application/json",
+            None,
+        )
+        .await
     }
 
     /// The value of a cookie.
