@@ -156,7 +156,7 @@ impl Audit {
         };
         match self.0.queue.send_timeout(item, PATIENCE).await {
             Ok(()) => wait_for(written).await,
-            Err(error) => self.lose(error.into_inner()),
+            Err(error) => self.lose(&error.into_inner()),
         }
     }
 
@@ -181,7 +181,7 @@ impl Audit {
         if let Err(error) = self.0.queue.try_send(item) {
             let (mpsc::error::TrySendError::Full(item) | mpsc::error::TrySendError::Closed(item)) =
                 error;
-            self.lose(item);
+            self.lose(&item);
         }
     }
 
@@ -218,7 +218,7 @@ impl Audit {
         self.0.is_on && !self.0.ignored.contains(&action)
     }
 
-    fn lose(&self, item: Item) {
+    fn lose(&self, item: &Item) {
         self.0
             .lost
             .tell(&item.rows, "too many wait to be written, or the hub ends");
@@ -233,17 +233,15 @@ async fn wait_for(written: oneshot::Receiver<()>) {
 
 /// The page of the documentation that lists all actions.
 pub fn page() -> String {
-    let mut page = "# Actions of the audit log\n\nThis page is generated from the program (`orrery docs --write`). \
-        See [The audit log](../audit.md).\n\n| action | |\n|---|---|\n"
-        .to_owned();
-    for action in Action::ALL {
-        page.push_str(&format!(
-            "| `{}` | {} |\n",
-            action.as_str(),
-            action.description()
-        ));
-    }
-    page
+    let rows: Vec<String> = Action::ALL
+        .iter()
+        .map(|action| format!("| `{}` | {} |\n", action.as_str(), action.description()))
+        .collect();
+    format!(
+        "# Actions of the audit log\n\nThis page is generated from the program (`orrery docs --write`). \
+        See [The audit log](../audit.md).\n\n| action | |\n|---|---|\n{}",
+        rows.concat()
+    )
 }
 
 /// The actions of a name: one, or with `.*` all that begin so.

@@ -57,12 +57,11 @@ pub async fn bound(State(hub): State<AppState>, request: Request, next: Next) ->
     let ended = Arc::new(AtomicBool::new(body.is_end_stream()));
     let mut body = without_long_pauses(body, &ended);
     if length.is_some_and(|length| length <= READ_AHEAD as u64) {
-        body = match axum::body::to_bytes(body, READ_AHEAD).await {
-            Ok(bytes) => Body::from(bytes),
-            Err(_) => {
-                let error = Error::bad_request("The body was not sent completely.");
-                return closing(error.into_response());
-            }
+        body = if let Ok(bytes) = axum::body::to_bytes(body, READ_AHEAD).await {
+            Body::from(bytes)
+        } else {
+            let error = Error::bad_request("The body was not sent completely.");
+            return closing(error.into_response());
         };
     }
     let response = if is_known {

@@ -204,15 +204,14 @@ impl Feed {
     }
 
     async fn look_at_events(&self, looking: &mut Looking) -> Result<(), StoreError> {
-        let mut last = match looking.last {
-            Some(last) => last,
-            None => {
-                let last = events::span(&self.store).await?.last;
-                let mut shared = self.lock();
-                shared.tail.clear();
-                shared.tail_after = last;
-                last
-            }
+        let mut last = if let Some(last) = looking.last {
+            last
+        } else {
+            let last = events::span(&self.store).await?.last;
+            let mut shared = self.lock();
+            shared.tail.clear();
+            shared.tail_after = last;
+            last
         };
         loop {
             let page = events::after(&self.store, last, PAGE).await?;

@@ -89,11 +89,7 @@ pub(crate) fn changed() -> Error {
 
 fn of(body: &[u8]) -> String {
     let digest = Sha256::digest(body);
-    let hex: String = digest[..DIGEST]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("\"{hex}\"")
+    format!("\"{}\"", orrery_core::random::to_hex(&digest[..DIGEST]))
 }
 
 /// Whether a list of tags names this one, weak or strong, or all.

@@ -385,17 +385,14 @@ async fn write_groups(
 ) -> Result<(), SetupError> {
     for (name, spec) in &config.hub.load_groups {
         let properties = spec.properties.as_ref().map(|properties| json!(properties));
-        let group = match groups::find(transaction, name).await? {
-            Some(group) => {
-                if let Some(properties) = &properties {
-                    groups::set_properties(transaction, group.id, properties).await?;
-                }
-                group
+        let group = if let Some(group) = groups::find(transaction, name).await? {
+            if let Some(properties) = &properties {
+                groups::set_properties(transaction, group.id, properties).await?;
             }
-            None => {
-                events.push(Event::new(Action::GroupCreate).on_group(name));
-                groups::insert(transaction, name, &properties.unwrap_or_else(|| json!({}))).await?
-            }
+            group
+        } else {
+            events.push(Event::new(Action::GroupCreate).on_group(name));
+            groups::insert(transaction, name, &properties.unwrap_or_else(|| json!({}))).await?
         };
         let before: BTreeSet<i32> = groups::members_of(transaction, &[group.id])
             .await?
@@ -535,23 +532,19 @@ async fn write_service(
         from_config: true,
         ..ServiceFields::default()
     };
-    let id = match services::find(transaction, &spec.name).await? {
-        Some(old) => {
-            services::update(transaction, old.id, &fields).await?;
-            old.id
-        }
-        None => {
-            events.push(Event::new(Action::ServiceCreate).on_service(&spec.name));
-            services::insert(transaction, &fields).await?.id
-        }
+    let id = if let Some(old) = services::find(transaction, &spec.name).await? {
+        services::update(transaction, old.id, &fields).await?;
+        old.id
+    } else {
+        events.push(Event::new(Action::ServiceCreate).on_service(&spec.name));
+        services::insert(transaction, &fields).await?.id
     };
     if spec.admin
         && let Some(role) = roles::find(transaction, "admin").await?
+        && roles::assign(transaction, Holder::Service(id), role.id, false).await?
     {
-        if roles::assign(transaction, Holder::Service(id), role.id, false).await? {
-            let event = Event::new(Action::RoleAssign).on_service(&spec.name);
-            events.push(event.detail("role", "admin"));
-        }
+        let event = Event::new(Action::RoleAssign).on_service(&spec.name);
+        events.push(event.detail("role", "admin"));
     }
     Ok(())
 }
@@ -660,13 +653,14 @@ async fn holder(
                 .ok_or_else(unknown)?
                 .id
         }
-        HolderKind::Group => match groups::find(transaction, name).await? {
-            Some(group) => group.id,
-            None => {
+        HolderKind::Group => {
+            if let Some(group) = groups::find(transaction, name).await? {
+                group.id
+            } else {
                 events.push(Event::new(Action::GroupCreate).on_group(name));
                 groups::insert(transaction, name, &json!({})).await?.id
             }
-        },
+        }
     };
     Ok(holder_of(kind, id))
 }

@@ -190,22 +190,24 @@ impl Arguments {
         json!({ "items": items, "_pagination": { "limit": limit, "next": next } })
     }
 
-    /// The place after which a page begins, if the client goes through the list by cursors: `None` if not,
-    /// and `Some(None)` for the start. `sort` is the order, which must be the same on all pages.
-    pub(super) fn cursor(&self, sort: &str) -> Result<Option<Option<Cursor>>> {
-        let Some(text) = self.get("cursor") else {
+    /// Whether the client goes through the list by cursors.
+    pub(super) fn is_by_cursor(&self) -> bool {
+        self.get("cursor").is_some()
+    }
+
+    /// The place after which a page begins, for a client that goes through the list by cursors and is not
+    /// at its start. `sort` is the order, which must be the same on all pages.
+    pub(super) fn cursor(&self, sort: &str) -> Result<Option<Cursor>> {
+        let Some(text) = self.get("cursor").filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
-        if text.is_empty() {
-            return Ok(Some(None));
-        }
         let invalid = || Error::bad_request("cursor is none of a page of this list in this order");
         let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid())?;
         let cursor: Cursor = serde_json::from_slice(&json).map_err(|_| invalid())?;
         if cursor.sort != sort {
             return Err(invalid());
         }
-        Ok(Some(Some(cursor)))
+        Ok(Some(cursor))
     }
 
     /// One page of a list that the client goes through by cursors. `last` is the place of its last item, if

@@ -108,7 +108,7 @@ async fn list(
     let query = query(&requester, &arguments, page)?;
     let found = groups::list(hub.store.read(), &query).await?;
     let models = json!(models::groups(&hub, &requester.scopes, &found).await?);
-    if arguments.cursor(sort_name(&arguments))?.is_some() {
+    if arguments.is_by_cursor() {
         let last = found.last().map(|group| Cursor {
             sort: sort_name(&arguments).to_owned(),
             key: Some(group.name.clone()),
@@ -151,7 +151,7 @@ fn query(requester: &Requester, arguments: &Arguments, page: Page) -> Result<Gro
             "sort must be 'id' or 'name', not '{shown}'"
         )));
     }
-    let cursor = arguments.cursor(sort)?.flatten();
+    let cursor = arguments.cursor(sort)?;
     Ok(GroupQuery {
         offset: page.offset,
         limit: page.limit,

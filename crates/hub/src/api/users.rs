@@ -94,7 +94,7 @@ async fn list(
 ) -> Result<Json<Listing<UserModel>>> {
     let page = arguments.page(&hub)?;
     let query = query(&requester, &arguments, page)?;
-    let by_cursor = arguments.cursor(sort_name(&arguments))?.is_some();
+    let by_cursor = arguments.is_by_cursor();
     let found = user_pages::list(hub.store.read(), &query).await?;
     let last = found.last().map(|user| Cursor {
         sort: sort_name(&arguments).to_owned(),
@@ -172,7 +172,7 @@ fn query(requester: &Requester, arguments: &Arguments, page: Page) -> Result<Use
         sort,
         descending,
         visible: visible(requester)?,
-        after: match arguments.cursor(sort_name(arguments))?.flatten() {
+        after: match arguments.cursor(sort_name(arguments))? {
             Some(cursor) => Some(after(sort, cursor)?),
             None => None,
         },

@@ -84,7 +84,7 @@ impl Event {
     /// Who sent the request, how they proved it, and where it came from.
     #[must_use]
     pub fn by(mut self, requester: &Requester) -> Self {
-        self = self.from_address(&requester.browser.address);
+        self = self.sent_from(&requester.browser.address);
         let (kind, name) = match &requester.identity {
             Some(Identity::User(user)) => ("user", user.name.as_str()),
             Some(Identity::Service(service)) => ("service", service.fields.name.as_str()),
@@ -111,7 +111,7 @@ impl Event {
     pub fn by_login(mut self, user: &str, requester: &Requester) -> Self {
         self = self
             .actor("user", user)
-            .from_address(&requester.browser.address);
+            .sent_from(&requester.browser.address);
         "password".clone_into(&mut self.row.via);
         self
     }
@@ -141,7 +141,7 @@ impl Event {
     /// Somebody whom nobody knows.
     #[must_use]
     pub fn by_stranger(self, requester: &Requester) -> Self {
-        self.from_address(&requester.browser.address)
+        self.sent_from(&requester.browser.address)
     }
 
     fn actor(mut self, kind: &str, name: &str) -> Self {
@@ -155,7 +155,7 @@ impl Event {
         self.actor("user", name)
     }
 
-    fn from_address(mut self, address: &str) -> Self {
+    fn sent_from(mut self, address: &str) -> Self {
         self.row.address = clean(address, 45);
         self
     }
@@ -370,7 +370,7 @@ mod tests {
         fn whatever_comes_in_stays_small_and_in_one_line(text in ".{0,2000}", many in prop::collection::vec(".{0,400}", 0..80)) {
             let event = Event::new(Action::Denied)
                 .actor("user", &text)
-                .from_address(&text)
+                .sent_from(&text)
                 .on_server(&text, &text)
                 .detail("text", text.as_str())
                 .detail("many", many);

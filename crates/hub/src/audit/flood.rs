@@ -58,13 +58,12 @@ impl Flood {
         if *different >= limit || self.seen.len() >= MAX_KEYS {
             let blurred = event.blurred();
             let blurred_key = blurred.key();
-            match self.beyond.get_mut(&blurred_key) {
-                Some(counted) => counted.add(now),
-                None => {
-                    let mut counted = Counted::new(blurred, now);
-                    counted.more = 1;
-                    self.beyond.insert(blurred_key, counted);
-                }
+            if let Some(counted) = self.beyond.get_mut(&blurred_key) {
+                counted.add(now);
+            } else {
+                let mut counted = Counted::new(blurred, now);
+                counted.more = 1;
+                self.beyond.insert(blurred_key, counted);
             }
             return None;
         }

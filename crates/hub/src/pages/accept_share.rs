@@ -162,12 +162,11 @@ impl Offer {
     ) -> Result<String> {
         let safe = |url: &str| hub.safe_next(url, &requester.browser);
         let asked = argument(uri, body, "next").and_then(|next| safe(next.expose()));
-        match asked {
-            Some(next) => Ok(next),
-            None => {
-                let url = self.url(hub)?;
-                Ok(safe(&url).unwrap_or(url))
-            }
+        if let Some(next) = asked {
+            Ok(next)
+        } else {
+            let url = self.url(hub)?;
+            Ok(safe(&url).unwrap_or(url))
         }
     }
 }
