@@ -1,5 +1,6 @@
 //! Bodies of API requests.
 
+use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
@@ -10,15 +11,16 @@ use crate::error::{Error, Result};
 /// The largest JSON body that the API reads, in bytes.
 pub(super) const MAX_JSON: usize = 1024 * 1024;
 
-/// A request's JSON body; null for an empty one, as upstream reads it.
-pub(super) struct JsonBody(pub(super) Value);
+/// A request's body of no more than [`MAX_JSON`] bytes.
+pub(super) struct ShortBody(pub(super) Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for JsonBody {
+impl<S: Send + Sync> FromRequest<S> for ShortBody {
     type Rejection = Error;
 
     async fn from_request(request: Request, _: &S) -> Result<Self> {
-        let bytes = axum::body::to_bytes(request.into_body(), MAX_JSON)
+        axum::body::to_bytes(request.into_body(), MAX_JSON)
             .await
+            .map(Self)
             .map_err(|_| {
                 Error::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
@@ -27,7 +29,18 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
                         MAX_JSON / 1024
                     ),
                 )
-            })?;
+            })
+    }
+}
+
+/// A request's JSON body; null for an empty one, as upstream reads it.
+pub(super) struct JsonBody(pub(super) Value);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self> {
+        let ShortBody(bytes) = ShortBody::from_request(request, state).await?;
         if bytes.is_empty() {
             return Ok(Self(Value::Null));
         }

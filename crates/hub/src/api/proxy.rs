@@ -1,7 +1,6 @@
 //! `/api/proxy`: the proxy's routing table.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -9,6 +8,7 @@ use orrery_core::scopes::Scope;
 use serde_json::{Map, Value, json};
 
 use super::arguments::Arguments;
+use super::body::ShortBody;
 use super::schemas::{LIMIT, OFFSET, PROXY_CHANGES, ROUTES};
 use crate::audit::{Action, Event};
 use crate::auth::Asking;
@@ -89,7 +89,7 @@ const RELOCATE: Operation = Operation::new("patch-proxy", Tag::Proxy, "Tell of a
 async fn relocate(
     State(hub): State<AppState>,
     Asking(requester): Asking,
-    body: Bytes,
+    ShortBody(body): ShortBody,
 ) -> Result<Response> {
     if body.is_empty() {
         return Err(Error::bad_request("need JSON body"));

@@ -94,10 +94,11 @@ async fn bodies_that_are_not_json_are_refused_everywhere() {
                 .expect("a request");
             let message = hub.raw(request).await.refused(status);
             if status == 400 {
-                assert_eq!(
-                    message, "Invalid JSON in body of request",
-                    "{method} {path}"
-                );
+                let sentence = match path {
+                    "/proxy" => "Request body must be JSON dict",
+                    _ => "Invalid JSON in body of request",
+                };
+                assert_eq!(message, sentence, "{method} {path}");
             }
         }
         // Of the wrong type, but JSON.
