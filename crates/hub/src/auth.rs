@@ -1,5 +1,6 @@
 //! Who asks: cookies and tokens, cross-site request forgery, login and logout.
 
+pub mod answers;
 pub mod auth_state;
 pub mod cookies;
 pub mod login;
@@ -285,6 +286,7 @@ fn record_activity(hub: &AppState, requester: &Requester) {
     if let Some(user) = requester.user()
         && !from_server
         && is_due(user.last_activity)
+        && is_due(hub.servers.user_activity(user.id, user.last_activity))
     {
         hub.servers.record_user_activity(user.id, now);
     }

@@ -34,10 +34,7 @@ pub async fn tag(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     // Of a stream, nobody knows how long it will be.
     let is_whole = response.body().size_hint().exact().is_some();
-    if response.status() != StatusCode::OK
-        || !is_whole
-        || response.headers().contains_key(header::ETAG)
-    {
+    if response.status() != StatusCode::OK || !is_whole {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -46,12 +43,10 @@ pub async fn tag(request: Request, next: Next) -> Response {
         parts.status = StatusCode::INTERNAL_SERVER_ERROR;
         return Response::from_parts(parts, Body::empty());
     };
-    let tag = of(&body);
-    let is_known = known.is_some_and(|known| names(&known, &tag));
-    parts.headers.insert(
-        header::ETAG,
-        HeaderValue::from_str(&tag).expect("hexadecimal digits are a header value"),
-    );
+    let tag = parts.headers.entry(header::ETAG).or_insert_with(|| {
+        HeaderValue::from_str(&of(&body)).expect("hexadecimal digits are a header value")
+    });
+    let is_known = known.is_some_and(|known| tag.to_str().is_ok_and(|tag| names(&known, tag)));
     if !is_known {
         return Response::from_parts(parts, Body::from(body));
     }
@@ -87,7 +82,8 @@ pub(crate) fn changed() -> Error {
     )
 }
 
-fn of(body: &[u8]) -> String {
+/// The tag of a body.
+pub(crate) fn of(body: &[u8]) -> String {
     let digest = Sha256::digest(body);
     format!("\"{}\"", orrery_core::random::to_hex(&digest[..DIGEST]))
 }

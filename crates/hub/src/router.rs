@@ -155,6 +155,23 @@ impl ApiRoutes {
         self.add(Method::GET, path, needs, operation, handler)
     }
 
+    /// A `GET` route whose answer is kept: see [`auth::answers::keep`] for which may be.
+    #[must_use]
+    pub fn get_kept<H, T>(
+        self,
+        path: &str,
+        needs: Needs,
+        operation: &'static Operation,
+        handler: H,
+    ) -> Self
+    where
+        H: Handler<T, AppState>,
+        T: 'static,
+    {
+        let kept = handler.layer(from_fn(auth::answers::keep));
+        self.add(Method::GET, path, needs, operation, kept)
+    }
+
     /// A `POST` route.
     #[must_use]
     pub fn post<H, T>(

@@ -42,7 +42,7 @@ pub(super) fn routes() -> ApiRoutes {
     ];
     let (one, members) = ("/api/groups/{group}", "/api/groups/{group}/users");
     ApiRoutes::default()
-        .get(
+        .get_kept(
             "/api/groups",
             Needs::SomeScopes(&[Scope::ListGroups]),
             &LIST,

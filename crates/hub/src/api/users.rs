@@ -38,7 +38,7 @@ const MOST: usize = 10_000;
 
 pub(super) fn routes() -> ApiRoutes {
     ApiRoutes::default()
-        .get(
+        .get_kept(
             "/api/users",
             Needs::SomeScopes(&[Scope::ListUsers]),
             &LIST,

@@ -24,6 +24,7 @@ use orrery_store::{
 };
 use sha2::{Digest as _, Sha256};
 
+use super::answers::Answers;
 use super::sessions::{self, LoginCookie, Sighting, Standing};
 use super::{session, token_bounds, xsrf};
 use crate::audit::{Event, Outcome};
@@ -54,6 +55,8 @@ pub struct Known {
     pub good_until: Option<NaiveDateTime>,
     /// The answer to `GET /api/user`, once it was made; as good as the rest of this.
     pub self_answer: Arc<OnceLock<Bytes>>,
+    /// Answers to lists; as good as the rest of this, too.
+    pub answers: Arc<Answers>,
 }
 
 /// The sender of a request. Extracted by handlers as `Arc<Requester>`.
@@ -69,6 +72,8 @@ pub struct Requester {
     pub scopes: ScopeSet,
     /// The answer to `GET /api/user`, kept along with what is known of the credentials.
     pub self_answer: Arc<OnceLock<Bytes>>,
+    /// Answers to lists, kept in the same way.
+    pub answers: Arc<Answers>,
     /// The browser and how it addressed us.
     pub browser: Browser,
     session_id: Mutex<Option<String>>,
@@ -98,15 +103,23 @@ impl Requester {
         headers: HeaderMap,
     ) -> Self {
         let session_id = session::session_id(&headers).map(str::to_owned);
-        let (identity, token, session, scopes, self_answer) = match known {
+        let (identity, token, session, scopes, self_answer, answers) = match known {
             Some(known) => (
                 Some(known.identity),
                 known.token,
                 known.session,
                 known.scopes,
                 known.self_answer,
+                known.answers,
             ),
-            None => (None, None, None, ScopeSet::new(), Arc::default()),
+            None => (
+                None,
+                None,
+                None,
+                ScopeSet::new(),
+                Arc::default(),
+                Arc::default(),
+            ),
         };
         let requester = Self {
             hub,
@@ -115,6 +128,7 @@ impl Requester {
             session,
             scopes,
             self_answer,
+            answers,
             browser,
             session_id: Mutex::new(session_id),
             xsrf_token: OnceLock::new(),
@@ -309,6 +323,11 @@ impl Requester {
         self.hub.audit.note(event);
     }
 
+    /// How far activity has come that answers show; see [`Answers`].
+    pub(super) fn activity_generation(&self) -> u64 {
+        self.hub.servers.activity_generation()
+    }
+
     /// The request's headers.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
@@ -434,6 +453,7 @@ pub async fn by_token(hub: &AppState, token: &Secret) -> Result<Option<Known>> {
         session: None,
         scopes,
         self_answer: Arc::default(),
+        answers: Arc::default(),
     };
     if let Some(version) = version {
         // Whose groups somebody else's scopes are about is in no stamp. Nor does one say anything of
@@ -471,6 +491,7 @@ async fn still_known(
     let known = Known {
         // Of this the stamp says nothing.
         self_answer: Arc::default(),
+        answers: Arc::default(),
         ..kept.known
     };
     let kept = Kept {
@@ -525,6 +546,7 @@ pub async fn by_cookie(
         scopes: of_user.scopes,
         good_until: of_user.good_until,
         self_answer: Arc::default(),
+        answers: Arc::default(),
     };
     if let Some(version) = version {
         let kept = Kept {

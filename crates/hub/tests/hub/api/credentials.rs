@@ -1,5 +1,6 @@
 //! What is remembered of a token counts only as long as the database says the same, whoever changes it.
 
+use orrery_core::{Clock as _, SystemClock};
 use orrery_store::roles::{self, Holder};
 use orrery_store::users::UserChanges;
 use orrery_store::{Store, StoreError, StoreOptions, api_tokens, groups, users};
@@ -138,4 +139,73 @@ async fn a_revoked_token_is_refused_in_the_middle_of_a_crowd() {
         hub.get("/user", &token).await.refused(403);
     }
     busy.abort();
+}
+
+/// A list is asked for again and again here, so that it would be answered from memory if it could.
+#[tokio::test]
+async fn a_list_is_never_older_than_what_was_changed_before_it_was_asked_for() {
+    let hub = TestHub::new().await.with_admin("root").await;
+    let hub = hub
+        .with_user("ada")
+        .await
+        .with_group("staff", &["ada"])
+        .await;
+    let root = hub.token("root").await;
+    let some = hub
+        .service("some", &["list:users!user=ada", "read:users:name"])
+        .await;
+    let other = another_program(&hub).await;
+    let list = async |token: &str| {
+        let first = hub.get("/users", token).await;
+        let again = hub.get("/users", token).await;
+        assert_eq!(first.text(), again.text());
+        assert_eq!(first.headers["etag"], again.headers["etag"]);
+        assert_eq!(first.headers["content-type"], "application/json");
+        again.ok(200).as_array().expect("a list").clone()
+    };
+    assert_eq!(list(&root).await.len(), 2);
+    assert_eq!(list(&some).await.len(), 1);
+    assert!(list(&root).await[1].get("groups").is_some());
+    assert!(list(&some).await[0].get("groups").is_none());
+
+    // Another program adds somebody.
+    let new = users::NewUser {
+        name: "eve".to_owned(),
+        admin: false,
+        created: SystemClock.now(),
+        cookie_id: "cookie of eve".to_owned(),
+    };
+    let adding = &new;
+    other
+        .write(|transaction| async move { users::insert(&transaction, adding).await.map(drop) })
+        .await
+        .expect("a user");
+    assert_eq!(list(&root).await.len(), 3);
+    assert_eq!(list(&some).await.len(), 1);
+
+    // Activity shows before it is written.
+    let seen = list(&root).await[1]["last_activity"].clone();
+    let at = SystemClock.now() + chrono::TimeDelta::minutes(5);
+    hub.state
+        .servers
+        .record_user_activity(hub.user("ada").await.id, at);
+    let now = list(&root).await[1]["last_activity"].clone();
+    assert_ne!(now, seen);
+    assert!(now.as_str().expect("a time") > "2026", "{now}");
+
+    // What was kept for one question is no answer to another.
+    let page = hub.get("/users?limit=1", &root).await.ok(200);
+    assert_eq!(page.as_array().expect("a list").len(), 1);
+    assert_eq!(list(&root).await.len(), 3);
+    let groups = hub.get("/groups", &root).await.ok(200);
+    assert_eq!(groups[0]["name"], "staff");
+
+    // A token that is deleted gets nothing from memory.
+    let id = hub.get("/user", &root).await.ok(200)["token_id"].clone();
+    let id: i32 = id.as_str().expect("an id")[1..].parse().expect("a number");
+    other
+        .write(|transaction| async move { api_tokens::delete(&transaction, id).await.map(drop) })
+        .await
+        .expect("a deletion");
+    hub.get("/users", &root).await.refused(403);
 }
