@@ -64,12 +64,15 @@ from_row!(ApiToken {
     prefix,
     client_id,
     session_id,
-    created,
+    created: time,
     expires_at,
-    last_activity,
+    last_activity: time,
     note,
     scopes: list,
 });
+
+/// The longest note that a token can have, in characters.
+const MAX_NOTE: usize = 1023;
 
 /// Who owns a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -180,6 +183,9 @@ pub async fn page(connection: &impl ConnectionTrait, query: &TokenQuery) -> Resu
         and(&format!("{column} = ?"), values![id]);
     }
     if let Some(note) = &query.note {
+        if sql::is_longer(note, MAX_NOTE) {
+            return Ok(Vec::new());
+        }
         let pattern = note
             .replace('!', "!!")
             .replace('%', "!%")

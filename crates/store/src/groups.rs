@@ -141,8 +141,12 @@ fn condition(backend: DbBackend, query: &GroupQuery) -> (String, Vec<SqlValue>) 
     let mut parts = vec!["1 = 1".to_owned()];
     let mut values = Vec::new();
     if let Some(filter) = query.name_filter.as_deref().filter(|text| !text.is_empty()) {
-        parts.push("LOWER(g.name) LIKE LOWER(?)".to_owned());
-        values.push(format!("%{filter}%").into());
+        if sql::is_longer(filter, sql::MAX_NAME) {
+            parts.push("1 = 0".to_owned());
+        } else {
+            parts.push("LOWER(g.name) LIKE LOWER(?)".to_owned());
+            values.push(format!("%{filter}%").into());
+        }
     }
     if let Some(names) = &query.names {
         parts.push(if names.is_empty() {

@@ -1,8 +1,10 @@
 //! `orrery_sessions`: who is logged in, by which browser. JupyterHub has no such table: there a login is
 //! a signed cookie and nothing else, good until it expires.
 //!
-//! A row that has ended stays until its cookie would have expired, so that the cookie is refused.
+//! A row that has ended stays for a while; where the cookie would be good without it, until the cookie
+//! would have expired.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use chrono::NaiveDateTime;
@@ -231,19 +233,38 @@ pub async fn is_over(
     Ok(!found.is_empty() && found.iter().all(|session| session.ended_at.is_some()))
 }
 
-/// Notes when and from where sessions were used; earlier times than the known change nothing.
+/// Notes when and from where sessions were used, a few hundred with each statement; earlier times than the
+/// known change nothing. Always in the order of the ids, so that no two who do it wait for each other.
 pub async fn touch(connection: &impl ConnectionTrait, seen: &[Seen]) -> Result<()> {
-    for Seen { id, at, address } in seen {
-        let at = time::truncate(*at);
-        let address: Option<String> = address
-            .as_ref()
-            .map(|text| text.chars().take(MAX_ADDRESS).collect());
-        sql::execute(
-            connection,
-            "UPDATE orrery_sessions SET last_seen = ?, address = ? WHERE id = ? AND last_seen < ?",
-            values![at, address, *id, at],
-        )
-        .await?;
+    let mut seen: Vec<&Seen> = seen.iter().collect();
+    // Of one session several times, the latest.
+    seen.sort_by_key(|seen| (seen.id, Reverse(seen.at)));
+    seen.dedup_by_key(|seen| seen.id);
+    for chunk in seen.chunks(sql::CHUNK) {
+        let sql = if connection.get_database_backend() == DbBackend::MySql {
+            let more = " UNION ALL SELECT ?, ?, ?".repeat(chunk.len() - 1);
+            format!(
+                "UPDATE orrery_sessions JOIN (SELECT ? AS id, CAST(? AS DATETIME(6)) AS at, \
+                 CAST(? AS CHAR({MAX_ADDRESS})) AS address{more}) v ON v.id = orrery_sessions.id \
+                 SET orrery_sessions.last_seen = v.at, orrery_sessions.address = v.address \
+                 WHERE orrery_sessions.last_seen < v.at"
+            )
+        } else {
+            let rows = vec!["(?, ?, ?)"; chunk.len()].join(", ");
+            format!(
+                "WITH v (id, at, address) AS (VALUES {rows}) \
+                 UPDATE orrery_sessions SET last_seen = v.at, address = v.address FROM v \
+                 WHERE orrery_sessions.id = v.id AND orrery_sessions.last_seen < v.at"
+            )
+        };
+        let mut values = Vec::with_capacity(chunk.len() * 3);
+        for Seen { id, at, address } in chunk {
+            let address: Option<String> = address
+                .as_ref()
+                .map(|text| text.chars().take(MAX_ADDRESS).collect());
+            values.extend(values![*id, time::truncate(*at), address]);
+        }
+        sql::execute(connection, &sql, values).await?;
     }
     Ok(())
 }

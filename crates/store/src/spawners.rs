@@ -43,8 +43,8 @@ from_row!(Spawner {
     state: dict,
     name: or_default,
     display_name,
-    started,
-    last_activity,
+    started: time,
+    last_activity: time,
     user_options: dict,
     oauth_client_id,
 });
@@ -77,7 +77,7 @@ from_row!(Activity {
     id,
     user_name,
     name: or_default,
-    last_activity,
+    last_activity: time,
 });
 
 /// A spawner to add.

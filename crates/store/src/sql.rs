@@ -34,6 +34,7 @@ macro_rules! from_row {
     (@read $row:ident, $prefix:ident, $name:expr, list) => { $crate::json::read_list($row, $prefix, $name)? };
     (@read $row:ident, $prefix:ident, $name:expr, phase) => { $crate::runs::read_phase($row, $prefix, $name)? };
     (@read $row:ident, $prefix:ident, $name:expr, parsed) => { $crate::runs::read_parsed($row, $prefix, $name)? };
+    (@read $row:ident, $prefix:ident, $name:expr, time) => { $crate::time::read($row, $prefix, $name)? };
     (@read $row:ident, $prefix:ident, $name:expr, or_default) => {
         $row.try_get::<Option<_>>($prefix, $name)?.unwrap_or_default()
     };
@@ -274,12 +275,24 @@ pub(crate) async fn touch_later(
     Ok(())
 }
 
+/// Whether a query asks for a text that the database cannot hold, and so has nothing for: PostgreSQL
+/// refuses each statement that brings a text with a NUL.
+fn is_hopeless(connection: &impl ConnectionTrait, values: &[Value]) -> bool {
+    connection.get_database_backend() == DbBackend::Postgres
+        && values
+            .iter()
+            .any(|value| matches!(value, Value::String(Some(text)) if text.contains('\0')))
+}
+
 /// All rows of a query, as they come.
 pub(crate) async fn rows(
     connection: &impl ConnectionTrait,
     sql: &str,
     values: Vec<Value>,
 ) -> Result<Vec<sea_orm::QueryResult>> {
+    if is_hopeless(connection, &values) {
+        return Ok(Vec::new());
+    }
     Ok(connection
         .query_all_raw(statement(connection, sql, values))
         .await?)
@@ -304,6 +317,9 @@ pub(crate) async fn one<T: FromQueryResult>(
     sql: &str,
     values: Vec<Value>,
 ) -> Result<Option<T>> {
+    if is_hopeless(connection, &values) {
+        return Ok(None);
+    }
     let row = connection
         .query_one_raw(statement(connection, sql, values))
         .await?;
@@ -347,6 +363,9 @@ pub(crate) async fn count(
     sql: &str,
     values: Vec<Value>,
 ) -> Result<u64> {
+    if is_hopeless(connection, &values) {
+        return Ok(0);
+    }
     let row = connection
         .query_one_raw(statement(connection, sql, values))
         .await?
@@ -374,6 +393,15 @@ pub(crate) async fn page<T: FromQueryResult>(
 pub(crate) fn marks(count: usize) -> String {
     vec!["?"; count].join(", ")
 }
+
+/// Whether a filter is longer than any text of this many characters that it is to be found in. SQLite
+/// refuses patterns of more than 50,000 bytes.
+pub(crate) fn is_longer(filter: &str, limit: usize) -> bool {
+    filter.chars().nth(limit).is_some()
+}
+
+/// The longest name of a user or group, in characters.
+pub(crate) const MAX_NAME: usize = 255;
 
 /// How many values one statement binds at most in a list; every database takes far more.
 pub(crate) const CHUNK: usize = 500;

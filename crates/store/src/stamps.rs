@@ -6,7 +6,8 @@ use sea_orm::{ConnectionTrait, DbBackend};
 use crate::sql::{self, Result, values};
 
 /// The stamp of a token, by its id: every column of its row and its owner's, the roles of the owner and
-/// of their groups, what is shared with them, and what its OAuth client is. `None` if there is no such
+/// of their groups, what is shared with them, what its OAuth client is, and, where its note is that of a
+/// server's own token, what servers may do. `None` if there is no such
 /// token, and on MySQL, where nothing is kept that could be compared.
 pub async fn of_token(connection: &impl ConnectionTrait, id: i32) -> Result<Option<String>> {
     let sql = match connection.get_database_backend() {
@@ -48,6 +49,13 @@ macro_rules! servers {
     };
 }
 
+/// What servers may do bounds their own tokens, which are known by how their notes begin.
+macro_rules! of_servers {
+    () => {
+        "FROM roles r WHERE r.name = 'server' AND t.note LIKE 'Server at %'"
+    };
+}
+
 /// The token and its owner.
 macro_rules! token {
     () => {
@@ -68,7 +76,10 @@ const POSTGRES: &str = concat!(
      (SELECT STRING_AGG(CAST(ROW(p.id, p.name, o.name) AS TEXT), ' ' ORDER BY p.id) ",
     servers!(),
     "), (SELECT STRING_AGG(CAST(ROW(v.id, v.name) AS TEXT), ' ' ORDER BY v.id) \
-     FROM services v WHERE v.oauth_client_id = t.client_id))::text AS stamp ",
+     FROM services v WHERE v.oauth_client_id = t.client_id), \
+     (SELECT STRING_AGG(CAST(r AS TEXT), ' ' ORDER BY r.id) ",
+    of_servers!(),
+    "))::text AS stamp ",
     token!()
 );
 
@@ -92,6 +103,9 @@ const SQLITE: &str = concat!(
      quote((SELECT GROUP_CONCAT(quote(p.id) || quote(p.name) || quote(o.name) ORDER BY p.id) ",
     servers!(),
     ")), quote((SELECT GROUP_CONCAT(quote(v.id) || quote(v.name) ORDER BY v.id) \
-     FROM services v WHERE v.oauth_client_id = t.client_id))) AS stamp ",
+     FROM services v WHERE v.oauth_client_id = t.client_id)), \
+     quote((SELECT GROUP_CONCAT(quote(r.id) || quote(r.scopes) ORDER BY r.id) ",
+    of_servers!(),
+    "))) AS stamp ",
     token!()
 );

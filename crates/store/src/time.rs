@@ -1,13 +1,60 @@
 //! Points in time as upstream keeps them: UTC without a zone, to the microsecond.
 
-use chrono::{NaiveDate, NaiveDateTime, Timelike};
+use chrono::{Datelike as _, NaiveDate, NaiveDateTime, Timelike};
+use sea_orm::{DbErr, QueryResult};
 
-/// Cuts `time` to whole microseconds, which is all that the databases and Python keep.
+/// Cuts `time` to whole microseconds, which is all that the databases and Python keep, and to what they
+/// can read again: a leap second ends with the second before it, and the years are 1 to 9999.
 #[must_use]
 pub fn truncate(time: NaiveDateTime) -> NaiveDateTime {
-    let nanos = time.nanosecond();
+    let year = |year, month, day| NaiveDate::from_ymd_opt(year, month, day);
+    if let (Some(first), Some(after)) = (year(1, 1, 1), year(10_000, 1, 1)) {
+        if time.date() < first {
+            return first.into();
+        }
+        if time.date() >= after {
+            return NaiveDateTime::from(after) - chrono::TimeDelta::microseconds(1);
+        }
+    }
+    let nanos = time.nanosecond().min(999_999_999);
     time.with_nanosecond(nanos - nanos % 1000)
         .expect("fewer nanoseconds than before are always valid")
+}
+
+/// Whether all databases and Python know such a time.
+fn is_plain(time: NaiveDateTime) -> bool {
+    (1..=9999).contains(&time.year()) && time.nanosecond() < 1_000_000_000
+}
+
+/// Reads a column that says when something was, and may be empty. SQLite keeps any text there: what is no
+/// time is logged and left out, so that no row is lost for it. Not for columns that say when something
+/// ends: those without one never do.
+pub(crate) fn read(
+    row: &QueryResult,
+    prefix: &str,
+    column: &str,
+) -> Result<Option<NaiveDateTime>, DbErr> {
+    let id = || row.try_get::<i32>(prefix, "id").ok();
+    match row.try_get::<Option<NaiveDateTime>>(prefix, column) {
+        Ok(Some(time)) if !is_plain(time) => {
+            tracing::warn!(id = id(), column, %time, "a time in the database cannot be read and is left out");
+            Ok(None)
+        }
+        Ok(time) => Ok(time),
+        Err(error) => match row.try_get::<Option<String>>(prefix, column) {
+            Ok(Some(text)) => {
+                let text: String = text.chars().take(64).collect();
+                tracing::warn!(
+                    id = id(),
+                    column,
+                    ?text,
+                    "a time in the database cannot be read and is left out"
+                );
+                Ok(None)
+            }
+            _ => Err(error),
+        },
+    }
 }
 
 /// The text that SQLAlchemy writes in SQLite: always six digits of fraction, so that texts sort as times.
@@ -82,6 +129,29 @@ mod tests {
         assert_eq!(sqlite_text(whole), "2026-01-02 03:04:05.000000");
         let nanos = day.and_hms_nano_opt(3, 4, 5, 123_456_789).unwrap();
         assert_eq!(sqlite_text(truncate(nanos)), "2026-01-02 03:04:05.123456");
+    }
+
+    #[test]
+    fn what_is_written_can_be_read_again() {
+        let at = |year, nanos| {
+            let day = NaiveDate::from_ymd_opt(year, 6, 30).unwrap();
+            day.and_hms_nano_opt(3, 39, 59, nanos).unwrap()
+        };
+        for (time, expected) in [
+            (at(2026, 1_000_000_000), "2026-06-30 03:39:59.999999"),
+            (at(2026, 1_999_999_999), "2026-06-30 03:39:59.999999"),
+            (at(-100, 0), "0001-01-01 00:00:00.000000"),
+            (at(0, 0), "0001-01-01 00:00:00.000000"),
+            (at(1, 0), "0001-06-30 03:39:59.000000"),
+            (at(9999, 0), "9999-06-30 03:39:59.000000"),
+            (at(10_000, 0), "9999-12-31 23:59:59.999999"),
+            (NaiveDateTime::MAX, "9999-12-31 23:59:59.999999"),
+            (NaiveDateTime::MIN, "0001-01-01 00:00:00.000000"),
+        ] {
+            let written = sqlite_text(truncate(time));
+            assert_eq!(written, expected, "{time}");
+            assert_eq!(from_text(&written), Some(truncate(time)), "{time}");
+        }
     }
 
     #[test]

@@ -3,11 +3,12 @@
 //! from the database's thread or process to here.
 
 use std::collections::HashMap;
+use std::fmt;
 
-use chrono::NaiveDateTime;
+use chrono::{Datelike as _, NaiveDateTime};
 use orrery_core::phase::{Failure, Phase};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Value as SqlValue};
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::Value;
 
 use crate::{
@@ -173,7 +174,7 @@ async fn read(
         Some(row) => row.try_get("", "people")?,
         None => None,
     };
-    let people: Vec<UserRow<'_>> = match &text {
+    let people: Vec<UserRow> = match &text {
         Some(text) => serde_json::from_str(text)
             .map_err(|error| DbErr::Json(format!("a page of users: {error}")))?,
         None => Vec::new(),
@@ -269,26 +270,26 @@ async fn together(connection: &impl ConnectionTrait, found: Vec<User>) -> Result
 }
 
 /// A user as the array of JSON that the queries make.
-#[derive(Deserialize)]
-struct UserRow<'a>(
+#[derive(serde::Deserialize)]
+struct UserRow(
     i32,
     String,
     Option<Flag>,
-    #[serde(borrow)] Option<Time<'a>>,
-    #[serde(borrow)] Option<Time<'a>>,
+    Option<Time>,
+    Option<Time>,
     Option<String>,
     Option<Vec<String>>,
     Option<Vec<String>>,
-    #[serde(borrow)] Option<Vec<ServerRow<'a>>>,
+    Option<Vec<ServerRow>>,
 );
 
-#[derive(Deserialize)]
-struct ServerRow<'a>(
+#[derive(serde::Deserialize)]
+struct ServerRow(
     i32,
     Option<String>,
     Option<String>,
-    #[serde(borrow)] Option<Time<'a>>,
-    #[serde(borrow)] Option<Time<'a>>,
+    Option<Time>,
+    Option<Time>,
     Option<String>,
     Option<String>,
     Option<i64>,
@@ -298,29 +299,68 @@ struct ServerRow<'a>(
 );
 
 /// SQLite has no type for truth.
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 #[serde(untagged)]
 enum Flag {
     Bool(bool),
     Number(i64),
 }
 
-/// A point in time: SQLAlchemy's text from SQLite, ISO 8601 from PostgreSQL. Neither has a character that
-/// JSON escapes.
-#[derive(Deserialize)]
-struct Time<'a>(&'a str);
+/// A point in time: SQLAlchemy's text from SQLite, ISO 8601 from PostgreSQL. What is none is logged and
+/// left out, so that one row does not cost the others.
+struct Time(Option<NaiveDateTime>);
 
-impl Time<'_> {
-    fn read(self) -> Result<NaiveDateTime> {
-        crate::time::from_text(self.0)
-            .ok_or_else(|| StoreError::Corrupt(format!("{:?} is no point in time", self.0)))
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(TimeVisitor).map(Self)
     }
 }
 
-impl TryFrom<UserRow<'_>> for Listed {
+struct TimeVisitor;
+
+impl TimeVisitor {
+    fn left_out(what: &dyn fmt::Debug) {
+        tracing::warn!(text = ?what, "a time in the database cannot be read and is left out");
+    }
+}
+
+impl Visitor<'_> for TimeVisitor {
+    type Value = Option<NaiveDateTime>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a point in time")
+    }
+
+    fn visit_str<E>(self, text: &str) -> std::result::Result<Self::Value, E> {
+        let time = crate::time::from_text(text).filter(|time| time.year() > 0);
+        if time.is_none() {
+            let text: String = text.chars().take(64).collect();
+            Self::left_out(&text);
+        }
+        Ok(time)
+    }
+
+    // SQLite keeps numbers in any column.
+    fn visit_i64<E>(self, number: i64) -> std::result::Result<Self::Value, E> {
+        Self::left_out(&number);
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, number: u64) -> std::result::Result<Self::Value, E> {
+        Self::left_out(&number);
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, number: f64) -> std::result::Result<Self::Value, E> {
+        Self::left_out(&number);
+        Ok(None)
+    }
+}
+
+impl TryFrom<UserRow> for Listed {
     type Error = StoreError;
 
-    fn try_from(row: UserRow<'_>) -> Result<Self> {
+    fn try_from(row: UserRow) -> Result<Self> {
         let servers = row.8.unwrap_or_default();
         Ok(Self {
             id: row.0,
@@ -330,8 +370,8 @@ impl TryFrom<UserRow<'_>> for Listed {
                 Some(Flag::Bool(admin)) => admin,
                 Some(Flag::Number(number)) => number != 0,
             },
-            created: row.3.map(Time::read).transpose()?,
-            last_activity: row.4.map(Time::read).transpose()?,
+            created: row.3.and_then(|time| time.0),
+            last_activity: row.4.and_then(|time| time.0),
             user_info: value("user_info", row.5)?,
             groups: row.6.unwrap_or_default(),
             roles: row.7.unwrap_or_default(),
@@ -343,10 +383,10 @@ impl TryFrom<UserRow<'_>> for Listed {
     }
 }
 
-impl TryFrom<ServerRow<'_>> for ListedServer {
+impl TryFrom<ServerRow> for ListedServer {
     type Error = StoreError;
 
-    fn try_from(row: ServerRow<'_>) -> Result<Self> {
+    fn try_from(row: ServerRow) -> Result<Self> {
         let run = match (row.7, row.8) {
             (Some(id), Some(word)) => Some(ListedRun {
                 id,
@@ -361,8 +401,8 @@ impl TryFrom<ServerRow<'_>> for ListedServer {
             id: row.0,
             name: row.1.unwrap_or_default(),
             display_name: row.2,
-            started: row.3.map(Time::read).transpose()?,
-            last_activity: row.4.map(Time::read).transpose()?,
+            started: row.3.and_then(|time| time.0),
+            last_activity: row.4.and_then(|time| time.0),
             user_options: value("user_options", row.5)?,
             state: value("state", row.6)?,
             run,

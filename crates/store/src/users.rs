@@ -53,8 +53,8 @@ from_row!(User {
     name,
     user_info: dict,
     admin: or_default,
-    created,
-    last_activity,
+    created: time,
+    last_activity: time,
     cookie_id,
     state: dict,
     encrypted_auth_state,
@@ -563,12 +563,16 @@ fn condition(backend: DbBackend, query: &UserQuery) -> (String, Vec<SqlValue>) {
     let mut parts = vec!["1 = 1".to_owned()];
     let mut values = Vec::new();
     if let Some(filter) = query.name_filter.as_deref().filter(|text| !text.is_empty()) {
+        let is_longer = sql::is_longer(filter, sql::MAX_NAME);
         parts.push(match backend {
+            _ if is_longer => "1 = 0".into(),
             // The index of the names is much smaller than the table, and has the ids. LIKE overlooks case.
             DbBackend::Sqlite => "u.id IN (SELECT f.id FROM users f WHERE f.name LIKE ?)".into(),
             _ => "LOWER(u.name) LIKE LOWER(?)".into(),
         });
-        values.push(format!("%{filter}%").into());
+        if !is_longer {
+            values.push(format!("%{filter}%").into());
+        }
     }
     // Without a reference to the outer row, so that it is looked up once and not for each user.
     let active = "IN (SELECT s.user_id FROM spawners s \

@@ -5,6 +5,7 @@ use axum::http::header;
 use axum::http::request::Parts;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
+use orrery_core::escape::for_log;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -31,9 +32,9 @@ pub(super) struct Arguments {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Arguments {
-    type Rejection = std::convert::Infallible;
+    type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
         let uri = parts
             .extensions
             .get::<OriginalUri>()
@@ -43,8 +44,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Arguments {
             .get(header::ACCEPT)
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
+        let pairs = redirects::query_pairs(uri);
+        // Not all databases can even be asked for such a text.
+        if let Some((name, _)) = pairs
+            .iter()
+            .find(|(name, value)| name.contains('\0') || value.contains('\0'))
+        {
+            return Err(Error::bad_request(format!(
+                "The argument {} holds a NUL character.",
+                for_log(name, 64)
+            )));
+        }
         Ok(Self {
-            pairs: redirects::query_pairs(uri),
+            pairs,
             path: uri.path().to_owned(),
             accepts_pagination: accept
                 .split(',')
@@ -204,7 +216,8 @@ impl Arguments {
         let invalid = || Error::bad_request("cursor is none of a page of this list in this order");
         let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid())?;
         let cursor: Cursor = serde_json::from_slice(&json).map_err(|_| invalid())?;
-        if cursor.sort != sort {
+        let has_nul = cursor.key.as_deref().is_some_and(|key| key.contains('\0'));
+        if cursor.sort != sort || has_nul {
             return Err(invalid());
         }
         Ok(Some(cursor))

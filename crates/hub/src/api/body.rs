@@ -44,10 +44,30 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         if bytes.is_empty() {
             return Ok(Self(Value::Null));
         }
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+        let body = serde_json::from_slice(&bytes).map_err(|error| {
             tracing::debug!(%error, "a body is not JSON");
             Error::bad_request("Invalid JSON in body of request")
-        })
+        })?;
+        // In JSON there is but one way to write it, which may also be a backslash and what follows it.
+        let may_have_nul = bytes.windows(6).any(|part| part == br"\u0000");
+        if may_have_nul && has_nul(&body) {
+            return Err(Error::bad_request(
+                "A text in the body of the request holds a NUL character.",
+            ));
+        }
+        Ok(Self(body))
+    }
+}
+
+/// Whether any text in it has a character that not all databases can keep.
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(key, value)| key.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

@@ -2,7 +2,7 @@
 //! `/hub/accept-share`.
 
 use axum::Json;
-use axum::extract::{OriginalUri, Path, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use base64::Engine as _;
 use chrono::TimeDelta;
@@ -201,15 +201,9 @@ async fn delete(
     State(hub): State<AppState>,
     Asking(requester): Asking,
     Path(path): Path<Vec<(String, String)>>,
-    OriginalUri(uri): OriginalUri,
+    arguments: Arguments,
 ) -> Result<StatusCode> {
-    let query = redirects::query_pairs(&uri);
-    let argument = |name: &str| {
-        let found = query.iter().rev().find(|(key, _)| key == name);
-        found
-            .map(|(_, value)| value.trim())
-            .filter(|value| !value.is_empty())
-    };
+    let argument = |name: &str| arguments.get(name).filter(|value| !value.is_empty());
     let server = SharedServer::named(&path);
     let (owner, spawner) = server.find(&hub).await?;
     let spawner_id = spawner.map_or(0, |spawner| spawner.id);

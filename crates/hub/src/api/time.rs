@@ -36,8 +36,13 @@ fn push_number(text: &mut String, number: u32, width: u32) {
 }
 
 /// A point in time as clients write it: ISO 8601 with or without a zone (none means UTC), with `T` or
-/// a space, down to minutes, seconds or fractions; a date alone; or as in e-mails.
+/// a space, down to minutes, seconds or fractions; a date alone; or as in e-mails. As for upstream there is
+/// no leap second, and no year but 1 to 9999: not all databases know others.
 pub(crate) fn parse(text: &str) -> Option<NaiveDateTime> {
+    read(text).filter(|time| (1..=9999).contains(&time.year()) && time.nanosecond() < 1_000_000_000)
+}
+
+fn read(text: &str) -> Option<NaiveDateTime> {
     let text = text.trim();
     if text.len() > 64 {
         return None;
@@ -86,6 +91,8 @@ mod tests {
             ("2026-01-02T03:04:05.25+0200", "2026-01-02T01:04:05.250000Z"),
             ("2026-01-02T03:04", "2026-01-02T03:04:00Z"),
             ("2026-01-02", "2026-01-02T00:00:00Z"),
+            ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+            ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"),
             ("Fri, 02 Jan 2026 03:04:05 +0000", "2026-01-02T03:04:05Z"),
         ] {
             assert_eq!(
@@ -99,6 +106,18 @@ mod tests {
             "soon",
             "2026-13-01",
             "2026-01-02T25:00:00Z",
+            "2026-01-02T03:39:60Z",
+            "2016-12-31T23:59:60Z",
+            "2026-01-02T03:39:60.5+02:00",
+            "2026-01-02 03:39:60",
+            "20260102T033960",
+            "Fri, 02 Jan 2026 03:39:60 +0000",
+            "-0100-01-01T00:00:00Z",
+            "-0100-01-01",
+            "0000-12-31T23:59:59Z",
+            "0001-01-01T00:00:00+05:00",
+            "9999-12-31T23:59:59-05:00",
+            "+10000-01-01T00:00:00Z",
             &"9".repeat(100),
         ] {
             assert_eq!(parse(bad), None, "{bad}");

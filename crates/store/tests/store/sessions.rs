@@ -1,6 +1,6 @@
 use chrono::NaiveDateTime;
 use orrery_store::{
-    Store, StoreError,
+    DbUrl, Dialect, Store, StoreError, StoreOptions,
     api_tokens::{self, NewApiToken, Owner, TokenQuery},
     groups, services,
     sessions::{self, NewSession, Seen, Session, SessionQuery},
@@ -8,7 +8,7 @@ use orrery_store::{
     users::{self, Visible},
 };
 
-use crate::harness::{add_client, add_user, at, on_each};
+use crate::harness::{TestDatabase, add_client, add_user, at, on_each};
 
 async fn add_session(store: &Store, user_id: i32, session_id: &str, created: i64) -> Session {
     let key = token_hash::generate_token().unwrap();
@@ -428,4 +428,69 @@ async fn everybodys_sessions_and_tokens_come_by_id_and_filtered() {
         assert_eq!(page(of_class).await, [tokens[1]]);
     })
     .await;
+}
+
+#[tokio::test]
+async fn many_sessions_are_seen_with_one_statement() {
+    for dialect in crate::harness::dialects() {
+        let database = TestDatabase::create(dialect).await;
+        let url = DbUrl::parse(&database.url).unwrap();
+        let store = Store::open(&url, StoreOptions::default()).await.unwrap();
+        let ada = add_user(&store, "ada").await.id;
+        let mut ids = Vec::new();
+        for number in 0..5 {
+            ids.push(add_session(&store, ada, "one", number).await.id);
+        }
+        if dialect == Dialect::Postgres {
+            // The second statement fails.
+            database
+                .run(
+                    "CREATE TABLE touched (once INT UNIQUE); \
+                     CREATE FUNCTION note_once() RETURNS trigger LANGUAGE plpgsql AS \
+                     'BEGIN INSERT INTO touched VALUES (1); RETURN NULL; END'; \
+                     CREATE TRIGGER note_once AFTER UPDATE ON orrery_sessions \
+                     FOR EACH STATEMENT EXECUTE FUNCTION note_once()",
+                )
+                .await;
+        }
+        let seen = |id, seconds, address: Option<&str>| Seen {
+            id,
+            at: at(seconds),
+            address: address.map(str::to_owned),
+        };
+        let all = &[
+            seen(ids[4], 104, Some("2001:db8::4")),
+            seen(ids[2], 102, None),
+            seen(ids[0], 50, Some("192.0.2.50")),
+            seen(ids[0], 100, Some("192.0.2.100")),
+            seen(ids[0], 70, Some("192.0.2.70")),
+            seen(ids[3], 1, Some("192.0.2.1")),
+            seen(ids[1], 101, Some(&"é".repeat(100))),
+            seen(999_999, 100, None),
+        ];
+        store
+            .write(|txn| async move { sessions::touch(&txn, all).await })
+            .await
+            .unwrap();
+        let long = "é".repeat(sessions::MAX_ADDRESS);
+        for (number, at_second, address) in [
+            (0, 100, Some("192.0.2.100")),
+            (1, 101, Some(long.as_str())),
+            (2, 102, None),
+            (3, 3, Some("192.0.2.7")),
+            (4, 104, Some("2001:db8::4")),
+        ] {
+            let found = sessions::find_by_id(store.read(), ids[number])
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(
+                (found.last_seen, found.address.as_deref()),
+                (at(at_second), address),
+                "{number} on {dialect:?}"
+            );
+        }
+        store.close().await;
+        database.remove().await;
+    }
 }

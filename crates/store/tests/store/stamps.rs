@@ -45,6 +45,9 @@ const CHANGES: &[&str] = &[
     "UPDATE spawners SET oauth_client_id = NULL",
     "UPDATE services SET oauth_client_id = 'lab'",
     "UPDATE services SET name = 'renamed'",
+    "UPDATE api_tokens SET note = 'Server at /user/eve/lab/'",
+    "UPDATE roles SET scopes = '[\"shutdown\"]' WHERE name = 'server'",
+    "DELETE FROM roles WHERE name = 'server'",
 ];
 
 #[tokio::test]

@@ -3,10 +3,13 @@ use std::collections::BTreeSet;
 use orrery_core::phase::{Cause, Failure, Phase};
 use orrery_store::user_pages::{self, ListedRun};
 use orrery_store::users::{UserChanges, UserQuery, UserSort, UserState};
-use orrery_store::{Store, StoreError, groups, roles, runs, servers, spawners, users};
+use orrery_store::{
+    DbUrl, Dialect, Store, StoreError, StoreOptions, api_tokens, groups, roles, runs, servers,
+    spawners, users,
+};
 use serde_json::json;
 
-use crate::harness::{add_spawner, add_user, at, on_each};
+use crate::harness::{TestDatabase, add_spawner, add_user, at, on_each};
 
 #[tokio::test]
 async fn a_page_has_what_the_tables_have() {
@@ -267,6 +270,113 @@ async fn whoever_has_an_address_is_active() {
             .unwrap();
         assert_eq!(names(UserState::Active).await, ["ada"]);
         assert_eq!(names(UserState::Inactive).await, ["bob"]);
+    })
+    .await;
+}
+
+/// SQLite keeps anything in a column of times.
+#[tokio::test]
+async fn a_time_that_is_none_is_left_out_and_costs_nobody_else() {
+    let database = TestDatabase::create(Dialect::Sqlite).await;
+    let url = DbUrl::parse(&database.url).unwrap();
+    let store = Store::open(&url, StoreOptions::default()).await.unwrap();
+    for name in ["ada", "bob", "cleo", "dora"] {
+        let user = add_user(&store, name).await;
+        add_spawner(&store, &user, "").await;
+    }
+    database
+        .run(
+            "UPDATE users SET last_activity = '2026-01-02 03:39:60.000000' WHERE name = 'ada'; \
+             UPDATE users SET last_activity = '-0100-01-01 00:00:00.000000' WHERE name = 'bob'; \
+             UPDATE users SET last_activity = 'a \"quoted\" day', created = 5 WHERE name = 'cleo'; \
+             UPDATE users SET last_activity = '2026-01-02 03:39:59.000000' WHERE name = 'dora'; \
+             UPDATE spawners SET started = 'soon', last_activity = '2026-01-02 03:39:60.000000'",
+        )
+        .await;
+    let page = user_pages::list(store.read(), &UserQuery::default())
+        .await
+        .unwrap();
+    let seen: Vec<_> = page
+        .iter()
+        .map(|user| (user.name.as_str(), user.last_activity.is_some()))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("ada", false),
+            ("bob", false),
+            ("cleo", false),
+            ("dora", true)
+        ]
+    );
+    assert_eq!(page[2].created, None);
+    for user in &page {
+        assert_eq!(
+            (user.servers[0].started, user.servers[0].last_activity),
+            (None, None)
+        );
+        let found = users::find(store.read(), &user.name).await.unwrap();
+        let found = found.expect("it is there");
+        assert_eq!(found.last_activity, user.last_activity, "{}", user.name);
+        let servers = spawners::list_of_user(store.read(), user.id).await.unwrap();
+        assert_eq!(
+            (servers[0].started, servers[0].last_activity),
+            (None, None),
+            "{}",
+            user.name
+        );
+    }
+    let plain = users::list(store.read(), &UserQuery::default()).await;
+    assert_eq!(plain.unwrap().len(), 4);
+    store.close().await;
+    database.remove().await;
+}
+
+#[tokio::test]
+async fn a_filter_longer_than_any_name_finds_nothing() {
+    on_each(|store| async move {
+        add_user(&store, "ada").await;
+        let group = |txn| async move { groups::insert(&txn, "staff", &json!({})).await };
+        store.write(group).await.unwrap();
+        let filter = Some("a".repeat(60_000));
+        let query = UserQuery {
+            name_filter: filter.clone(),
+            ..UserQuery::default()
+        };
+        let read = store.read();
+        assert_eq!(user_pages::list(read, &query).await.unwrap(), []);
+        assert_eq!(users::count(read, &query).await.unwrap(), 0);
+        let query = groups::GroupQuery {
+            limit: 10,
+            name_filter: filter.clone(),
+            ..groups::GroupQuery::default()
+        };
+        assert_eq!(groups::count(read, &query).await.unwrap(), 0);
+        assert!(groups::list(read, &query).await.unwrap().is_empty());
+        let query = api_tokens::TokenQuery {
+            limit: 10,
+            note: filter,
+            ..api_tokens::TokenQuery::default()
+        };
+        assert!(api_tokens::page(read, &query).await.unwrap().is_empty());
+    })
+    .await;
+}
+
+/// PostgreSQL refuses statements with such a text; nobody is called so there.
+#[tokio::test]
+async fn a_name_with_a_nul_is_nobodys() {
+    on_each(|store| async move {
+        add_user(&store, "x").await;
+        let read = store.read();
+        assert_eq!(users::find(read, "x\0").await.unwrap(), None);
+        assert_eq!(groups::find(read, "x\0").await.unwrap(), None);
+        let query = UserQuery {
+            name_filter: Some("x\0".to_owned()),
+            ..UserQuery::default()
+        };
+        users::count(read, &query).await.unwrap();
+        user_pages::list(read, &query).await.unwrap();
     })
     .await;
 }

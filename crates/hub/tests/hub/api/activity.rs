@@ -1,5 +1,6 @@
 //! `/hub/api/users/{user}/activity`.
 
+use orrery_store::{ConnectionTrait as _, StoreError};
 use serde_json::{Value, json};
 
 use crate::test_hub::TestHub;
@@ -163,5 +164,78 @@ async fn many_posts_are_written_in_one_transaction() {
     for name in ["ada", "bob"] {
         let seen = hub.user(name).await.last_activity.expect("seen");
         assert!(seen.to_string().as_str() >= "2026-11-22 00:01:19", "{seen}");
+    }
+}
+
+/// What no database could give back is not taken, so that it spoils no list.
+#[tokio::test]
+async fn activity_that_cannot_be_kept_is_refused() {
+    let hub = TestHub::new()
+        .await
+        .with_admin("root")
+        .await
+        .with_user("bob")
+        .await;
+    let root = hub.token("root").await;
+    for text in [
+        "2026-01-02T03:39:60Z",
+        "2016-12-31T23:59:60Z",
+        "2026-01-02 03:39:60.5+02:00",
+        "-0100-01-01T00:00:00Z",
+        "0000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+05:00",
+    ] {
+        for body in [
+            json!({"last_activity": text}),
+            json!({"servers": {"": {"last_activity": text}}}),
+        ] {
+            assert_eq!(
+                hub.post("/users/bob/activity", &root, body)
+                    .await
+                    .refused(400),
+                format!("Not a valid timestamp: '{text}'")
+            );
+        }
+        hub.get(
+            &format!(
+                "/tokens?unused_since={}",
+                text.replace('+', "%2B").replace(' ', "%20")
+            ),
+            &root,
+        )
+        .await
+        .refused(400);
+    }
+    hub.state.servers.flush_activity().await.expect("written");
+    let list = hub.get("/users", &root).await.ok(200);
+    assert_eq!(list.as_array().map(Vec::len), Some(2));
+}
+
+/// One row that the database refuses does not keep the others from being written, now or later.
+#[tokio::test]
+async fn activity_that_the_database_refuses_is_forgotten_alone() {
+    let mut hub = TestHub::new().await;
+    for name in ["ada", "bob", "cleo", "dora", "eve"] {
+        hub = hub.with_user(name).await;
+    }
+    let statement = "CREATE TRIGGER refuse BEFORE UPDATE OF last_activity ON users \
+        WHEN NEW.name = 'cleo' BEGIN SELECT RAISE(ABORT, 'no'); END";
+    let refuse = |transaction: orrery_store::Transaction| async move {
+        transaction.execute_unprepared(statement).await?;
+        Ok::<_, StoreError>(())
+    };
+    hub.state.store.write(refuse).await.expect("a trigger");
+    let engine = hub.state.servers.clone();
+    let at = orrery_core::Clock::now(&orrery_core::SystemClock);
+    for name in ["ada", "bob", "cleo", "dora", "eve"] {
+        engine.record_user_activity(hub.user(name).await.id, at);
+    }
+    engine.flush_activity().await.expect("the others");
+    for name in ["ada", "bob", "cleo", "dora", "eve"] {
+        let user = hub.user(name).await;
+        let is_written = user.last_activity.is_some();
+        assert_eq!(is_written, name != "cleo", "{name}");
+        let shown = engine.user_activity(user.id, user.last_activity);
+        assert_eq!(shown.is_some(), name != "cleo", "{name}");
     }
 }

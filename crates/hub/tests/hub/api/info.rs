@@ -208,3 +208,56 @@ async fn the_proxys_routes_are_shown_and_mended() {
         .await
         .empty(200);
 }
+
+/// Not all databases can keep or even be asked for such texts.
+#[tokio::test]
+async fn a_nul_is_refused_wherever_texts_come_in() {
+    use base64::Engine as _;
+    let hub = TestHub::new().await.with_admin("root").await;
+    let root = hub.token("root").await;
+    for path in [
+        "/users?name_filter=%00",
+        "/groups?name_filter=a%00b",
+        "/tokens?note=%00",
+        "/tokens?user=%00",
+        "/sessions?user=%00",
+        "/users?%00=x",
+    ] {
+        let message = hub.get(path, &root).await.refused(400);
+        assert!(
+            message.contains("holds a NUL character"),
+            "{path}: {message}"
+        );
+    }
+    for (sort, key) in [("name", "a\0"), ("last_activity", "-0100-01-01T00:00:00Z")] {
+        let cursor = json!({"sort": sort, "key": key, "id": 1}).to_string();
+        let cursor = base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(cursor);
+        let message = hub
+            .get(&format!("/users?sort={sort}&cursor={cursor}"), &root)
+            .await
+            .refused(400);
+        assert!(message.starts_with("cursor is none"), "{message}");
+    }
+    let in_body = "A text in the body of the request holds a NUL character.";
+    for body in [
+        json!({"note": "\0"}),
+        json!({"note": "x", "scopes": ["\0"]}),
+        json!({"\0": 1}),
+    ] {
+        let answer = hub.post("/users/root/tokens", &root, body).await;
+        assert_eq!(answer.refused(400), in_body);
+    }
+    // A backslash and some letters.
+    hub.post("/users/root/tokens", &root, json!({"note": "\\u0000"}))
+        .await
+        .ok(201);
+    for path in ["/users/x%00", "/groups/x%00", "/services/x%00"] {
+        hub.get(path, &root).await.refused(404);
+    }
+    hub.get(&format!("/users?name_filter={}", "x".repeat(60_000)), &root)
+        .await
+        .ok(200);
+    hub.get("/sessions?unused_since=-9999-01-01T00:00:00Z", &root)
+        .await
+        .refused(400);
+}
