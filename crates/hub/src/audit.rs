@@ -4,7 +4,7 @@
 //! is in the table, so that whoever got an answer finds it there. The row is not in the transaction of
 //! the change itself: a hub that is killed in the few milliseconds between the two loses it.
 //! [`Audit::note`] is for what happens often or is caused by outsiders: it never waits, rows come to the
-//! table within a second, and equal events share one (see [`flood`]).
+//! table within a second, and equal events share one (see `flood`).
 //!
 //! One task writes all rows in their order. While the database is away they wait in a bounded queue;
 //! what does not fit goes whole into the hub's own log, and a row of the table says how many those were.
@@ -14,6 +14,7 @@ mod ask;
 mod event;
 mod file;
 mod flood;
+mod held;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub use action::Action;
 pub use ask::{next_query, question};
 pub use event::{Event, Outcome, json_of};
+pub use held::held;
 
 use crate::config::Config;
 use crate::metrics::Metrics;

@@ -70,8 +70,11 @@ impl Seen {
     }
 
     /// Takes for written what was, unless something newer came meanwhile.
-    fn was_written(&mut self, all: Collected) {
+    fn was_written(&mut self, mut all: Collected) {
         let fresh = &mut self.fresh;
+        // Whose activity was forgotten meanwhile is gone; somebody new may have the number.
+        all.users.retain(|key, _| fresh.users.contains_key(key));
+        all.servers.retain(|key, _| fresh.servers.contains_key(key));
         fresh.users.retain(|key, at| all.users.get(key) != Some(at));
         fresh
             .servers

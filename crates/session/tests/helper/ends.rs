@@ -119,7 +119,12 @@ fn a_server_of_which_nobody_heard_is_ended() {
                 signal: 9,
                 group: true,
             };
-            assert_eq!(ask(&Request::Signal(kill)), Answer::Signalled);
+            // On a busy machine it was once found to have ended; it must not be there in either case.
+            let answer = ask(&Request::Signal(kill));
+            assert!(
+                matches!(answer, Answer::Signalled | Answer::Gone),
+                "{answer:?}"
+            );
             eventually("the end", || ada.processes().is_empty().then_some(()));
         }
     }
