@@ -88,6 +88,20 @@ because(
     {"users: make one: names: POST /users/a%00b as admin": {"status": (201, 400), "*": ANY}, "last: a user with a NUL in its name": {"status": (201, 400), "*": ANY}},
 )
 because(
+    "Lists",
+    "A NUL in an argument is looked for, and makes 500 on PostgreSQL",
+    "400",
+    STRICTER,
+    {"users: list: filters: GET /users?name_filter=%00 as *": {"status": (200, 400), "*": ANY}},
+)
+because(
+    "Bodies",
+    "Takes texts with a NUL, which makes 500 on PostgreSQL where it cannot keep them",
+    "400",
+    STRICTER,
+    {'groups: properties: bodies: PUT /groups/class/properties {"a": null, *': {"status": (200, 400), "*": ANY}},
+)
+because(
     "Users",
     "A token of an admin that may change some users only (`admin:users!user=ada`) may make these admins, who may do everything",
     "403: who makes admins must be an admin, and not with a token for less",
