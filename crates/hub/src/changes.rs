@@ -7,16 +7,21 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use orrery_store::events::{self, Event};
 use orrery_store::{NaiveDateTime, Store, StoreError, Version, spawners};
 use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How many may watch on one hub.
-const MOST: usize = 256;
+/// How many may watch on one hub, if there may be twice as many open files.
+const MOST: usize = 2048;
+/// The part of these places that is kept for those who see all users or all servers: one in so many.
+const RESERVED: usize = 4;
 /// How many streams one requester may have.
 const MOST_OF_ONE: usize = 16;
+/// How many streams a user may have who sees nobody else: tabs of a browser.
+const MOST_OF_OWN: usize = 4;
 /// How many events are kept for those who are nearly up to date.
 const TAIL: usize = 2048;
 /// How many events are read at once.
@@ -55,6 +60,7 @@ impl Default for Pauses {
 pub struct Feed {
     store: Store,
     pauses: Pauses,
+    places: usize,
     shared: Mutex<Shared>,
     /// The position of the last event seen.
     head: watch::Sender<i64>,
@@ -64,7 +70,11 @@ pub struct Feed {
 
 #[derive(Default)]
 struct Shared {
-    watchers: HashMap<String, usize>,
+    watchers: HashMap<(String, Reach), usize>,
+    /// How many those are altogether.
+    count: usize,
+    /// Those among them who do not see all.
+    narrow: usize,
     is_looking: bool,
     /// All events after `tail_after`, up to the head.
     tail: VecDeque<Arc<Event>>,
@@ -82,6 +92,17 @@ pub struct Used {
     pub last_activity: NaiveDateTime,
 }
 
+/// How much of the hub a watcher sees, which decides how many places there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// A user's own changes and nobody else's.
+    Own,
+    /// Those of some users or servers.
+    Some,
+    /// Those of all users or of all servers.
+    All,
+}
+
 /// Why nobody else may watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Busy {
@@ -94,7 +115,7 @@ pub enum Busy {
 /// The right to watch, until it is dropped.
 pub struct Watcher {
     feed: Arc<Feed>,
-    who: String,
+    who: (String, Reach),
     /// The position of the last event seen, as it moves on.
     pub(crate) head: watch::Receiver<i64>,
     /// Servers that were used. Only those who watch now are told.
@@ -107,6 +128,7 @@ impl Feed {
         Arc::new(Self {
             store,
             pauses,
+            places: places(),
             shared: Mutex::default(),
             head: watch::Sender::new(0),
             rounds: broadcast::Sender::new(ROUNDS),
@@ -127,22 +149,35 @@ impl Feed {
         self.pauses
     }
 
+    /// How many may watch.
+    pub fn places(&self) -> usize {
+        self.places
+    }
+
     /// Whether the database is looked at just now.
     pub fn is_looking(&self) -> bool {
         self.lock().is_looking
     }
 
     /// Lets somebody watch.
-    pub fn watch(self: &Arc<Self>, who: &str) -> Result<Watcher, Busy> {
+    pub fn watch(self: &Arc<Self>, who: &str, reach: Reach) -> Result<Watcher, Busy> {
+        let who = (who.to_owned(), reach);
         let mut shared = self.lock();
-        if shared.watchers.values().sum::<usize>() >= MOST {
+        let is_narrow = reach != Reach::All;
+        let for_narrow = self.places - self.places / RESERVED;
+        if shared.count >= self.places || (is_narrow && shared.narrow >= for_narrow) {
             return Err(Busy::Hub);
         }
-        let of_one = shared.watchers.entry(who.to_owned()).or_default();
-        if *of_one >= MOST_OF_ONE {
+        let most = match reach {
+            Reach::Own => MOST_OF_OWN,
+            Reach::Some | Reach::All => MOST_OF_ONE,
+        };
+        if shared.watchers.get(&who).copied().unwrap_or_default() >= most {
             return Err(Busy::Requester);
         }
-        *of_one += 1;
+        *shared.watchers.entry(who.clone()).or_default() += 1;
+        shared.count += 1;
+        shared.narrow += usize::from(is_narrow);
         if !shared.is_looking {
             shared.is_looking = true;
             tokio::spawn(Arc::clone(self).look());
@@ -150,7 +185,7 @@ impl Feed {
         drop(shared);
         Ok(Watcher {
             feed: Arc::clone(self),
-            who: who.to_owned(),
+            who,
             head: self.head.subscribe(),
             rounds: self.rounds.subscribe(),
         })
@@ -278,6 +313,12 @@ impl Feed {
     }
 }
 
+/// As many as leave open files for all else.
+fn places() -> usize {
+    let (files, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    usize::try_from(files / 2).unwrap_or(MOST).clamp(16, MOST)
+}
+
 /// What the looking task remembers.
 #[derive(Default)]
 struct Looking {
@@ -320,6 +361,8 @@ impl Drop for Watcher {
             if *count == 0 {
                 shared.watchers.remove(&self.who);
             }
+            shared.count -= 1;
+            shared.narrow -= usize::from(self.who.1 != Reach::All);
         }
     }
 }

@@ -21,6 +21,10 @@ const LEDGER: TimeDelta = TimeDelta::days(90);
 /// For how long an expired login is kept, so that clocks that differ do no harm.
 const SESSIONS_SLACK: TimeDelta = TimeDelta::days(1);
 
+/// For how long a login is kept that has ended, where its cookie is refused without a row too: an OAuth
+/// code that was just being given for it must find it ended, and is good for five minutes.
+const ENDED_SESSIONS: TimeDelta = TimeDelta::hours(1);
+
 /// How many runs one transaction deletes, so that none is long.
 const BATCH: u32 = 500;
 
@@ -50,7 +54,7 @@ pub struct Discarded {
     pub share_codes: u64,
     /// Runs that ended long ago.
     pub runs: u64,
-    /// Logins whose cookies have expired.
+    /// Logins whose cookies have expired, and those that ended.
     pub sessions: u64,
     /// Changes that were told long ago.
     pub events: u64,
@@ -87,12 +91,13 @@ pub async fn discard(
     sessions_since: NaiveDateTime,
 ) -> Result<Discarded, StoreError> {
     let seconds = now.and_utc().timestamp();
-    // What has ended must be known for as long as its cookie would be good, and a little longer.
+    // What has ended must be known for as long as its cookie would be good otherwise, and a little longer.
     let sessions_since = sessions_since - SESSIONS_SLACK;
     let mut done = store
         .write(|transaction| async move {
             let mut done = expired(&transaction, now, seconds).await?;
-            done.sessions = sessions::purge(&transaction, sessions_since).await?;
+            done.sessions = sessions::purge(&transaction, sessions_since).await?
+                + sessions::purge_ended(&transaction, now - ENDED_SESSIONS).await?;
             Ok::<_, StoreError>(done)
         })
         .await?;

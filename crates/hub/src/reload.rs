@@ -228,6 +228,7 @@ impl Site {
             .map_err(unsure)?;
         *current = (changed, router);
         drop(current);
+        hub.replaced.cancel();
         hub.audit.record_all(events).await;
         // Services may have come or gone.
         hub.routes.wake();

@@ -219,6 +219,7 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
     let started = clock.now();
     let state = HubState {
         changes: Feed::new(store.clone(), Pauses::default()),
+        replaced: tokio_util::sync::CancellationToken::new(),
         internal,
         signer: Signer::new(&secret),
         urls,

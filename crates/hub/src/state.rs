@@ -74,6 +74,8 @@ pub struct HubState {
     pub changes: Arc<crate::changes::Feed>,
     /// Metrics, as `/hub/metrics` shows them.
     pub metrics: Arc<crate::metrics::Metrics>,
+    /// Cancelled when a changed configuration has taken this one's place: answers without end are ended.
+    pub replaced: tokio_util::sync::CancellationToken,
 }
 
 /// What a changed configuration changes while the hub runs.
@@ -116,6 +118,7 @@ impl HubState {
             audit: self.audit.clone(),
             changes: Arc::clone(&self.changes),
             metrics: Arc::clone(&self.metrics),
+            replaced: tokio_util::sync::CancellationToken::new(),
         }
     }
 

@@ -75,6 +75,17 @@ const COLUMNS: &str = "at, action, outcome, repeats, actor_kind, actor, via, tok
 /// How many columns those are.
 const WIDTH: usize = 15;
 
+/// A name that somebody had for a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The name.
+    pub name: String,
+    /// From when on.
+    pub since: Option<NaiveDateTime>,
+    /// Until when.
+    pub until: Option<NaiveDateTime>,
+}
+
 /// Which rows to list. Everything that is set must fit.
 #[derive(Clone, Debug, Default)]
 pub struct AuditQuery {
@@ -90,6 +101,8 @@ pub struct AuditQuery {
     pub target: Option<String>,
     /// This owner.
     pub owner: Option<String>,
+    /// An owner who had one of these names then; nobody in particular if there are none.
+    pub held: Vec<Held>,
     /// This server of the owner's.
     pub server: Option<String>,
     /// From this address.
@@ -164,6 +177,21 @@ pub async fn list(connection: &impl ConnectionTrait, query: &AuditQuery) -> Resu
             conditions.push(condition.to_owned());
             values.push(time::truncate(time).into());
         }
+    }
+    let mut held = Vec::with_capacity(query.held.len());
+    for Held { name, since, until } in &query.held {
+        let mut condition = "owner = ?".to_owned();
+        values.push(name.as_str().into());
+        for (part, time) in [(" AND at >= ?", since), (" AND at < ?", until)] {
+            if let Some(time) = time {
+                condition.push_str(part);
+                values.push(time::truncate(*time).into());
+            }
+        }
+        held.push(format!("({condition})"));
+    }
+    if !held.is_empty() {
+        conditions.push(format!("({})", held.join(" OR ")));
     }
     if let Some(before) = query.before {
         conditions.push("id < ?".to_owned());

@@ -18,6 +18,8 @@ use crate::{
 
 /// The longest address that is kept, in characters.
 pub const MAX_ADDRESS: usize = 64;
+/// How the keys of cookies begin that need no row to be good: those that JupyterHub signed. No digit.
+pub const UNMARKED: &str = "u";
 /// The longest user agent that is kept, in characters.
 pub const MAX_USER_AGENT: usize = 255;
 
@@ -70,7 +72,7 @@ from_row!(Session {
 pub struct NewSession {
     /// Who is logged in.
     pub user_id: i32,
-    /// What tells the login's cookie from all others: 64 hexadecimal digits.
+    /// What tells the login's cookie from all others: 64 hexadecimal digits, or [`UNMARKED`] and 63.
     pub cookie_key: String,
     /// The browser session, at most 64 characters.
     pub session_id: String,
@@ -135,19 +137,16 @@ pub async fn find_by_id(connection: &impl ConnectionTrait, id: i64) -> Result<Op
     .await
 }
 
+const OF_USER: &str = "SELECT * FROM orrery_sessions WHERE user_id = ? AND ended_at IS NULL \
+    AND created >= ? ORDER BY last_seen DESC, id DESC";
+
 /// A user's sessions that were begun at or after `since` and have not ended, the one used last first.
 pub async fn of_user(
     connection: &impl ConnectionTrait,
     user_id: i32,
     since: NaiveDateTime,
 ) -> Result<Vec<Session>> {
-    sql::all(
-        connection,
-        "SELECT * FROM orrery_sessions WHERE user_id = ? AND ended_at IS NULL AND created >= ? \
-         ORDER BY last_seen DESC, id DESC",
-        values![user_id, time::truncate(since)],
-    )
-    .await
+    sql::all(connection, OF_USER, values![user_id, time::truncate(since)]).await
 }
 
 /// One page of everybody's sessions.
@@ -279,6 +278,17 @@ pub async fn purge(connection: &impl ConnectionTrait, before: NaiveDateTime) -> 
     .await
 }
 
+/// Deletes the sessions that ended before `before` and whose cookies are refused without a row too; gives
+/// their number.
+pub async fn purge_ended(connection: &impl ConnectionTrait, before: NaiveDateTime) -> Result<u64> {
+    sql::execute(
+        connection,
+        "DELETE FROM orrery_sessions WHERE ended_at < ? AND cookie_key NOT LIKE ?",
+        values![time::truncate(before), format!("{UNMARKED}%")],
+    )
+    .await
+}
+
 /// Logs a user out everywhere: ends all sessions but `but`, deletes the tokens and OAuth codes of
 /// browser sessions but that one's. A new `cookie_id` makes cookies that were never seen here worthless
 /// as well, and that of `but`. Tokens that belong to no browser stay. Gives the number of sessions.
@@ -290,17 +300,7 @@ pub async fn end_all(
     now: NaiveDateTime,
 ) -> Result<u64> {
     // Whoever exchanges a code at this moment holds the rows.
-    let ended = sql::execute(
-        connection,
-        "UPDATE orrery_sessions SET ended_at = ? \
-         WHERE user_id = ? AND ended_at IS NULL AND id <> ?",
-        values![
-            time::truncate(now),
-            user_id,
-            but.map_or(0, |session| session.id)
-        ],
-    )
-    .await?;
+    let mut ended = end_those(connection, user_id, but, now).await?;
     let kept = but.map_or("", |session| session.session_id.as_str());
     for table in ["api_tokens", "oauth_codes"] {
         let sql = format!(
@@ -314,8 +314,29 @@ pub async fn end_all(
             ..users::UserChanges::default()
         };
         users::update(connection, user_id, &changes).await?;
+        // Whoever logged in meanwhile held the user, and has a cookie that is worthless now.
+        ended += end_those(connection, user_id, but, now).await?;
     }
     Ok(ended)
+}
+
+async fn end_those(
+    connection: &impl ConnectionTrait,
+    user_id: i32,
+    but: Option<&Session>,
+    now: NaiveDateTime,
+) -> Result<u64> {
+    sql::execute(
+        connection,
+        "UPDATE orrery_sessions SET ended_at = ? \
+         WHERE user_id = ? AND ended_at IS NULL AND id <> ?",
+        values![
+            time::truncate(now),
+            user_id,
+            but.map_or(0, |session| session.id)
+        ],
+    )
+    .await
 }
 
 /// Ends one session as logging out does, with the tokens and OAuth codes of its browser. Says how many
@@ -351,4 +372,45 @@ pub(crate) fn users_in(backend: DbBackend, visible: &Visible) -> (String, Vec<Sq
     );
     let names = visible.users.iter().chain(&visible.groups);
     (sql, names.map(|name| name.as_str().into()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DbUrl, Store, StoreError, StoreOptions};
+
+    /// How SQLite looks for a user's sessions.
+    async fn plan(store: &Store) -> String {
+        let plan = format!("EXPLAIN QUERY PLAN {OF_USER}");
+        let rows = sql::rows(store.read(), &plan, values![1, NaiveDateTime::default()])
+            .await
+            .expect("a plan");
+        rows[0].try_get("", "detail").expect("a step")
+    }
+
+    #[tokio::test]
+    async fn a_login_does_not_read_what_has_ended_also_on_a_database_that_had_no_such_index() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = DbUrl::file(folder.path().join("hub.sqlite"));
+        let open = async || {
+            Store::open(&url, StoreOptions::default())
+                .await
+                .expect("a database")
+        };
+        let store = open().await;
+        let wanted = "ix_orrery_sessions_of_user (user_id=? AND ended_at=? AND created>?)";
+        assert!(plan(&store).await.contains(wanted));
+        store
+            .write(|transaction| async move {
+                let drop = "DROP INDEX ix_orrery_sessions_of_user";
+                transaction.execute_unprepared(drop).await?;
+                Ok::<_, StoreError>(())
+            })
+            .await
+            .expect("a change");
+        store.close().await;
+        let store = open().await;
+        let plan = plan(&store).await;
+        assert!(plan.contains(wanted), "{plan}");
+    }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::path::PathUser;
 use super::schemas::{ACCESSES, AUDIT_EVENTS, LIMIT};
 use super::time::parse;
-use crate::audit::{Action, json_of, next_query, question};
+use crate::audit::{Action, held, json_of, next_query, question};
 use crate::auth::{Asking, Requester, redirects};
 use crate::error::{Error, Result};
 use crate::openapi::{Answer, Operation, Parameter, Shape, Tag};
@@ -148,7 +148,8 @@ async fn accesses(
             "{other} is no access to a server"
         )));
     }
-    query.owner = Some(user.name.clone());
+    query.owner = None;
+    query.held = held(&hub.store, &user).await?;
     query.not_actor = Some(user.name.clone());
     (query.actor, query.target, query.address) = (None, None, None);
     page(&hub, &requester, &uri, query, access).await

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use orrery_core::scopes::ScopeSet;
+use orrery_core::scopes::{Access, Scope, ScopeSet};
 use orrery_store::events::{self, Event};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::event_models::{self, SEEN_BY};
 use crate::auth::{self, Asking, Identity, Requester};
-use crate::changes::{Busy, PAGE, Pauses, Used, Watcher};
+use crate::changes::{Busy, PAGE, Pauses, Reach, Used, Watcher};
 use crate::error::{Error, Result};
 use crate::openapi::{Answer, Operation, Tag};
 use crate::router::{ApiRoutes, Needs};
@@ -62,7 +62,8 @@ async fn events(
         Some(Identity::Service(service)) => format!("service {}", service.fields.name),
         None => return Err(Error::forbidden("Missing or invalid credentials.")),
     };
-    let watcher = hub.changes.watch(&who).map_err(|busy| match busy {
+    let reach = reach(&requester);
+    let watcher = hub.changes.watch(&who, reach).map_err(|busy| match busy {
         Busy::Hub => Error::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "The hub has as many streams of events as it takes.",
@@ -108,6 +109,28 @@ async fn events(
     Ok((headers, Body::from_stream(pieces(receiver))).into_response())
 }
 
+/// How much of the hub somebody sees. Servers that others share with them are counted as their own: whoever
+/// shares could otherwise give more streams away.
+fn reach(requester: &Requester) -> Reach {
+    let all = [Scope::ListUsers, Scope::ReadUsers, Scope::ReadServers];
+    if all.into_iter().any(|scope| requester.scopes.has(scope)) {
+        return Reach::All;
+    }
+    let Some(Identity::User(user)) = &requester.identity else {
+        return Reach::Some;
+    };
+    let is_own = SEEN_BY
+        .iter()
+        .filter_map(|scope| requester.scopes.access(*scope))
+        .all(|access| match access {
+            Access::All => false,
+            Access::Only(filters) => {
+                filters.groups.is_empty() && filters.users.iter().all(|name| name == user.name)
+            }
+        });
+    if is_own { Reach::Own } else { Reach::Some }
+}
+
 /// The stream's pieces. It ends early for a client that was too slow: it goes on after the last id it read.
 fn pieces(
     receiver: mpsc::Receiver<Bytes>,
@@ -143,9 +166,12 @@ struct Telling {
 impl Telling {
     async fn run(mut self, greeting: &'static str) {
         let closing = self.hub.changes.closing().clone();
+        let replaced = self.hub.replaced.clone();
         let sender = self.sender.clone();
         let ended = tokio::select! {
             () = closing.cancelled() => Ok(End::Over),
+            // The client asks again, and is told then what the new configuration shows it.
+            () = replaced.cancelled() => Ok(End::Over),
             () = sender.closed() => Ok(End::Over),
             () = tokio::time::sleep(LONGEST) => Ok(End::Over),
             ended = self.tell_all(greeting) => ended,

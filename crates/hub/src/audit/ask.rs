@@ -75,6 +75,7 @@ pub fn question(
         not_actor: None,
         target: name("target")?,
         owner: name("owner")?,
+        held: Vec::new(),
         server: name("server")?,
         address: name("address")?,
         since: moment("since")?,

@@ -155,7 +155,7 @@ impl Event {
         self.actor("user", name)
     }
 
-    fn sent_from(mut self, address: &str) -> Self {
+    pub(super) fn sent_from(mut self, address: &str) -> Self {
         self.row.address = clean(address, 45);
         self
     }
@@ -262,6 +262,11 @@ impl Event {
             row.details
         ])
         .to_string()
+    }
+
+    /// From where.
+    pub(super) fn address(&self) -> &str {
+        &self.row.address
     }
 
     /// What is left of an event that is one of too many: what happened and who did it.

@@ -1,9 +1,12 @@
 //! The file of JSON lines: appended whole lines, for its owner alone, opened anew when it was rotated.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+/// What a file that was there may be at most: its group may read it, whether itself or by an access list.
+const WIDEST: u32 = 0o640;
 
 /// Where lines go.
 pub(super) struct LineFile {
@@ -30,9 +33,12 @@ impl LineFile {
             .read(true)
             .mode(0o600)
             .open(&self.path)?;
+        let known = file.metadata()?;
+        if known.is_file() && known.mode() & 0o777 & !WIDEST != 0 {
+            narrow(&file, known.mode())?;
+        }
         // A line that a crash or a full disk cut short must not swallow the next one.
-        let length = file.metadata()?.len();
-        if length > 0 && file.metadata()?.is_file() {
+        if known.len() > 0 && known.is_file() {
             let mut last = [0];
             file.seek(SeekFrom::End(-1))?;
             file.read_exact(&mut last)?;
@@ -70,10 +76,20 @@ impl LineFile {
     }
 }
 
+/// Takes a file that was there, with a wider mode, from those who may not have it.
+fn narrow(file: &File, mode: u32) -> io::Result<()> {
+    let (found, wanted) = (mode & 0o777, mode & WIDEST);
+    file.set_permissions(Permissions::from_mode(wanted))
+        .map_err(|error| {
+            let why = format!(
+                "others may read or write it (mode {found:03o}), and it cannot be narrowed to {wanted:03o}: {error}"
+            );
+            io::Error::new(error.kind(), why)
+        })
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
@@ -81,6 +97,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         std::fs::write(&path, "{\"torn\":").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
         let mut file = LineFile::open(&path).unwrap();
         file.append("{\"a\":1}\n").unwrap();
         let moved = folder.path().join("audit.jsonl.1");
@@ -89,7 +106,9 @@ mod tests {
         let text = |path: &Path| std::fs::read_to_string(path).unwrap();
         assert_eq!(text(&moved), "{\"torn\":\n{\"a\":1}\n");
         assert_eq!(text(&path), "{\"b\":2}\n");
-        let mode = path.metadata().unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        for (path, wanted) in [(&path, 0o600), (&moved, 0o640)] {
+            let mode = path.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, wanted, "{}", path.display());
+        }
     }
 }

@@ -2,21 +2,27 @@
 //!
 //! The first of equal events is recorded at once; those that follow within a window are counted, and
 //! one row says how many when the window ends. What differs is bounded too: each user and service, and
-//! all strangers together, have so many different rows in a window. What is beyond that is counted by
-//! action alone, so that nothing goes unsaid and nobody can fill the disk.
+//! all strangers together, have so many different rows in a window, of logins and of all else apart; of
+//! the strangers' an address has a part. What is beyond that is counted by action alone, failed logins by
+//! address too, so that nothing goes unsaid and nobody can fill the disk.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use chrono::{NaiveDateTime, TimeDelta};
 use orrery_store::audit::Row;
 
-use super::Event;
+use super::{Action, Event};
 
 /// How long equal events share a row.
 pub(super) const WINDOW: Duration = Duration::from_secs(5 * 60);
 /// Different events of all strangers together within a window that get rows of their own.
 const OF_STRANGERS: usize = 100;
+/// Different events of the strangers at one address within a window that get rows of their own.
+const OF_ADDRESS: usize = 25;
+/// Addresses within a window by which failed logins are counted that get no rows of their own.
+const COUNTED_ADDRESSES: usize = 500;
 /// Different events of one known requester within a window that get rows of their own.
 const OF_ONE: usize = 50;
 /// Events remembered in one window at most.
@@ -27,10 +33,13 @@ const MAX_KEYS: usize = 20_000;
 pub(super) struct Flood {
     since: Option<NaiveDateTime>,
     seen: HashMap<String, Counted>,
-    /// Different events of each actor.
+    /// Different events of each actor or address, logins and all else apart.
     different: HashMap<String, usize>,
-    /// Beyond what gets rows of its own; the number of keys is that of actions and actors.
+    /// Beyond what gets rows of its own; the number of keys is that of actions and actors, and of some
+    /// addresses.
     beyond: BTreeMap<String, Counted>,
+    /// How many addresses those are.
+    addresses: usize,
 }
 
 struct Counted {
@@ -49,27 +58,45 @@ impl Flood {
             counted.add(now);
             return None;
         }
-        let (actor, limit) = if event.is_of_stranger() {
-            (String::new(), OF_STRANGERS)
-        } else {
-            (event.actor_key(), OF_ONE)
-        };
-        let different = self.different.entry(actor).or_default();
-        if *different >= limit || self.seen.len() >= MAX_KEYS {
-            let blurred = event.blurred();
-            let blurred_key = blurred.key();
-            if let Some(counted) = self.beyond.get_mut(&blurred_key) {
-                counted.add(now);
-            } else {
-                let mut counted = Counted::new(blurred, now);
-                counted.more = 1;
-                self.beyond.insert(blurred_key, counted);
-            }
+        let budgets = budgets(&event);
+        let is_spent = budgets
+            .iter()
+            .any(|(whose, most)| self.different.get(whose).is_some_and(|used| used >= most));
+        if is_spent || self.seen.len() >= MAX_KEYS {
+            self.count_beyond(&event, now);
             return None;
         }
-        *different += 1;
+        self.charge(budgets);
         self.seen.insert(key, Counted::new(event.clone(), now));
         Some(event)
+    }
+
+    fn charge(&mut self, budgets: Vec<(String, usize)>) {
+        for (whose, _) in budgets {
+            *self.different.entry(whose).or_default() += 1;
+        }
+    }
+
+    fn count_beyond(&mut self, event: &Event, now: NaiveDateTime) {
+        let mut blurred = event.blurred();
+        if event.action == Action::LoginFailed {
+            // Where guesses come from is what one wants to know of them.
+            let placed = blurred.clone().sent_from(&network(event.address()));
+            if self.beyond.contains_key(&placed.key()) {
+                blurred = placed;
+            } else if self.addresses < COUNTED_ADDRESSES {
+                self.addresses += 1;
+                blurred = placed;
+            }
+        }
+        let key = blurred.key();
+        if let Some(counted) = self.beyond.get_mut(&key) {
+            counted.add(now);
+        } else {
+            let mut counted = Counted::new(blurred, now);
+            counted.more = 1;
+            self.beyond.insert(key, counted);
+        }
     }
 
     /// The rows of what was counted, if the window has ended, or in any case when `all` is wanted.
@@ -88,16 +115,12 @@ impl Flood {
         for (key, mut counted) in seen {
             rows.push(counted.row());
             // It is likely to go on, and is then not recorded at once again.
-            let actor = if counted.event.is_of_stranger() {
-                String::new()
-            } else {
-                counted.event.actor_key()
-            };
-            *self.different.entry(actor).or_default() += 1;
+            self.charge(budgets(&counted.event));
             counted.first = now;
             counted.more = 0;
             self.seen.insert(key, counted);
         }
+        self.addresses = 0;
         rows.extend(
             std::mem::take(&mut self.beyond)
                 .into_values()
@@ -109,6 +132,35 @@ impl Flood {
         rows.sort_by_key(|row| row.at);
         rows
     }
+}
+
+/// What an event is charged to, and how much there is of each.
+fn budgets(event: &Event) -> Vec<(String, usize)> {
+    let family = match event.action {
+        Action::Login | Action::LoginFailed => "login",
+        _ => "other",
+    };
+    if event.is_of_stranger() {
+        let network = network(event.address());
+        vec![
+            (format!("{family} of strangers"), OF_STRANGERS),
+            (format!("{family} at {network}"), OF_ADDRESS),
+        ]
+    } else {
+        vec![(format!("{family} of {}", event.actor_key()), OF_ONE)]
+    }
+}
+
+/// An address; of IPv6, where one machine has as many as it likes, the network of 64 bits.
+fn network(address: &str) -> String {
+    let Ok(IpAddr::V6(full)) = address.parse() else {
+        return address.to_owned();
+    };
+    if let Some(old) = full.to_ipv4_mapped() {
+        return old.to_string();
+    }
+    let bits = full.to_bits() & !u128::from(u64::MAX);
+    format!("{}/64", Ipv6Addr::from_bits(bits))
 }
 
 impl Counted {
@@ -144,7 +196,7 @@ impl Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::{Action, Outcome};
+    use crate::audit::Outcome;
 
     fn at(seconds: i64) -> NaiveDateTime {
         NaiveDateTime::default() + TimeDelta::seconds(seconds)
@@ -153,7 +205,15 @@ mod tests {
     fn refused(path: usize) -> Event {
         Event::new(Action::Denied)
             .outcome(Outcome::Denied)
+            .sent_from(&format!("198.51.100.{}", path % 200))
             .detail("path", path)
+    }
+
+    fn failed(address: &str, name: usize) -> Event {
+        Event::new(Action::LoginFailed)
+            .outcome(Outcome::Denied)
+            .sent_from(address)
+            .on_user(&format!("user-{name}"))
     }
 
     #[test]
@@ -186,6 +246,54 @@ mod tests {
         let counted: i32 = rows.iter().map(|row| row.repeats).sum();
         assert_eq!((rows.len(), counted), (1, 9900));
         assert_eq!(rows[0].details["various"], true);
+    }
+
+    #[test]
+    fn refusals_do_not_use_up_what_logins_have_and_one_address_not_what_others_have() {
+        let mut flood = Flood::default();
+        for path in 0..1000 {
+            flood.pass(refused(path), at(1));
+        }
+        let passed = |flood: &mut Flood, address: &str| {
+            (0..1000)
+                .filter(|name| flood.pass(failed(address, *name), at(2)).is_some())
+                .count()
+        };
+        assert_eq!(passed(&mut flood, "192.0.2.1"), OF_ADDRESS);
+        assert_eq!(passed(&mut flood, "192.0.2.2"), OF_ADDRESS);
+        // A machine's many addresses are one.
+        assert_eq!(passed(&mut flood, "2001:db8:0:1::1"), OF_ADDRESS);
+        assert_eq!(passed(&mut flood, "2001:db8:0:1::2"), 0);
+        let beyond = flood.rows(at(400), true);
+        let mut counted: Vec<_> = beyond
+            .iter()
+            .filter(|row| row.action == "login.failed")
+            .map(|row| (row.address.as_str(), row.repeats))
+            .collect();
+        counted.sort_unstable();
+        assert_eq!(
+            counted,
+            [
+                ("192.0.2.1", 975),
+                ("192.0.2.2", 975),
+                ("2001:db8:0:1::/64", 1975)
+            ]
+        );
+    }
+
+    #[test]
+    fn guesses_from_everywhere_make_a_bounded_number_of_rows_and_are_all_counted() {
+        let mut flood = Flood::default();
+        let everywhere = (0..5000).map(|number| format!("10.0.{}.{}", number / 250, number % 250));
+        let recorded = everywhere
+            .filter(|address| flood.pass(failed(address, 1), at(1)).is_some())
+            .count();
+        assert_eq!(recorded, OF_STRANGERS);
+        let rows = flood.rows(at(400), false);
+        assert_eq!(rows.len(), COUNTED_ADDRESSES + 1);
+        let counted: i32 = rows.iter().map(|row| row.repeats).sum();
+        assert_eq!(counted, 4900);
+        assert_eq!(rows.iter().filter(|row| row.address.is_empty()).count(), 1);
     }
 
     #[test]

@@ -18,6 +18,8 @@ const MAX_SKEW: i64 = 31 * 24 * 3600;
 pub struct Opened<'a> {
     /// See [`Signer::sign_marked`]; `0` in values that JupyterHub signed.
     pub mark: &'a str,
+    /// All that the signature vouches for: for one signed value, one text, however it was sent.
+    pub body: &'a str,
     /// When it was signed, in seconds since 1970.
     pub time: i64,
     /// The value.
@@ -79,6 +81,10 @@ impl Signer {
             return None;
         }
         let (body, signature) = signed.rsplit_once('|')?;
+        // Tornado writes small letters; another spelling would be another text of the same value.
+        if signature.len() != 64 || signature.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return None;
+        }
         let signature = from_hex(signature)?;
         let mut key = self.key.clone();
         key.update(body.as_bytes());
@@ -100,6 +106,7 @@ impl Signer {
         }
         Some(Opened {
             mark,
+            body,
             time,
             value: STANDARD.decode(value).ok()?,
         })
@@ -150,7 +157,8 @@ fn field(text: &str) -> Option<(&str, &str)> {
 
 /// Reverses lower- or upper-case hexadecimal.
 pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+    // `from_str_radix` alone would take `+f` as well.
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     (0..text.len())
@@ -238,6 +246,46 @@ mod tests {
         ] {
             assert!(signer.verify("a", nonsense, DAY, 0).is_none());
         }
+    }
+
+    #[test]
+    fn a_signature_has_one_spelling_and_the_body_is_the_same_for_all() {
+        let signer = Signer::new(b"key");
+        // One whose signature has a byte below 16, so that `+` could stand for its `0`.
+        let signed = (0..10_000)
+            .map(|number| signer.sign("a", format!("{number}").as_bytes(), 1_000_000))
+            .find(|signed| {
+                let (_, signature) = signed.rsplit_once('|').expect("a signature");
+                (0..64)
+                    .step_by(2)
+                    .any(|at| signature.as_bytes()[at] == b'0')
+            })
+            .expect("one of them");
+        let (body, signature) = signed.rsplit_once('|').expect("a signature");
+        let opened = signer.open("a", &signed, DAY, 1_000_000);
+        assert_eq!(opened.map(|opened| opened.body), Some(body));
+        let at = (0..64)
+            .step_by(2)
+            .find(|at| signature.as_bytes()[*at] == b'0')
+            .expect("a nought");
+        let mut with_plus = signature.to_owned();
+        with_plus.replace_range(at..=at, "+");
+        for other in [
+            signature.to_uppercase(),
+            with_plus,
+            format!("00{signature}"),
+            format!("{signature}00"),
+            format!("{signature} "),
+        ] {
+            let spelt = format!("{body}|{other}");
+            assert!(
+                signer.open("a", &spelt, DAY, 1_000_000).is_none(),
+                "{spelt}"
+            );
+        }
+        assert_eq!(from_hex("+f"), None);
+        assert_eq!(from_hex("aFé"), None);
+        assert_eq!(from_hex("0aFf"), Some(vec![10, 255]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, header};
 use chrono::{DateTime, NaiveDateTime, TimeDelta};
 use orrery_core::random;
 use orrery_store::sessions::{self, NewSession, Session};
-use orrery_store::users::User;
+use orrery_store::users::{self, User};
 use orrery_store::{StoreError, Transaction};
 use sha2::{Digest as _, Sha256};
 
@@ -40,12 +40,16 @@ impl LoginCookie {
             .signer
             .open(name, value, hub.cookie_max_age(), hub.unix_time())?;
         let is_marked = opened.mark != "0";
-        // An unmarked one has nothing of its own but the whole. What else the browser sends could be
-        // changed by whoever has a copy of a cookie that was ended.
+        // An unmarked one has nothing of its own but what was signed. All else, the signature's spelling
+        // included, could be changed by whoever has a copy of a cookie that was ended.
         let key = if is_marked {
             key(opened.mark)
         } else {
-            random::to_hex(&Sha256::digest([b"cookie:", value.as_bytes()].concat()))
+            let mut key = random::to_hex(&Sha256::digest(
+                [b"cookie:", opened.body.as_bytes()].concat(),
+            ));
+            key.replace_range(..1, sessions::UNMARKED);
+            key
         };
         Some(Self {
             is_marked,
@@ -126,9 +130,14 @@ async fn first_seen(
         user_agent: user_agent(sighting.headers),
     };
     let new = &new;
+    let (now, since) = (new.last_seen, hub.sessions_since());
     let made = hub
         .store
-        .write(|transaction| async move { sessions::insert(&transaction, new).await })
+        .write(|transaction| async move {
+            let made = sessions::insert(&transaction, new).await?;
+            end_the_oldest(&transaction, user.id, since, now).await?;
+            Ok::<_, StoreError>(made)
+        })
         .await;
     match made {
         Ok(session) => {
@@ -183,12 +192,19 @@ pub async fn begin(hub: &AppState, requester: &Requester, user: &User) -> Result
                 }
                 None => {}
             }
+            // All sessions may have been ended since the password was looked at: what was read of the
+            // user before would make a cookie that is worthless already, or one that should be.
+            let Some(user) = users::find_and_lock(&transaction, user.id).await? else {
+                return Ok::<_, StoreError>(None);
+            };
             let begun = sessions::insert(&transaction, new).await?;
             end_the_oldest(&transaction, user.id, since, now).await?;
-            Ok::<_, StoreError>(begun)
+            Ok(Some((begun, user)))
         })
         .await?;
-    set_cookies(hub, requester, user, &user.cookie_id, mark);
+    let (begun, user) = begun
+        .ok_or_else(|| Error::forbidden("You were deleted from this hub while you logged in."))?;
+    set_cookies(hub, requester, &user, &user.cookie_id, mark);
     Ok(begun)
 }
 

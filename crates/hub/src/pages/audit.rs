@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 use super::Stamp;
 use super::respond::frame;
 use crate::api::parse_time;
-use crate::audit::{Action, next_query, question};
+use crate::audit::{Action, held, next_query, question};
 use crate::auth::{Asking, Requester, redirects};
 use crate::error::Result;
 use crate::state::AppState;
@@ -47,28 +47,29 @@ pub(super) async fn show_own(
     let asked = question(&redirects::query_pairs(&uri), PAGE, PAGE, parse_time)?;
     let query = AuditQuery {
         before: asked.before,
-        ..of_others(requester.logged_in()?, PAGE)
+        ..of_others(&hub, requester.logged_in()?, PAGE).await?
     };
     page(&hub, &requester, &uri, query, true).await
 }
 
 /// The last accesses of others to somebody's servers, for their home page.
 pub(super) async fn latest(hub: &AppState, user: &User) -> Result<Vec<Value>> {
-    let rows = audit::list(hub.store.read(), &of_others(user, LATEST)).await?;
+    let query = of_others(hub, user, LATEST).await?;
+    let rows = audit::list(hub.store.read(), &query).await?;
     Ok(rows.iter().map(row_value).collect())
 }
 
-fn of_others(user: &User, limit: u64) -> AuditQuery {
-    AuditQuery {
+async fn of_others(hub: &AppState, user: &User, limit: u64) -> Result<AuditQuery> {
+    Ok(AuditQuery {
         actions: Action::ACCESSES
             .iter()
             .map(|action| action.as_str().to_owned())
             .collect(),
-        owner: Some(user.name.clone()),
+        held: held(&hub.store, user).await?,
         not_actor: Some(user.name.clone()),
         limit,
         ..AuditQuery::default()
-    }
+    })
 }
 
 async fn page(

@@ -12,6 +12,7 @@ use orrery_hub::{Setup, run};
 use orrery_store::api_tokens::{self, NewApiToken, Owner};
 use orrery_store::oauth_codes::{self, NewOauthCode};
 use orrery_store::runs::{self, NewRun};
+use orrery_store::sessions::{self, NewSession};
 use orrery_store::spawners::{self, NewSpawner};
 use orrery_store::{ConnectionTrait, DbUrl, Store, StoreError, StoreOptions};
 use serde_json::json;
@@ -140,6 +141,50 @@ async fn what_had_expired_and_runs_of_long_ago_were_never_deleted() {
         .await
         .unwrap();
     assert_eq!(kept.len(), tokens + 2);
+}
+
+#[tokio::test]
+async fn what_ended_goes_soon_where_its_cookie_is_refused_without_it() {
+    let hub = TestHub::new().await.with_user("ada").await;
+    let store = &hub.state.store;
+    let user_id = hub.user("ada").await.id;
+    let now = SystemClock.now();
+    let mut kept = Vec::new();
+    for (key, ended, stays) in [
+        ("a", Some(TimeDelta::minutes(61)), false),
+        ("b", Some(TimeDelta::minutes(6)), true),
+        ("c", None, true),
+        (sessions::UNMARKED, Some(TimeDelta::days(3)), true),
+    ] {
+        let new = &NewSession {
+            user_id,
+            cookie_key: format!("{key}{:063}", 0),
+            session_id: key.to_owned(),
+            created: now - TimeDelta::days(4),
+            last_seen: now,
+            address: None,
+            user_agent: None,
+        };
+        let made = store
+            .write(|transaction| async move {
+                let made = sessions::insert(&transaction, new).await?;
+                if let Some(ago) = ended {
+                    sessions::end(&transaction, made.id, now - ago).await?;
+                }
+                Ok::<_, StoreError>(made)
+            })
+            .await
+            .unwrap();
+        kept.push((made.id, stays));
+    }
+    let done = discard(store, now, now - TimeDelta::days(14))
+        .await
+        .unwrap();
+    assert_eq!(done.sessions, 1);
+    for (id, stays) in kept {
+        let found = sessions::find_by_id(store.read(), id).await.unwrap();
+        assert_eq!(found.is_some(), stays, "{id}");
+    }
 }
 
 async fn without_proxy(folder: &Path) -> Setup {

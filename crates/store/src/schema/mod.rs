@@ -116,11 +116,11 @@ async fn prepare_locked(connection: &impl ConnectionTrait, database: &str) -> Re
     let with = indexes(connection).await?;
     for (table, statement) in statements(upstream).chain(statements(ours)) {
         let is_ours = statement.contains(" orrery_");
-        // Our indexes on upstream's tables come with our tables; newer ones are added where those are. Only
-        // a table's owner may say so, even of one that is there.
-        let is_missing =
-            ours_is_new || index_name(statement).is_some_and(|name| !with.contains(name));
-        if !has(table) || (is_ours && is_missing && !table.starts_with("orrery_")) {
+        // Our indexes come with our tables; newer ones are added where those are. Only a table's owner may
+        // say so, even of one that is there.
+        let is_missing = index_name(statement).is_some_and(|name| !with.contains(name))
+            || (ours_is_new && !table.starts_with("orrery_"));
+        if !has(table) || (is_ours && is_missing) {
             connection.execute_unprepared(statement).await?;
             if table == "alembic_version" {
                 stamp(connection).await?;
@@ -208,13 +208,16 @@ pub(crate) async fn tables(connection: &impl ConnectionTrait) -> Result<Vec<Stri
         .collect()
 }
 
-/// The names of all indexes; nothing on MySQL, which makes its own.
+/// The names of all indexes.
 async fn indexes(connection: &impl ConnectionTrait) -> Result<HashSet<String>> {
     let sql = match connection.get_database_backend() {
         DbBackend::Postgres => {
             "SELECT CAST(indexname AS TEXT) AS name FROM pg_indexes WHERE schemaname = current_schema()"
         }
-        DbBackend::MySql => return Ok(HashSet::new()),
+        DbBackend::MySql => {
+            "SELECT DISTINCT CAST(index_name AS CHAR) AS name FROM information_schema.statistics \
+             WHERE table_schema = DATABASE()"
+        }
         _ => "SELECT name FROM sqlite_master WHERE type = 'index'",
     };
     sql::rows(connection, sql, vec![])
@@ -224,9 +227,10 @@ async fn indexes(connection: &impl ConnectionTrait) -> Result<HashSet<String>> {
         .collect()
 }
 
-/// The name in `CREATE INDEX IF NOT EXISTS name`.
+/// The name in `CREATE INDEX name`, perhaps with `IF NOT EXISTS`.
 fn index_name(statement: &str) -> Option<&str> {
-    let name = statement.strip_prefix("CREATE INDEX IF NOT EXISTS ")?;
+    let rest = statement.strip_prefix("CREATE INDEX ")?;
+    let name = rest.strip_prefix("IF NOT EXISTS ").unwrap_or(rest);
     name.split_whitespace().next()
 }
 

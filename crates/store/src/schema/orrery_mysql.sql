@@ -46,7 +46,7 @@ CREATE TABLE orrery_sessions (
     CONSTRAINT uq_orrery_sessions_cookie_key UNIQUE (cookie_key),
     CONSTRAINT fk_orrery_sessions_user_id_users FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE
 ) ROW_FORMAT=DYNAMIC;
-CREATE INDEX ix_orrery_sessions_user_id ON orrery_sessions (user_id);
+CREATE INDEX ix_orrery_sessions_of_user ON orrery_sessions (user_id, ended_at, created);
 CREATE INDEX ix_orrery_sessions_created ON orrery_sessions (created);
 -- Names stand here as text, so that a row stays when its user is deleted.
 CREATE TABLE orrery_audit (

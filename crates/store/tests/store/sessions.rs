@@ -155,6 +155,52 @@ async fn a_session_is_seen_ends_and_is_thrown_away() {
 }
 
 #[tokio::test]
+async fn what_has_ended_goes_before_its_cookie_expires_unless_the_cookie_were_good_again() {
+    on_each(|store| async move {
+        let ada = add_user(&store, "ada").await.id;
+        let add = async |start: &str, ended: Option<i64>| {
+            let new = &NewSession {
+                user_id: ada,
+                cookie_key: format!("{start}{:063}", ended.unwrap_or_default()),
+                session_id: "one".to_owned(),
+                created: at(0),
+                last_seen: at(0),
+                address: None,
+                user_agent: None,
+            };
+            store
+                .write(|txn| async move {
+                    let id = sessions::insert(&txn, new).await?.id;
+                    if let Some(ended) = ended {
+                        sessions::end(&txn, id, at(ended)).await?;
+                    }
+                    Ok::<_, StoreError>(id)
+                })
+                .await
+                .unwrap()
+        };
+        let all = [
+            add("0", Some(9)).await,
+            add("f", Some(10)).await,
+            add("a", None).await,
+            add(sessions::UNMARKED, Some(9)).await,
+        ];
+        let purged = store
+            .write(|txn| async move { sessions::purge_ended(&txn, at(10)).await })
+            .await
+            .unwrap();
+        assert_eq!(purged, 1);
+        let mut left = Vec::new();
+        for id in all {
+            let found = sessions::find_by_id(store.read(), id).await.unwrap();
+            left.push(found.is_some());
+        }
+        assert_eq!(left, [false, true, true, true]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn logging_out_takes_the_tokens_of_that_browser_and_user_alone() {
     on_each(|store| async move {
         let (ada, bob) = (add_user(&store, "ada").await, add_user(&store, "bob").await);

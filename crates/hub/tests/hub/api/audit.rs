@@ -457,6 +457,50 @@ async fn opening_somebody_elses_server_is_recorded_and_its_owner_sees_it() {
 }
 
 #[tokio::test]
+async fn accesses_go_with_the_person_and_not_with_the_name() {
+    let hub = site().await;
+    let root = hub.token("root").await;
+    let open = async |owner: &str, server: &str| {
+        let path = format!("/users/{owner}/servers/{server}");
+        let put = hub.send("PUT", &path, &root, Some(json!({}))).await;
+        assert_eq!(put.status, 201, "{}", put.text());
+    };
+    let seen = async |user: &str| {
+        let list = hub.get(&format!("/users/{user}/accesses"), &root).await;
+        let list = list.ok(200)["items"].take();
+        let names = list.as_array().expect("a list").iter();
+        names
+            .map(|row| row["server"].as_str().expect("a name").to_owned())
+            .collect::<Vec<_>>()
+    };
+    let rename = async |from: &str, to: &str| {
+        let path = format!("/users/{from}");
+        hub.patch(&path, &root, json!({ "name": to })).await.ok(200);
+    };
+    open("ada", "first").await;
+    rename("ada", "lovelace").await;
+    open("lovelace", "second").await;
+    assert_eq!(seen("lovelace").await, ["second", "first"]);
+    // Bob, who was there all the time, gets the name that is free now.
+    open("bob", "bobs").await;
+    rename("bob", "ada").await;
+    open("ada", "third").await;
+    assert_eq!(seen("ada").await, ["third", "bobs"]);
+    assert_eq!(seen("lovelace").await, ["second", "first"]);
+    let page = Browser::of(&hub, "ada").await.get("/hub/accesses").await;
+    let page = page.text();
+    assert!(page.contains("third") && page.contains("bobs"), "{page}");
+    assert!(!page.contains("first"), "{page}");
+    // Somebody new of the same name.
+    let answer = hub.delete("/users/ada", &root).await;
+    answer.empty(204);
+    hub.post("/users/ada", &root, json!({})).await.ok(201);
+    assert!(seen("ada").await.is_empty());
+    open("ada", "fourth").await;
+    assert_eq!(seen("ada").await, ["fourth"]);
+}
+
+#[tokio::test]
 async fn shares_and_codes_are_recorded_and_codes_themselves_are_not() {
     let hub = site().await;
     let root = hub.token("root").await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, header};
-use orrery_hub::changes::{Feed, Pauses};
+use orrery_hub::changes::{Busy, Feed, Pauses, Reach};
 use orrery_store::users::{self, NewUser};
 use orrery_store::{StoreError, api_tokens, events};
 use serde_json::{Value, json};
@@ -492,8 +492,8 @@ async fn silence_is_filled_and_the_use_of_servers_is_told() {
 async fn one_requester_has_a_bounded_number_of_streams() {
     let hub = TestHub::new().await.with_user("ada").await;
     let feed: &Arc<Feed> = &hub.state.changes;
-    let watchers: Vec<_> = (0..16)
-        .map(|_| feed.watch("user ada").expect("a place"))
+    let watchers: Vec<_> = (0..4)
+        .map(|_| feed.watch("user ada", Reach::Own).expect("a place"))
         .collect();
     let ada = hub.token("ada").await;
     let refused = hub.get("/events", &ada).await;
@@ -501,6 +501,66 @@ async fn one_requester_has_a_bounded_number_of_streams() {
     assert_eq!(refused.headers[header::RETRY_AFTER], "10");
     drop(watchers);
     follow(&hub, &ada).await;
+    let of_some: Vec<_> = (0..20)
+        .map_while(|_| feed.watch("service staff", Reach::Some).ok())
+        .collect();
+    assert_eq!(of_some.len(), 16);
+}
+
+#[tokio::test]
+async fn those_who_see_themselves_do_not_take_the_places_of_those_who_see_all() {
+    let hub = TestHub::new()
+        .await
+        .with_admin("root")
+        .await
+        .with_user("ada")
+        .await;
+    let (root, ada) = (hub.token("root").await, hub.token("ada").await);
+    let feed: &Arc<Feed> = &hub.state.changes;
+    let mut watchers = Vec::new();
+    let busy = (0..)
+        .find_map(
+            |number| match feed.watch(&format!("user u{}", number / 4), Reach::Own) {
+                Ok(watcher) => {
+                    watchers.push(watcher);
+                    None
+                }
+                Err(busy) => Some(busy),
+            },
+        )
+        .expect("an end");
+    assert_eq!(busy, Busy::Hub);
+    assert_eq!(watchers.len(), feed.places() - feed.places() / 4);
+    let some = feed.watch("service staff", Reach::Some).err();
+    assert_eq!(some, Some(Busy::Hub));
+    hub.get("/events", &ada).await.refused(503);
+    let open = follow(&hub, &root).await;
+    let servers = hub.service("servers", &["read:servers"]).await;
+    let also = follow(&hub, &servers).await;
+    // A place that becomes free is anybody's again.
+    watchers.pop();
+    follow(&hub, &ada).await;
+    drop((open, also));
+}
+
+#[tokio::test]
+async fn a_changed_configuration_ends_the_streams_and_holds_for_those_that_come_after() {
+    let hub = TestHub::new().await.with_admin("root").await;
+    let root = hub.token("root").await;
+    let mut open = follow(&hub, &root).await;
+    let refused = hub
+        .reload(|config| config.authenticator.username_pattern = "(".to_owned())
+        .await;
+    assert!(refused.is_err());
+    hub.post("/users/ada", &root, json!({})).await.ok(201);
+    open.until("ada").await;
+    hub.reload(|_| {}).await.expect("a configuration");
+    open.end().await;
+    hub.post("/users/bob", &root, json!({})).await.ok(201);
+    let mut rest = follow_after(&hub, &root, &last_id(&open)).await;
+    rest.until("bob").await;
+    hub.reload(|_| {}).await.expect("a configuration");
+    rest.end().await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use orrery_hub::auth::LOGIN_COOKIE;
 use orrery_store::api_tokens::{self, NewApiToken, Owner};
 use orrery_store::oauth_codes::{self, NewOauthCode};
 use orrery_store::token_hash::{self, Origin};
-use orrery_store::{StoreError, sessions};
+use orrery_store::{ConnectionTrait as _, StoreError, sessions};
 use serde_json::{Value, json};
 
 use crate::pages::Browser;
@@ -189,6 +189,71 @@ async fn a_cookie_signed_by_jupyterhub_becomes_a_session_at_first_sight_and_can_
     let other = format!("{cookie}; jupyterhub-session-id=another");
     ask(&hub, &other, "/user").await.refused(403);
     assert_eq!(sessions_of(&hub, "ada").await.len(), 0);
+}
+
+#[tokio::test]
+async fn an_ended_cookie_of_jupyterhub_does_not_come_back_in_another_spelling() {
+    let hub = hub().await;
+    let cookie = upstreams_cookie(&hub, "ada");
+    ask(&hub, &cookie, "/user").await.ok(200);
+    let root = hub.token("root").await;
+    let id = sessions_of(&hub, "ada").await[0]["id"].clone();
+    let path = format!("/sessions/{}", id.as_str().expect("text"));
+    hub.delete(&path, &root).await.empty(204);
+    let (start, signature) = cookie.rsplit_once('|').expect("a signature");
+    let mut half = signature.to_owned();
+    let at = signature
+        .find(|digit: char| digit.is_ascii_lowercase())
+        .expect("a letter");
+    half[at..=at].make_ascii_uppercase();
+    for spelt in [signature.to_uppercase(), half] {
+        let other = format!("{start}|{spelt}");
+        ask(&hub, &other, "/user").await.refused(403);
+    }
+    // Without the quotes, and with the digits that percent signs stand for.
+    for other in [cookie.replace('"', ""), cookie.replace('|', "%7C")] {
+        ask(&hub, &other, "/user").await.refused(403);
+    }
+    assert_eq!(sessions_of(&hub, "ada").await.len(), 0);
+}
+
+#[tokio::test]
+async fn cookies_of_jupyterhub_make_no_more_sessions_than_logins_do() {
+    let hub = hub().await;
+    let now = hub.state.unix_time();
+    for second in 0..203 {
+        let value = b"cookie of ada";
+        let signed = hub.state.signer.sign(LOGIN_COOKIE, value, now - second);
+        ask(&hub, &format!("{LOGIN_COOKIE}=\"{signed}\""), "/user")
+            .await
+            .ok(200);
+    }
+    let since = hub.state.sessions_since();
+    let user = hub.user("ada").await.id;
+    let live = sessions::of_user(hub.state.store.read(), user, since).await;
+    assert_eq!(live.expect("a list").len(), 200);
+}
+
+#[tokio::test]
+async fn a_login_beside_an_end_of_all_sessions_signs_what_the_user_has_then() {
+    let hub = hub().await;
+    let browser = Browser::of(&hub, "ada").await;
+    let before = browser.cookie_header();
+    // While the second login writes, all sessions are ended: the user's cookies carry another id.
+    hub.state
+        .store
+        .write(|transaction| async move {
+            let trigger = "CREATE TRIGGER others AFTER UPDATE OF ended_at ON orrery_sessions BEGIN \
+                 UPDATE users SET cookie_id = 'another id' WHERE id = NEW.user_id; END";
+            transaction.execute_unprepared(trigger).await?;
+            Ok::<_, StoreError>(())
+        })
+        .await
+        .expect("a trigger");
+    browser.log_in("ada").await;
+    ask(&hub, &browser.cookie_header(), "/user").await.ok(200);
+    assert_eq!(browser.get("/hub/home").await.status, 200);
+    ask(&hub, &before, "/user").await.refused(403);
 }
 
 #[tokio::test]
