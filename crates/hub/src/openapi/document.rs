@@ -93,6 +93,9 @@ pub(super) fn refusals(route: &Described) -> BTreeSet<u16> {
     if operation.body.is_some() {
         statuses.extend([400, 413]);
     }
+    if !operation.query.is_empty() {
+        statuses.insert(400);
+    }
     statuses.insert(503);
     if !reads_only {
         statuses.insert(507);
