@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn only_so_many_answers_are_kept() {
         let answers = Answers::default();
-        for number in 0..MOST + 1 {
+        for number in 0..=MOST {
             put(&answers, &number.to_string(), 1, 1);
         }
         assert!(answers.get("0", 1).is_none());
