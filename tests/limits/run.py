@@ -41,7 +41,7 @@ def tell_story(steps: Steps, machine: Machine) -> None:
         wait_until(lambda: units(machine) == [], "the unit goes")
 
     with steps.step("a server that needs too much memory is ended, and only that one"):
-        others = ask(machine, start("other", "sleep 3"), wait=False)
+        others = ask(machine, start("other", "sleep 10"), wait=False)
         require("Started" in others[0], f"{others}")
         same(ask(machine, start("two", HOG))[1:], [ended(137, True)], "the end")
         same(units(machine), ["orrery-run-other.scope"], "units that are left")

@@ -24,6 +24,9 @@ const MOST: usize = 200;
 /// Uses that are closer together than this are not written.
 pub const RESOLUTION: TimeDelta = TimeDelta::seconds(60);
 
+/// The mark of cookies that JupyterHub signs: none.
+const UNMARKED: u64 = 0;
+
 /// A login cookie that was signed with our key and has not expired.
 pub struct LoginCookie {
     /// What it says: whose it is, as long as that user has it.
@@ -157,8 +160,9 @@ async fn first_seen(
 }
 
 /// Begins a session for whoever has just logged in, in place of the browser's former one, and sets its
-/// cookies.
-pub async fn begin(hub: &AppState, requester: &Requester, user: &User) -> Result<Session> {
+/// cookies. While the database takes nothing new, the login has no row until it does: people reach their
+/// servers all the same.
+pub async fn begin(hub: &AppState, requester: &Requester, user: &User) -> Result<()> {
     let former = requester.session.as_deref();
     let is_another = former.is_some_and(|former| former.user_id != user.id);
     let session_id = if is_another {
@@ -201,11 +205,19 @@ pub async fn begin(hub: &AppState, requester: &Requester, user: &User) -> Result
             end_the_oldest(&transaction, user.id, since, now).await?;
             Ok(Some((begun, user)))
         })
-        .await?;
-    let (begun, user) = begun
+        .await;
+    let begun = match begun {
+        // A cookie without a mark gets its row when it is seen again.
+        Err(StoreError::Full { .. } | StoreError::ReadOnly { .. }) => {
+            set_cookies(hub, requester, user, &user.cookie_id, UNMARKED);
+            return Ok(());
+        }
+        begun => begun?,
+    };
+    let (_, user) = begun
         .ok_or_else(|| Error::forbidden("You were deleted from this hub while you logged in."))?;
     set_cookies(hub, requester, &user, &user.cookie_id, mark);
-    Ok(begun)
+    Ok(())
 }
 
 async fn end_the_oldest(
