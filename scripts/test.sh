@@ -1,5 +1,5 @@
 #!/bin/bash
-# The tests, all of them or the parts named: rust story hosts twin tls acme proxy openapi bad-input advisories sessions escalation browser system-users limits database-story outage chaos proxy-hub forgotten-tabs proxy-process proxy-leaks install. Each has a limit of time.
+# The tests, all of them or the parts named: rust story hosts twin tls acme proxy openapi bad-input advisories sessions events escalation browser system-users limits database-story outage chaos proxy-hub forgotten-tabs proxy-process proxy-leaks install. Each has a limit of time.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/steps.sh
@@ -9,7 +9,7 @@ export ORRERY_VENV=${ORRERY_VENV:-$PWD/.venv}
 export ORRERY_NODE_MODULES=${ORRERY_NODE_MODULES:-$PWD/tests/node_modules}
 export ORRERY_PROFILE=debug
 unset CONFIGPROXY_AUTH_TOKEN
-parts=${*:-rust story hosts twin tls acme proxy openapi bad-input advisories sessions escalation browser system-users limits database-story outage chaos proxy-hub forgotten-tabs proxy-process proxy-leaks install}
+parts=${*:-rust story hosts twin tls acme proxy openapi bad-input advisories sessions events escalation browser system-users limits database-story outage chaos proxy-hub forgotten-tabs proxy-process proxy-leaks install}
 python=$ORRERY_VENV/bin/python
 
 wanted() { [[ " $parts " == *" $1 "* ]]; }
