@@ -42,8 +42,6 @@ use crate::state::AppState;
 /// `JupyterHub.cookie_host_prefix_enabled` changes it.
 pub const LOGIN_COOKIE: &str = "jupyterhub-hub-login";
 
-/// The largest form that somebody may send who is not logged in, in bytes: a login.
-const MAX_STRANGERS_FORM: usize = 64 * 1024;
 /// The routes of this module.
 pub fn routes() -> Routes {
     Routes::default()
@@ -225,6 +223,14 @@ async fn known(
     by_cookie(hub, &cookie, Some(&Sighting { headers, browser })).await
 }
 
+/// Whether a request comes with credentials that are good now.
+pub async fn is_somebody(hub: &AppState, parts: &axum::http::request::Parts) -> Result<bool> {
+    let is_api = is_api(hub, parts.uri.path());
+    let browser = browser(hub, &parts.headers, parts.extensions.get::<Peer>().copied());
+    let known = known(hub, &parts.method, &parts.headers, is_api, &browser).await?;
+    Ok(known.is_some())
+}
+
 /// What is known now of whoever sent a request before; `None` if their credentials have ended meanwhile.
 pub async fn again(hub: &AppState, requester: &Requester) -> Result<Option<Known>> {
     known(
@@ -311,12 +317,7 @@ async fn check_xsrf(
     let (sent, body) = if let Some(sent) = from_query().or(from_header) {
         (Some(sent), body)
     } else {
-        let limit = if requester.identity.is_some() {
-            MAX_BODY
-        } else {
-            MAX_STRANGERS_FORM
-        };
-        xsrf_in_form(&parts.headers, body, limit).await?
+        xsrf_in_form(&parts.headers, body).await?
     };
     let Some(sent) = sent else {
         return Err(Error::forbidden(format!(
@@ -335,11 +336,7 @@ async fn check_xsrf(
 }
 
 /// Reads a form to find its `_xsrf` field, and hands the same body on.
-async fn xsrf_in_form(
-    headers: &HeaderMap,
-    body: Body,
-    limit: usize,
-) -> Result<(Option<String>, Body)> {
+async fn xsrf_in_form(headers: &HeaderMap, body: Body) -> Result<(Option<String>, Body)> {
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -357,7 +354,7 @@ async fn xsrf_in_form(
     if !is_form && boundary.is_none() {
         return Ok((None, body));
     }
-    let bytes = axum::body::to_bytes(body, limit).await.map_err(|_| {
+    let bytes = axum::body::to_bytes(body, MAX_BODY).await.map_err(|_| {
         Error::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "The form is too large, or it was not sent completely.",

@@ -4,6 +4,8 @@
 mod api;
 #[path = "hub/authenticators.rs"]
 mod authenticators;
+#[path = "hub/bodies.rs"]
+mod bodies;
 #[path = "hub/housekeeping.rs"]
 mod housekeeping;
 #[path = "hub/listen.rs"]
