@@ -13,6 +13,7 @@ pub mod error;
 pub mod etag;
 pub mod housekeeping;
 pub mod listen;
+pub mod long_reads;
 pub mod metrics;
 pub mod multipart;
 pub mod oauth;

@@ -235,6 +235,7 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         throttle: Arc::new(Throttle::default()),
         known: KnownCache::default(),
         counts: Arc::default(),
+        long_reads: Arc::default(),
         proxy_token,
         stop: CancellationToken::new(),
         cleanup: Arc::new(crate::api::Cleanup::default()),

@@ -18,6 +18,7 @@ use crate::auth::throttle::Throttle;
 use crate::auth::{Browser, KnownCache};
 use crate::config::Config;
 use crate::counts::Counts;
+use crate::long_reads::LongReads;
 use crate::pages::Templates;
 use crate::routes::Keeper;
 use crate::servers::Engine;
@@ -58,6 +59,8 @@ pub struct HubState {
     pub known: KnownCache,
     /// How long lists are.
     pub counts: Arc<Counts>,
+    /// Turns for reading lists.
+    pub long_reads: Arc<LongReads>,
     /// The token for the proxy's API.
     pub proxy_token: Secret,
     /// Asked to stop: by a signal or by the API.
@@ -101,6 +104,7 @@ impl HubState {
             templates: to.templates,
             known: KnownCache::default(),
             counts: Arc::clone(&self.counts),
+            long_reads: Arc::clone(&self.long_reads),
             urls: self.urls.clone(),
             store: self.store.clone(),
             clock: Arc::clone(&self.clock),

@@ -111,6 +111,7 @@ async fn list(
         services: visible.is_none() && requester.scopes.has(Scope::ReadServices),
         visible,
     };
+    let _turn = hub.long_reads.turn().await?;
     let mut found = api_tokens::page(hub.store.read(), &query).await?;
     let has_more = found.len() as u64 > limit;
     found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));

@@ -187,6 +187,7 @@ async fn page(
     hub.audit.flush().await;
     let limit = query.limit;
     query.limit += 1;
+    let _turn = hub.long_reads.turn().await?;
     let mut rows = audit::list(hub.store.read(), &query).await?;
     let length = usize::try_from(limit).unwrap_or(usize::MAX);
     let has_more = rows.len() > length;

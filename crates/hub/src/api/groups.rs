@@ -106,6 +106,7 @@ async fn list(
 ) -> Result<Json<Value>> {
     let page = arguments.page(&hub)?;
     let query = query(&requester, &arguments, page)?;
+    let _turn = hub.long_reads.turn().await?;
     let found = groups::list(hub.store.read(), &query).await?;
     let models = json!(models::groups(&hub, &requester.scopes, &found).await?);
     if arguments.is_by_cursor() {

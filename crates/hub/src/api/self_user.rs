@@ -17,6 +17,9 @@ use crate::openapi::{Answer, Operation, Shape, Tag};
 use crate::router::{ApiRoutes, Needs};
 use crate::state::AppState;
 
+/// The largest answer that is kept, in bytes: there may be one for each token.
+const MOST_KEPT: usize = 8 * 1024;
+
 pub(super) fn routes() -> ApiRoutes {
     ApiRoutes::default().get("/api/user", Needs::Nothing, &SHOW, show)
 }
@@ -46,8 +49,10 @@ async fn show(
         return Ok(respond(kept.clone()));
     }
     let answer = answer(&hub, &requester, identity, false).await?;
-    // Another request may have been faster; both say the same.
-    let _ = requester.self_answer.set(answer.clone());
+    if answer.len() <= MOST_KEPT {
+        // Another request may have been faster; both say the same.
+        let _ = requester.self_answer.set(answer.clone());
+    }
     Ok(respond(answer))
 }
 

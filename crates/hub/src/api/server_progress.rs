@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,10 +11,11 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
-use orrery_core::scopes::Scope;
+use orrery_core::scopes::{Scope, Target};
 use tokio::time::Instant;
 
 use super::path::PathServer;
+use crate::auth::{Asking, Requester};
 use crate::error::{Error, Result};
 use crate::openapi::{Answer, Operation, Tag};
 use crate::router::{ApiRoutes, Needs};
@@ -25,6 +27,8 @@ use crate::state::AppState;
 const KEEP_ALIVE: Duration = Duration::from_secs(8);
 /// How long one request is served at most. Browsers ask again, and are told everything again.
 const LONGEST: Duration = Duration::from_hours(2);
+/// How often it is looked at whether whoever follows still may.
+const RIGHTS: Duration = Duration::from_secs(10);
 
 pub(super) fn routes() -> ApiRoutes {
     let needs = Needs::ServerScopes(&[Scope::ReadServers]);
@@ -46,7 +50,11 @@ const PROGRESS: Operation = Operation::new("get-user-server-name-progress", Tag:
 
 /// `GET`: server-sent events. Those so far come at once; the stream ends with the one that says
 /// `ready` or `failed`, or when the client goes away.
-async fn progress(State(hub): State<AppState>, path: PathServer) -> Result<Response> {
+async fn progress(
+    State(hub): State<AppState>,
+    Asking(requester): Asking,
+    path: PathServer,
+) -> Result<Response> {
     let view = hub
         .servers
         .view(&path.user, &path.server)
@@ -63,6 +71,7 @@ async fn progress(State(hub): State<AppState>, path: PathServer) -> Result<Respo
         .filter(move |event| std::future::ready(!is_over || event.ready || event.failed))
         .map(|event| encode(&event));
     let lines = lines(Box::pin(events), KEEP_ALIVE, Instant::now() + LONGEST);
+    let lines = lines.take_until(Box::pin(end_of_rights(requester, path)));
     let headers = [
         (
             header::CONTENT_TYPE,
@@ -71,6 +80,21 @@ async fn progress(State(hub): State<AppState>, path: PathServer) -> Result<Respo
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
     Ok((headers, Body::from_stream(lines)).into_response())
+}
+
+/// Over when whoever follows may not any more.
+async fn end_of_rights(requester: Arc<Requester>, path: PathServer) {
+    let target = Target::Server {
+        user: &path.user.name,
+        server: path.server.as_str(),
+    };
+    loop {
+        tokio::time::sleep(RIGHTS).await;
+        // A database that is away takes nobody's rights.
+        if let Ok(false) = requester.still_may(Scope::ReadServers, target).await {
+            return;
+        }
+    }
 }
 
 fn encode(event: &ProgressEvent) -> Bytes {

@@ -164,6 +164,7 @@ async fn list_all(
             None => return Ok(Json(arguments.keyset(&requester, &[], limit, None))),
         }
     }
+    let _turn = hub.long_reads.turn().await?;
     let mut found = rows::list(hub.store.read(), &query).await?;
     let has_more = found.len() as u64 > limit;
     found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));

@@ -95,6 +95,7 @@ async fn list(
     let page = arguments.page(&hub)?;
     let query = query(&requester, &arguments, page)?;
     let by_cursor = arguments.is_by_cursor();
+    let _turn = hub.long_reads.turn().await?;
     let found = user_pages::list(hub.store.read(), &query).await?;
     let last = found.last().map(|user| Cursor {
         sort: sort_name(&arguments).to_owned(),
@@ -161,6 +162,15 @@ fn query(requester: &Requester, arguments: &Arguments, page: Page) -> Result<Use
             )));
         }
     };
+    // Where a page by a cursor ends, the cursor tells when somebody was last active.
+    if sort == UserSort::LastActivity
+        && arguments.is_by_cursor()
+        && !requester.scopes.has(Scope::ReadUsersActivity)
+    {
+        return Err(Error::forbidden(
+            "A cursor by last_activity needs the scope read:users:activity",
+        ));
+    }
     Ok(UserQuery {
         offset: page.offset,
         limit: Some(page.limit),

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::Request;
@@ -21,21 +22,59 @@ const MOST: usize = 16;
 const LARGEST: usize = 256 * 1024;
 /// All answers that are kept, in bytes; what is beyond is made anew each time.
 const ALL: usize = 64 * 1024 * 1024;
+/// The longest question whose answer is kept, in bytes.
+const LONGEST: usize = 2048;
+/// How long to wait for somebody else who asked the same; then it is made a second time.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The bytes of all answers that are kept.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
 /// The answers that are kept for one token or cookie, in one state of the database.
 #[derive(Debug, Default)]
-pub struct Answers(Mutex<Vec<Kept>>);
+pub struct Answers(Mutex<Vec<(String, Arc<Slot>)>>);
+
+/// The answer to one question. It is locked while it is made, so that all who ask the same meanwhile
+/// have it made once.
+type Slot = tokio::sync::Mutex<Answer>;
+
+#[derive(Debug, Default)]
+enum Answer {
+    /// Nobody has asked yet, or it was an error.
+    #[default]
+    Missing,
+    /// It is larger than what is kept.
+    TooLarge,
+    Kept(Kept),
+}
 
 #[derive(Debug)]
 struct Kept {
-    question: String,
     /// See [`crate::servers::Engine::activity_generation`].
     generation: u64,
     headers: HeaderMap,
     body: Bytes,
+}
+
+impl Kept {
+    /// `None` when there is no room.
+    fn new(generation: u64, headers: HeaderMap, body: Bytes) -> Option<Self> {
+        if HELD.fetch_add(body.len(), Ordering::Relaxed) + body.len() > ALL {
+            HELD.fetch_sub(body.len(), Ordering::Relaxed);
+            return None;
+        }
+        Some(Self {
+            generation,
+            headers,
+            body,
+        })
+    }
+
+    fn response(&self) -> Response {
+        let mut response = Response::new(Body::from(self.body.clone()));
+        *response.headers_mut() = self.headers.clone();
+        response
+    }
 }
 
 impl Drop for Kept {
@@ -44,31 +83,24 @@ impl Drop for Kept {
     }
 }
 
-impl Answers {
-    fn get(&self, question: &str, generation: u64) -> Option<(HeaderMap, Bytes)> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter()
-            .find(|kept| kept.question == question && kept.generation == generation)
-            .map(|kept| (kept.headers.clone(), kept.body.clone()))
-    }
+/// Whether more than half of the room is taken.
+pub(super) fn are_many() -> bool {
+    HELD.load(Ordering::Relaxed) > ALL / 2
+}
 
-    fn put(&self, question: String, generation: u64, headers: HeaderMap, body: Bytes) {
-        if HELD.fetch_add(body.len(), Ordering::Relaxed) + body.len() > ALL {
-            HELD.fetch_sub(body.len(), Ordering::Relaxed);
-            return;
-        }
-        let kept = Kept {
-            question,
-            generation,
-            headers,
-            body,
-        };
+impl Answers {
+    /// The place of the answer to a question; a new one takes that of the oldest.
+    fn slot(&self, question: String) -> Arc<Slot> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|old| old.question != kept.question);
+        if let Some((_, slot)) = all.iter().find(|(asked, _)| *asked == question) {
+            return Arc::clone(slot);
+        }
         if all.len() >= MOST {
             all.remove(0);
         }
-        all.push(kept);
+        let slot = Arc::<Slot>::default();
+        all.push((question, Arc::clone(&slot)));
+        slot
     }
 }
 
@@ -79,16 +111,35 @@ pub async fn keep(request: Request, next: Next) -> Response {
         return next.run(request).await;
     };
     let question = question(&requester, &request);
+    if question.len() > LONGEST {
+        return next.run(request).await;
+    }
     let generation = requester.activity_generation();
-    if let Some((headers, body)) = requester.answers.get(&question, generation) {
-        let mut response = Response::new(Body::from(body));
-        *response.headers_mut() = headers;
+    let slot = requester.answers.slot(question);
+    answer(&slot, generation, next.run(request)).await
+}
+
+/// What is kept in the slot if it has all activity up to `generation`, else what `make` gives.
+async fn answer(slot: &Slot, generation: u64, make: impl Future<Output = Response>) -> Response {
+    let Ok(mut answer) = tokio::time::timeout(PATIENCE, slot.lock()).await else {
+        return make.await;
+    };
+    match &*answer {
+        Answer::Kept(kept) if kept.generation >= generation => return kept.response(),
+        Answer::TooLarge => {
+            drop(answer);
+            return make.await;
+        }
+        Answer::Missing | Answer::Kept(_) => {}
+    }
+    let response = make.await;
+    if response.status() != StatusCode::OK {
         return response;
     }
-    let response = next.run(request).await;
     let is_small = (response.body().size_hint().exact())
         .is_some_and(|length| usize::try_from(length).is_ok_and(|length| length <= LARGEST));
-    if response.status() != StatusCode::OK || !is_small {
+    if !is_small {
+        *answer = Answer::TooLarge;
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -101,8 +152,8 @@ pub async fn keep(request: Request, next: Next) -> Response {
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         parts.headers.insert(header::ETAG, tag);
     }
-    let answers = &requester.answers;
-    answers.put(question, generation, parts.headers.clone(), body.clone());
+    *answer = Kept::new(generation, parts.headers.clone(), body.clone())
+        .map_or(Answer::Missing, Answer::Kept);
     Response::from_parts(parts, Body::from(body))
 }
 
@@ -120,36 +171,66 @@ fn question(requester: &Requester, request: &Request) -> String {
 mod tests {
     use super::*;
 
-    fn put(answers: &Answers, question: &str, generation: u64, length: usize) {
-        let body = Bytes::from(vec![b'x'; length]);
-        answers.put(question.to_owned(), generation, HeaderMap::new(), body);
+    fn kept(length: usize) -> Option<Kept> {
+        Kept::new(1, HeaderMap::new(), Bytes::from(vec![b'x'; length]))
     }
 
-    #[test]
-    fn an_answer_is_given_to_its_question_until_there_is_newer_activity() {
-        let answers = Answers::default();
-        put(&answers, "a", 1, 10);
-        assert!(answers.get("a", 1).is_some());
-        assert!(answers.get("a", 2).is_none());
-        assert!(answers.get("b", 1).is_none());
-        put(&answers, "a", 2, 20);
-        assert!(answers.get("a", 1).is_none());
-        assert_eq!(answers.get("a", 2).map(|(_, body)| body.len()), Some(20));
+    /// Asks and says what came; what is made is as long as told and takes its time.
+    async fn ask(slot: &Slot, generation: u64, made: &AtomicUsize, length: usize) -> Bytes {
+        let make = async {
+            made.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Response::new(Body::from(vec![b'x'; length]))
+        };
+        let response = answer(slot, generation, make).await;
+        (axum::body::to_bytes(response.into_body(), usize::MAX).await).expect("a body")
     }
 
-    #[test]
-    fn only_so_many_answers_are_kept() {
+    #[tokio::test]
+    async fn who_asks_the_same_at_once_has_it_made_once_until_there_is_newer_activity() {
+        let (slot, made) = (Slot::default(), AtomicUsize::new(0));
+        let (one, other) = tokio::join!(ask(&slot, 1, &made, 10), ask(&slot, 1, &made, 10));
+        assert_eq!((one.len(), other.len()), (10, 10));
+        assert_eq!(made.load(Ordering::Relaxed), 1);
+        ask(&slot, 2, &made, 20).await;
+        assert_eq!(made.load(Ordering::Relaxed), 2);
+        assert_eq!(ask(&slot, 1, &made, 10).await.len(), 20);
+        assert_eq!(made.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_kept_is_made_for_each() {
+        let (slot, made) = (Slot::default(), AtomicUsize::new(0));
+        for _ in 0..2 {
+            assert_eq!(ask(&slot, 1, &made, LARGEST + 1).await.len(), LARGEST + 1);
+        }
+        assert_eq!(made.load(Ordering::Relaxed), 2);
+        let slot = Slot::default();
+        let begun = tokio::time::Instant::now();
+        let held = slot.lock().await;
+        assert_eq!(ask(&slot, 1, &made, 1).await.len(), 1);
+        assert!(begun.elapsed() < 2 * PATIENCE);
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn only_so_many_answers_are_kept() {
         let answers = Answers::default();
         for number in 0..=MOST {
-            put(&answers, &number.to_string(), 1, 1);
+            *answers.slot(number.to_string()).lock().await = Answer::TooLarge;
         }
-        assert!(answers.get("0", 1).is_none());
-        assert!(answers.get("1", 1).is_some());
-        assert!(answers.get(&MOST.to_string(), 1).is_some());
-        for number in 0..2 * ALL / LARGEST {
-            put(&Answers::default(), &number.to_string(), 1, LARGEST);
-        }
-        put(&answers, "after those that are gone", 1, LARGEST);
-        assert!(answers.get("after those that are gone", 1).is_some());
+        let is_there = |answer: &Answer| matches!(answer, Answer::TooLarge);
+        assert!(is_there(&*answers.slot("1".to_owned()).lock().await));
+        assert!(is_there(&*answers.slot(MOST.to_string()).lock().await));
+        assert!(!is_there(&*answers.slot("0".to_owned()).lock().await));
+    }
+
+    #[test]
+    fn only_so_many_bytes_are_kept() {
+        let many: Vec<_> = (0..2 * ALL / LARGEST).map(|_| kept(LARGEST)).collect();
+        let room = many.iter().flatten().count();
+        assert!(room > 0 && room <= ALL / LARGEST, "{room}");
+        drop(many);
+        assert!(kept(LARGEST).is_some());
     }
 }

@@ -24,7 +24,7 @@ use orrery_store::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::answers::Answers;
+use super::answers::{self, Answers};
 use super::sessions::{self, LoginCookie, Sighting, Standing};
 use super::{session, token_bounds, xsrf};
 use crate::audit::{Event, Outcome};
@@ -197,6 +197,22 @@ impl Requester {
     /// Whether `scope` reaches `target`.
     pub async fn may(&self, scope: Scope, target: Target<'_>) -> Result<bool> {
         Ok(self.require(&[scope], Some(target)).await?.is_ok())
+    }
+
+    /// Whether `scope` reaches `target` by what is known now of the credentials, for answers that take long.
+    pub async fn still_may(&self, scope: Scope, target: Target<'_>) -> Result<bool> {
+        let Some(known) = super::again(&self.hub, self).await? else {
+            return Ok(false);
+        };
+        let (hub, browser, headers) = (&self.hub, &self.browser, &self.headers);
+        Self::new(
+            Arc::clone(hub),
+            Some(known),
+            browser.clone(),
+            headers.clone(),
+        )
+        .may(scope, target)
+        .await
     }
 
     /// The browser session's id.
@@ -394,12 +410,30 @@ impl KnownCache {
             .cloned()
     }
 
-    fn put(&self, key: [u8; 32], kept: Kept) {
+    /// Keeps it, or gives what somebody else has found out of the same state meanwhile: so all share the
+    /// answers that are kept with it.
+    fn put(&self, key: [u8; 32], kept: Kept) -> Known {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if entries.len() >= MAX_CACHED && !entries.contains_key(&key) {
             entries.clear();
         }
+        if answers::are_many() {
+            // Those of other states of the database are worth nothing.
+            for old in entries.values_mut() {
+                if old.version != kept.version {
+                    old.known.answers = Arc::default();
+                }
+            }
+        }
+        if let Some(other) = entries.get(&key)
+            && other.version == kept.version
+            && other.known.session.is_some() == kept.known.session.is_some()
+        {
+            return other.known.clone();
+        }
+        let known = kept.known.clone();
         entries.insert(key, kept);
+        known
     }
 }
 
@@ -467,9 +501,9 @@ pub async fn by_token(hub: &AppState, token: &Secret) -> Result<Option<Known>> {
         let kept = Kept {
             version,
             stamp: stamp.filter(|_| is_one_state),
-            known: known.clone(),
+            known,
         };
-        hub.known.put(key, kept);
+        return Ok(Some(hub.known.put(key, kept)));
     }
     Ok(Some(known))
 }
@@ -497,10 +531,9 @@ async fn still_known(
     let kept = Kept {
         version,
         stamp: Some(stamp),
-        known: known.clone(),
+        known,
     };
-    hub.known.put(key, kept);
-    Ok(Some(known))
+    Ok(Some(hub.known.put(key, kept)))
 }
 
 fn digest(stamp: String) -> [u8; 32] {
@@ -552,9 +585,9 @@ pub async fn by_cookie(
         let kept = Kept {
             version,
             stamp: None,
-            known: known.clone(),
+            known,
         };
-        hub.known.put(key, kept);
+        return Ok(Some(hub.known.put(key, kept)));
     }
     Ok(Some(known))
 }

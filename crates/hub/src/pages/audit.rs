@@ -81,7 +81,9 @@ async fn page(
 ) -> Result<Html<String>> {
     hub.audit.flush().await;
     query.limit += 1;
+    let turn = hub.long_reads.turn().await?;
     let mut rows = audit::list(hub.store.read(), &query).await?;
+    drop(turn);
     let length = usize::try_from(PAGE).unwrap_or(usize::MAX);
     let has_more = rows.len() > length;
     rows.truncate(length);
