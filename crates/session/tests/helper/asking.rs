@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,11 @@ pub(crate) fn begin(
         .spawn()
         .unwrap();
     let text = serde_json::to_vec(request).unwrap();
-    child.stdin.take().unwrap().write_all(&text).unwrap();
+    match child.stdin.take().unwrap().write_all(&text) {
+        // One that refuses whoever asks does so before it reads.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+        written => written.unwrap(),
+    }
     let output = child.stdout.take().unwrap();
     (child, output)
 }
