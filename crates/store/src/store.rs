@@ -1,11 +1,13 @@
 //! The open database: a pool to read from and the one way to write.
 
+mod errors;
+mod server;
+mod sqlite;
+
 use std::{
-    fs,
     future::Future,
     io,
     path::Path,
-    str::FromStr,
     sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -15,23 +17,25 @@ use sea_orm::{
     ConnectionTrait as _, DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode,
     TransactionOptions, TransactionTrait,
 };
-use sqlx::{
-    ConnectOptions, Connection as _,
-    mysql::{MySqlConnectOptions, MySqlPoolOptions, MySqlSslMode},
-    pool::PoolOptions,
-    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
-    sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous},
-};
+use sqlx::{mysql::MySqlPoolOptions, postgres::PgPoolOptions};
 
 use crate::{
     connection::{Connection, Transaction},
     error::{StoreError, is_out_of_step},
-    freshness::{Freshness, LookOut, Version, Watch},
+    freshness::{Freshness, LookOut, Version},
     network,
     outage::{Health, Look},
     schema,
-    url::{Address, DbUrl, Dialect, Target},
+    url::{DbUrl, Dialect, Target},
 };
+
+pub(crate) use errors::{connect_error, prepare_error};
+pub(crate) use server::{mysql_options, postgres_options};
+pub(crate) use sqlite::{check_file, check_file_system, sqlite_options};
+
+use errors::open_error;
+use server::server_pool;
+use sqlite::sqlite_pool;
 
 /// How to use the database.
 #[derive(Clone, Debug)]
@@ -128,7 +132,7 @@ impl Store {
                 let pool = DatabaseConnection::from(pool);
                 (pool.clone(), pool, Freshness::Memory(0.into()))
             }
-            Target::File(path) => open_file(url, path, &options, &replace_writer).await?,
+            Target::File(path) => sqlite::open_file(url, path, &options, &replace_writer).await?,
             Target::Server(Dialect::Postgres, address) => {
                 let connect = postgres_options(address, &options)?;
                 health = Health::new(Look::Postgres(connect.clone()));
@@ -390,365 +394,4 @@ fn pause(attempt: u32) -> Duration {
     // Without randomness the pauses are merely less spread.
     let _ = getrandom::fill(&mut random);
     Duration::from_millis(u64::from(2_u32.pow(attempt)) * (2 + u64::from(random[0] % 8)))
-}
-
-async fn open_file(
-    url: &DbUrl,
-    path: &Path,
-    options: &StoreOptions,
-    replace_writer: &Arc<AtomicBool>,
-) -> Result<(DatabaseConnection, DatabaseConnection, Freshness), StoreError> {
-    check_file_system(url, path, options)?;
-    create_private(url, path)?;
-    let connect = sqlite_options(options, "sqlite::memory:")?
-        .in_memory(false)
-        .shared_cache(false)
-        .filename(path);
-    // The writer comes first: it makes the write-ahead log, which readers then find.
-    let logged = connect
-        .clone()
-        .journal_mode(SqliteJournalMode::Wal)
-        // What was acknowledged outlives a power cut.
-        .synchronous(SqliteSynchronous::Full);
-    let writer = loop {
-        let replace = Arc::clone(replace_writer);
-        let pool = sqlite_pool(options, 1).before_acquire(move |_, _| {
-            let is_good = !replace.swap(false, Ordering::SeqCst);
-            Box::pin(async move { Ok(is_good) })
-        });
-        match pool.connect_with(logged.clone()).await {
-            Ok(writer) => break writer,
-            // SQLite does not wait for its busy timeout where two programs change the journal's mode
-            // at once. The caller's deadline ends this.
-            Err(error) if is_busy(&error) => tokio::time::sleep(BUSY_PAUSE).await,
-            Err(error) => return Err(connect_error(url, &error)),
-        }
-    };
-    let read_only = connect.pragma("query_only", "ON");
-    let watch = SqliteConnection::connect_with(&read_only)
-        .await
-        .map_err(|error| connect_error(url, &error))?;
-    let reader = sqlite_pool(options, options.max_connections.min(4))
-        .connect_with(read_only)
-        .await
-        .map_err(|error| connect_error(url, &error))?;
-    Ok((
-        reader.into(),
-        writer.into(),
-        Freshness::File(Box::new(Watch::new(watch))),
-    ))
-}
-
-/// Whether another program holds a lock that it will give back.
-fn is_busy(error: &sqlx::Error) -> bool {
-    let code = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code);
-    // SQLITE_BUSY and its extended codes have 5 in their lowest byte.
-    code.and_then(|code| code.parse::<u32>().ok())
-        .is_some_and(|code| code & 0xff == 5)
-}
-
-/// How long an idle connection may take to show that it is there.
-const PING: Duration = Duration::from_secs(2);
-
-/// The pause before a busy SQLite file is tried again.
-const BUSY_PAUSE: Duration = Duration::from_millis(20);
-
-/// Refuses a file on a network file system.
-pub(crate) fn check_file_system(
-    url: &DbUrl,
-    path: &Path,
-    options: &StoreOptions,
-) -> Result<(), StoreError> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let place = if path.exists() { path } else { folder };
-    // Where nobody can tell, opening the file says what is wrong.
-    let Ok(magic) = (options.file_system)(place) else {
-        return Ok(());
-    };
-    let Some(kind) = network::network_file_system(place, magic) else {
-        return Ok(());
-    };
-    if options.allow_network_file_system {
-        tracing::warn!(
-            kind,
-            "the database is a SQLite file on a network file system, which can damage it"
-        );
-        return Ok(());
-    }
-    Err(open_error(
-        url,
-        format!(
-            "it is on a network file system ({kind}), where SQLite cannot keep programs apart that write at once, \
-             which damages the file"
-        ),
-        "move it to a local disk and change JupyterHub.db_url, or use PostgreSQL or MariaDB; if only this machine \
-         ever opens it and losing it is no harm, set the environment variable ORRERY_ALLOW_NETWORK_SQLITE=1",
-    ))
-}
-
-/// Makes a missing file readable by its owner only, and names what is wrong with an existing one.
-fn create_private(url: &DbUrl, path: &Path) -> Result<(), StoreError> {
-    use std::os::unix::fs::OpenOptionsExt;
-    match fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-    {
-        Ok(_) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => {
-            let cure = match error.kind() {
-                io::ErrorKind::NotFound => "make its folder, or give another db_url",
-                io::ErrorKind::PermissionDenied => {
-                    "give the user that runs this program the right to write in its folder"
-                }
-                _ => "give a db_url that can be written",
-            };
-            return Err(open_error(url, error.to_string(), cure));
-        }
-    }
-    check_file(url, path)
-}
-
-/// Names what is wrong with a file that stands already.
-pub(crate) fn check_file(url: &DbUrl, path: &Path) -> Result<(), StoreError> {
-    let metadata = fs::metadata(path)
-        .map_err(|error| open_error(url, error.to_string(), "give another db_url"))?;
-    if metadata.is_dir() {
-        return Err(open_error(
-            url,
-            "it is a folder".into(),
-            "give the name of a file in it",
-        ));
-    }
-    let cure = "give the user that runs this program the right to read and write it";
-    if metadata.permissions().readonly() {
-        return Err(open_error(url, "it is read-only".into(), cure));
-    }
-    fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(|error| open_error(url, error.to_string(), cure))?;
-    Ok(())
-}
-
-pub(crate) fn sqlite_options(
-    options: &StoreOptions,
-    url: &str,
-) -> Result<SqliteConnectOptions, StoreError> {
-    Ok(SqliteConnectOptions::from_str(url)?
-        .foreign_keys(true)
-        .busy_timeout(options.busy_timeout)
-        .statement_cache_capacity(200)
-        .disable_statement_logging())
-}
-
-fn sqlite_pool(options: &StoreOptions, connections: u32) -> PoolOptions<sqlx::Sqlite> {
-    PoolOptions::new()
-        .max_connections(connections)
-        .min_connections(1)
-        .acquire_timeout(options.acquire_timeout)
-        // A database in memory would end with its connection; a file's connections cost nothing.
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .test_before_acquire(false)
-}
-
-fn server_pool<D: sqlx::Database>(
-    pool: PoolOptions<D>,
-    options: &StoreOptions,
-    health: &Arc<Health>,
-) -> PoolOptions<D> {
-    let health = Arc::clone(health);
-    pool.max_connections(options.max_connections)
-        .acquire_timeout(options.acquire_timeout)
-        .test_before_acquire(false)
-        .before_acquire(move |connection, metadata| {
-            // A connection that rested may have been cut by the server or a firewall, and one from
-            // before the database was away is surely lost.
-            let is_doubtful =
-                metadata.idle_for > Duration::from_secs(20) || health.doubts(metadata.age);
-            Box::pin(async move {
-                if !is_doubtful {
-                    return Ok(true);
-                }
-                let ping = tokio::time::timeout(PING, connection.ping()).await;
-                Ok(matches!(ping, Ok(Ok(()))))
-            })
-        })
-}
-
-pub(crate) fn postgres_options(
-    address: &Address,
-    options: &StoreOptions,
-) -> Result<PgConnectOptions, StoreError> {
-    let limit = options.statement_timeout.as_millis().to_string();
-    let mut connect = PgConnectOptions::new_without_pgpass()
-        .application_name("orrery")
-        .options([("statement_timeout", limit.as_str())])
-        .disable_statement_logging();
-    if let Some(user) = &address.user {
-        connect = connect.username(user);
-    }
-    if let Some(password) = &address.password {
-        connect = connect.password(password.expose());
-    }
-    if let Some(host) = &address.host {
-        connect = connect.host(host);
-    }
-    if let Some(port) = address.port {
-        connect = connect.port(port);
-    }
-    if let Some(database) = &address.database {
-        connect = connect.database(database);
-    }
-    for (name, value) in &address.arguments {
-        connect = match name.as_str() {
-            "sslmode" | "ssl" => connect.ssl_mode(PgSslMode::from_str(value).map_err(|_| {
-                bad_value(name, "disable, prefer, require, verify-ca or verify-full")
-            })?),
-            "sslrootcert" => connect.ssl_root_cert(value),
-            "sslcert" => connect.ssl_client_cert(value),
-            "sslkey" => connect.ssl_client_key(value),
-            "host" => connect.host(value),
-            "port" => connect.port(value.parse().map_err(|_| bad_value(name, "a port"))?),
-            "user" => connect.username(value),
-            "password" => connect.password(value),
-            "dbname" => connect.database(value),
-            "application_name" => connect.application_name(value),
-            // Bounded by our own deadlines.
-            "connect_timeout" | "client_encoding" => connect,
-            other => return Err(unknown_argument(other, "PostgreSQL")),
-        };
-    }
-    Ok(connect)
-}
-
-pub(crate) fn mysql_options(address: &Address) -> Result<MySqlConnectOptions, StoreError> {
-    let mut connect = MySqlConnectOptions::new().disable_statement_logging();
-    if let Some(user) = &address.user {
-        connect = connect.username(user);
-    }
-    if let Some(password) = &address.password {
-        connect = connect.password(password.expose());
-    }
-    if let Some(host) = &address.host {
-        connect = connect.host(host);
-    }
-    if let Some(port) = address.port {
-        connect = connect.port(port);
-    }
-    if let Some(database) = &address.database {
-        connect = connect.database(database);
-    }
-    for (name, value) in &address.arguments {
-        connect = match name.as_str() {
-            "charset" if value.starts_with("utf8") => connect,
-            "charset" => return Err(bad_value(name, "utf8mb4")),
-            "unix_socket" => connect.socket(value),
-            "ssl_ca" => connect.ssl_ca(value).ssl_mode(MySqlSslMode::VerifyCa),
-            "ssl_cert" => connect.ssl_client_cert(value),
-            "ssl_key" => connect.ssl_client_key(value),
-            "ssl_verify_identity" if value == "true" => {
-                connect.ssl_mode(MySqlSslMode::VerifyIdentity)
-            }
-            "ssl_disabled" if value == "true" => connect.ssl_mode(MySqlSslMode::Disabled),
-            "ssl_mode" => connect.ssl_mode(MySqlSslMode::from_str(value).map_err(|_| {
-                bad_value(
-                    name,
-                    "DISABLED, PREFERRED, REQUIRED, VERIFY_CA or VERIFY_IDENTITY",
-                )
-            })?),
-            "connect_timeout" | "read_timeout" | "write_timeout" => connect,
-            other => return Err(unknown_argument(other, "MySQL")),
-        };
-    }
-    Ok(connect)
-}
-
-fn bad_value(name: &str, wanted: &str) -> StoreError {
-    StoreError::Url(format!("the argument {name:?} must be {wanted}"))
-}
-
-fn unknown_argument(name: &str, database: &str) -> StoreError {
-    StoreError::Url(format!(
-        "the argument {name:?} is not supported for {database}"
-    ))
-}
-
-fn open_error(url: &DbUrl, problem: String, cure: &str) -> StoreError {
-    StoreError::Open {
-        database: url.to_string(),
-        problem,
-        cure: cure.to_owned(),
-    }
-}
-
-pub(crate) fn connect_error(url: &DbUrl, error: &sqlx::Error) -> StoreError {
-    let problem = match error {
-        sqlx::Error::Database(database) => database.message().to_owned(),
-        other => other.to_string(),
-    };
-    let cure = match url.dialect() {
-        Dialect::Sqlite if problem.contains("not a database") => {
-            "it is some other kind of file: give another db_url"
-        }
-        Dialect::Sqlite if problem.contains("malformed") => {
-            "it is damaged: restore a backup, or try `sqlite3 FILE .recover`"
-        }
-        Dialect::Sqlite => {
-            "see that the user that runs this program may write the file and its folder, and that the disk is not full"
-        }
-        Dialect::Postgres | Dialect::MySql => {
-            "see that it runs, that host, port, user, password and database are right, and that it lets this machine in"
-        }
-    };
-    open_error(url, problem, cure)
-}
-
-/// What fails while the tables are looked at is a failure to open.
-pub(crate) fn prepare_error(url: &DbUrl, error: StoreError) -> StoreError {
-    match error {
-        StoreError::Corrupt(problem) => open_error(
-            url,
-            problem,
-            "it is damaged or another kind of file: restore a backup, or give another db_url",
-        ),
-        StoreError::Full { problem, .. } => {
-            open_error(url, problem, "make room on the disk that it is on")
-        }
-        StoreError::ReadOnly { problem, .. } => open_error(
-            url,
-            problem,
-            "see that this program's user may write it, and that the database server is not set to read only",
-        ),
-        StoreError::Away { problem, .. } => open_error(
-            url,
-            problem,
-            "see whether it runs and can be reached from here",
-        ),
-        StoreError::Unavailable { problem, .. } => open_error(
-            url,
-            problem,
-            "see that it may be written, that the disk is not full, and that no other program holds it",
-        ),
-        StoreError::Busy(_) => open_error(
-            url,
-            "another program holds it locked".into(),
-            "stop that program: a SQLite file has one hub",
-        ),
-        StoreError::Statement(error) => open_error(
-            url,
-            error.to_string(),
-            "see that the user may make and change tables in it",
-        ),
-        other => other,
-    }
 }
