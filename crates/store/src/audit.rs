@@ -8,6 +8,7 @@ use sea_orm::{ConnectionTrait, Value as SqlValue};
 use serde_json::Value;
 
 use crate::{
+    old_rows,
     sql::{self, CHUNK, Result, from_row, marks, values},
     time,
 };
@@ -213,23 +214,11 @@ pub async fn prune(
     before: NaiveDateTime,
     limit: u32,
 ) -> Result<u64> {
-    let old = sql::rows(
+    old_rows::delete(
         connection,
+        "orrery_audit",
         "SELECT id FROM orrery_audit WHERE at < ? ORDER BY at LIMIT ?",
         values![time::truncate(before), i64::from(limit)],
     )
-    .await?;
-    let mut deleted = 0;
-    for chunk in old.chunks(CHUNK) {
-        let mut ids = Vec::with_capacity(chunk.len());
-        for row in chunk {
-            ids.push(row.try_get::<i64>("", "id")?.into());
-        }
-        let sql = format!(
-            "DELETE FROM orrery_audit WHERE id IN ({})",
-            marks(ids.len())
-        );
-        deleted += sql::execute(connection, &sql, ids).await?;
-    }
-    Ok(deleted)
+    .await
 }

@@ -7,6 +7,7 @@ mod freshness;
 pub mod json;
 pub mod migrate;
 mod network;
+mod old_rows;
 mod outage;
 pub mod private_file;
 mod schema;

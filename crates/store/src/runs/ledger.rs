@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::{Run, select};
 use crate::{
-    json,
-    sql::{self, CHUNK, Result, marks, values},
+    json, old_rows,
+    sql::{self, Result, values},
     time,
 };
 
@@ -86,22 +86,13 @@ pub async fn prune(
     before: NaiveDateTime,
     limit: u32,
 ) -> Result<u64> {
-    let old = sql::rows(
+    old_rows::delete(
         connection,
+        "orrery_runs",
         "SELECT id FROM orrery_runs WHERE active_key IS NULL AND ended_at < ? ORDER BY id LIMIT ?",
         values![time::truncate(before), i64::from(limit)],
     )
-    .await?;
-    let mut deleted = 0;
-    for chunk in old.chunks(CHUNK) {
-        let mut ids = Vec::with_capacity(chunk.len());
-        for row in chunk {
-            ids.push(row.try_get::<i64>("", "id")?.into());
-        }
-        let sql = format!("DELETE FROM orrery_runs WHERE id IN ({})", marks(ids.len()));
-        deleted += sql::execute(connection, &sql, ids).await?;
-    }
-    Ok(deleted)
+    .await
 }
 
 /// The longest options that the ledger copies, in bytes of JSON.
