@@ -309,13 +309,6 @@ pub async fn delete_session(
     .await
 }
 
-/// Deletes every token issued to an OAuth client; gives their number.
-pub async fn delete_of_client(connection: &impl ConnectionTrait, client_id: &str) -> Result<u64> {
-    let column = sql::exactly(connection.get_database_backend(), "client_id");
-    let sql = format!("DELETE FROM api_tokens WHERE client_id = ? AND {column} = ?");
-    sql::execute(connection, &sql, values![client_id, client_id]).await
-}
-
 /// Deletes one owner's tokens issued to an OAuth client; gives their number.
 pub async fn delete_of_owner_and_client(
     connection: &impl ConnectionTrait,

@@ -128,8 +128,6 @@ macro_rules! is_active {
 }
 use is_active;
 
-const OVERDUE: &str = concat!(is_active!(), " AND deadline < ? ORDER BY id");
-
 /// Lets one transaction after the other pass, on every database, until each has ended: what is counted
 /// after this stays true until the commit. The first statement of its transaction, or the transaction
 /// may see what was before. SQLite has one writer anyway.
@@ -230,14 +228,6 @@ pub async fn list(connection: &impl ConnectionTrait, phases: &[Phase]) -> Result
     sql::all(connection, &sql, words).await
 }
 
-/// The active runs whose present phase has taken too long, by id.
-pub async fn past_deadline(
-    connection: &impl ConnectionTrait,
-    now: NaiveDateTime,
-) -> Result<Vec<Run>> {
-    sql::all(connection, &select(OVERDUE), values![time::truncate(now)]).await
-}
-
 pub(crate) fn read_phase(
     row: &QueryResult,
     prefix: &str,
@@ -299,7 +289,6 @@ mod tests {
         for (sql, values) in [
             (COUNTS.to_owned(), vec![]),
             (select(OWNED), vec![text()]),
-            (select(OVERDUE), vec![text()]),
             (EXTEND_LEASES.to_owned(), vec![text(), text()]),
         ] {
             let plan = format!("EXPLAIN QUERY PLAN {sql}");

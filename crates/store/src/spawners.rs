@@ -274,28 +274,6 @@ pub async fn activity(connection: &impl ConnectionTrait) -> Result<Vec<Activity>
     .await
 }
 
-/// How many servers are active: of one user, or of all.
-pub async fn count_active(connection: &impl ConnectionTrait, user_id: Option<i32>) -> Result<u64> {
-    match user_id {
-        Some(id) => {
-            sql::count(
-                connection,
-                "SELECT COUNT(*) AS n FROM spawners WHERE server_id IS NOT NULL AND user_id = ?",
-                values![id],
-            )
-            .await
-        }
-        None => {
-            sql::count(
-                connection,
-                "SELECT COUNT(*) AS n FROM spawners WHERE server_id IS NOT NULL",
-                vec![],
-            )
-            .await
-        }
-    }
-}
-
 /// Adds a spawner.
 pub async fn insert(connection: &impl ConnectionTrait, new: &NewSpawner) -> Result<Spawner> {
     let columns = vec![

@@ -72,10 +72,10 @@ async fn a_run_goes_through_its_phases() {
                 );
                 assert!(runs::set_deadline(&txn, id, Starting, Some(at(99))).await?);
                 assert!(!runs::set_deadline(&txn, id, Ready, Some(at(1))).await?);
-                assert_eq!(runs::past_deadline(&txn, at(99)).await?, []);
-                assert_eq!(runs::past_deadline(&txn, at(100)).await?.len(), 1);
+                let run = runs::find(&txn, id).await?.unwrap();
+                assert_eq!(run.deadline, Some(at(99)));
                 assert!(runs::transition(&txn, id, Starting, Ready, at(5), None).await?);
-                assert_eq!(runs::past_deadline(&txn, at(100)).await?, []);
+                assert_eq!(runs::find(&txn, id).await?.unwrap().deadline, None);
                 assert!(runs::transition(&txn, id, Ready, Stopping, at(50), Some(at(60))).await?);
                 assert!(runs::transition(&txn, id, Stopping, Stopped, at(51), None).await?);
                 assert!(!runs::request_cancel(&txn, id).await?, "it has ended");

@@ -160,13 +160,17 @@ async fn tokens_are_deleted_by_owner_session_and_client() {
             ),
             (1, 2, 0)
         );
-        let gone =
-            store
-                .write(|txn| async move {
-                    api_tokens::delete_of_client(&txn, "jupyterhub-user-ada").await
-                })
+        let gone = store
+            .write(|txn| async move {
+                api_tokens::delete_of_owner_and_client(
+                    &txn,
+                    Owner::User(ada),
+                    "jupyterhub-user-ada",
+                )
                 .await
-                .unwrap();
+            })
+            .await
+            .unwrap();
         assert_eq!((gone, left(Owner::User(ada)).await), (1, 1));
         let last = api_tokens::list(store.read(), Owner::User(ada))
             .await
