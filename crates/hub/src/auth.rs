@@ -3,11 +3,13 @@
 pub mod answers;
 pub mod auth_state;
 pub mod cookies;
+mod credentials;
 pub mod login;
 pub mod logout;
 pub mod people;
 pub mod redirects;
 mod requester;
+mod scopes;
 pub mod secret_file;
 pub mod session;
 pub mod sessions;
@@ -26,9 +28,10 @@ use axum::response::{IntoResponse as _, Response};
 use orrery_store::sessions::Seen;
 use subtle::ConstantTimeEq as _;
 
-pub use requester::{
-    Asking, Browser, Identity, Known, KnownCache, Requester, by_cookie, by_token, client_of,
-    memberships, raw_user_scopes, service_scopes, token_in, token_scopes, user_name, user_scopes,
+pub use credentials::{Known, KnownCache, by_cookie, by_token, token_in};
+pub use requester::{Asking, Browser, Identity, Requester, user_name};
+pub use scopes::{
+    client_of, memberships, raw_user_scopes, service_scopes, token_scopes, user_scopes,
 };
 
 use self::sessions::{LoginCookie, Sighting};
