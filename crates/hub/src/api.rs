@@ -10,6 +10,7 @@ mod arguments;
 mod audit;
 mod authorizations;
 mod body;
+mod by_password;
 mod description;
 mod event_models;
 mod events;
@@ -33,6 +34,7 @@ mod shared;
 mod shares;
 mod shutdown;
 mod time;
+mod token_create;
 mod tokens;
 mod user;
 mod user_models;
@@ -64,6 +66,7 @@ pub fn routes() -> ApiRoutes {
         .merge(activity::routes())
         .merge(audit::routes())
         .merge(tokens::routes())
+        .merge(token_create::routes())
         .merge(all_tokens::routes())
         .merge(sessions::routes())
         .merge(server::routes())
