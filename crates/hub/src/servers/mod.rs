@@ -9,6 +9,7 @@ mod environment;
 mod errors;
 mod events;
 mod follow;
+mod give_up;
 mod grant;
 mod hints;
 mod leftovers;
@@ -19,11 +20,13 @@ mod reconcile;
 mod request;
 mod run;
 mod settings;
+mod start;
 mod stop;
 mod tend;
 mod view;
+mod watch;
 
-pub(crate) use run::url_of;
+pub(crate) use start::url_of;
 
 use std::collections::HashMap;
 use std::fmt;
