@@ -272,5 +272,4 @@ fn format_markup(
 }
 
 #[cfg(test)]
-#[path = "templates_tests.rs"]
 mod tests;
