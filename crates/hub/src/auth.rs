@@ -31,7 +31,8 @@ use subtle::ConstantTimeEq as _;
 pub use credentials::{Known, KnownCache, by_cookie, by_token, token_in};
 pub use requester::{Asking, Browser, Identity, Requester, user_name};
 pub use scopes::{
-    client_of, memberships, raw_user_scopes, service_scopes, token_scopes, user_scopes,
+    client_of, identity_scopes, memberships, raw_user_scopes, token_owner, token_scopes,
+    user_scopes,
 };
 
 use self::sessions::{LoginCookie, Sighting};

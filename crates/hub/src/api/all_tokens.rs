@@ -1,7 +1,6 @@
 //! `/api/tokens`: everybody's API tokens, for administrators. JupyterHub shows tokens of one user at a time.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -146,32 +145,16 @@ impl Owners {
             return Ok(known.clone());
         }
         let connection = hub.store.read();
-        let found = match owner(hub, token).await? {
-            Some(Identity::User(user)) => {
-                let scopes = auth::user_scopes(hub, connection, &user).await?;
-                Some((Identity::User(user), scopes))
-            }
-            Some(Identity::Service(service)) => {
-                let scopes = auth::service_scopes(hub, connection, &service).await?;
-                Some((Identity::Service(service), scopes))
+        let found = match auth::token_owner(connection, token).await? {
+            Some(owner) => {
+                let scopes = auth::identity_scopes(hub, connection, &owner).await?;
+                Some((owner, scopes))
             }
             None => None,
         };
         self.0.insert(key, found.clone());
         Ok(found)
     }
-}
-
-async fn owner(hub: &AppState, token: &ApiToken) -> Result<Option<Identity>> {
-    if let Some(id) = token.user_id {
-        let user = users::find_by_id(hub.store.read(), id).await?;
-        return Ok(user.map(|user| Identity::User(Arc::new(user))));
-    }
-    let Some(id) = token.service_id else {
-        return Ok(None);
-    };
-    let service = services::find_by_id(hub.store.read(), id).await?;
-    Ok(service.map(|service| Identity::Service(Arc::new(service))))
 }
 
 const DELETE: Operation = Operation::new("delete-token", Tag::Tokens, "Revoke anybody's token")
@@ -194,7 +177,8 @@ async fn delete(
         None => None,
     };
     let token = token.ok_or_else(no_such)?;
-    let owner = owner(&hub, &token).await?.ok_or_else(no_such)?;
+    let owner = auth::token_owner(hub.store.read(), &token).await?;
+    let owner = owner.ok_or_else(no_such)?;
     if !may_revoke(&requester, &owner).await? {
         return Err(no_such());
     }

@@ -6,12 +6,10 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use orrery_core::Secret;
 use orrery_core::escape::path_segment;
-use orrery_core::scopes::{Owner, identify_scopes};
 use serde_json::{Value, json};
 
-use super::models::{self, ServiceDetail};
 use super::schemas::{SERVICE, USER};
-use super::user_models;
+use super::{self_user, user_models};
 use crate::auth::sessions::LoginCookie;
 use crate::auth::{self, Asking, Identity, Requester};
 use crate::error::{Error, Result};
@@ -74,21 +72,10 @@ async fn token(
     if let Some(token) = &known.token {
         hub.servers.record_token_activity(token.id, hub.clock.now());
     }
-    let model = match &known.identity {
-        Identity::User(user) => {
-            hub.servers.record_user_activity(user.id, hub.clock.now());
-            let scopes = requester
-                .scopes
-                .union(&identify_scopes(Owner::User(&user.name)));
-            user_models::user(&hub, &scopes, user, false).await?
-        }
-        Identity::Service(service) => {
-            let scopes = requester
-                .scopes
-                .union(&identify_scopes(Owner::Service(&service.fields.name)));
-            models::service(&hub, &scopes, service, ServiceDetail::Row).await?
-        }
-    };
+    if let Identity::User(user) = &known.identity {
+        hub.servers.record_user_activity(user.id, hub.clock.now());
+    }
+    let model = self_user::shown(&hub, &requester, &known.identity, false).await?;
     Ok(Json(Value::Object(model)))
 }
 

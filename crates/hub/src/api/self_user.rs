@@ -4,11 +4,11 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
-use orrery_core::scopes::{Owner, identify_scopes};
+use orrery_core::scopes::identify_scopes;
 use serde_json::json;
 
 use super::arguments::Arguments;
-use super::models::{self, ServiceDetail};
+use super::models::{self, Model, ServiceDetail};
 use super::schemas::{IDENTITY, INCLUDE_STOPPED_SERVERS};
 use super::user_models;
 use crate::auth::{Asking, Identity, Requester};
@@ -73,21 +73,7 @@ async fn answer(
     identity: &Identity,
     stopped: bool,
 ) -> Result<Bytes> {
-    // Everybody may know who they are, whatever their token is for.
-    let mut model = match identity {
-        Identity::User(user) => {
-            let scopes = requester
-                .scopes
-                .union(&identify_scopes(Owner::User(&user.name)));
-            user_models::user(hub, &scopes, user, stopped).await?
-        }
-        Identity::Service(service) => {
-            let scopes = requester
-                .scopes
-                .union(&identify_scopes(Owner::Service(&service.fields.name)));
-            models::service(hub, &scopes, service, ServiceDetail::Row).await?
-        }
-    };
+    let mut model = shown(hub, requester, identity, stopped).await?;
     let token = requester.token.as_ref();
     model.insert(
         "token_id".to_owned(),
@@ -101,4 +87,21 @@ async fn answer(
     serde_json::to_vec(&model)
         .map(Bytes::from)
         .map_err(|error| Error::Internal(format!("a user's model could not be written: {error}")))
+}
+
+/// A user or service whose credentials somebody has shown. Everybody may know who that is, whatever the
+/// requester's token is for.
+pub(super) async fn shown(
+    hub: &AppState,
+    requester: &Requester,
+    identity: &Identity,
+    stopped: bool,
+) -> Result<Model> {
+    let scopes = requester.scopes.union(&identify_scopes(identity.owner()));
+    match identity {
+        Identity::User(user) => user_models::user(hub, &scopes, user, stopped).await,
+        Identity::Service(service) => {
+            models::service(hub, &scopes, service, ServiceDetail::Row).await
+        }
+    }
 }

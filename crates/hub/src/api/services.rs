@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use orrery_core::Secret;
 use orrery_core::scopes::roles::RoleSpec;
-use orrery_core::scopes::{Client, Owner, Scope, ScopeError};
+use orrery_core::scopes::{Client, Scope, ScopeError};
 use orrery_store::api_tokens::{self, NewApiToken};
 use orrery_store::oauth_clients::{self, NewOauthClient};
 use orrery_store::roles::{self, Holder};
@@ -21,7 +21,7 @@ use super::body::{self, FieldType, JsonBody};
 use super::models::{self, Model, ServiceDetail};
 use super::schemas::{SERVICE, SERVICE_REQUEST, SERVICES};
 use crate::audit::{Action, Event};
-use crate::auth::{self, Asking, Identity, Requester};
+use crate::auth::{self, Asking, Requester};
 use crate::error::{Error, Result};
 use crate::openapi::{Answer, Body, Operation, Shape, Tag};
 use crate::router::{ApiRoutes, Needs};
@@ -220,11 +220,10 @@ async fn check_scopes(
     hub.scopes
         .check(&wanted, "service")
         .map_err(|error| Error::bad_request(error.to_string()))?;
-    let owner = match &requester.identity {
-        Some(Identity::User(user)) => Owner::User(&user.name),
-        Some(Identity::Service(service)) => Owner::Service(&service.fields.name),
-        None => return Err(Error::forbidden("")),
+    let Some(identity) = &requester.identity else {
+        return Err(Error::forbidden(""));
     };
+    let owner = identity.owner();
     let members =
         hub.scopes
             .token_members_in_question(&wanted, owner, &requester.scopes, &Client::Hub);
@@ -377,6 +376,7 @@ impl NewService {
             roles::assign(transaction, Holder::Service(service.id), role.id, false).await?;
         }
         if let Some((token, hashed)) = &self.token {
+            let role = roles::find(transaction, DEFAULT_TOKEN).await?;
             let new = NewApiToken {
                 owner: api_tokens::Owner::Service(service.id),
                 hashed: hashed.clone(),
@@ -386,7 +386,7 @@ impl NewService {
                 created: now,
                 expires_at: None,
                 note: "from a request to the API".to_owned(),
-                scopes: vec!["inherit".to_owned()],
+                scopes: role.map_or_else(|| vec!["inherit".to_owned()], |role| role.scopes),
             };
             api_tokens::insert(transaction, &new).await?;
         }
@@ -396,6 +396,9 @@ impl NewService {
 
 /// The role of services that may do everything.
 const DEFAULT_ADMIN: &str = "admin";
+
+/// The role that says what tokens may do of which nobody says it.
+const DEFAULT_TOKEN: &str = "token";
 
 /// Hashes a token that somebody chose; that is slow on purpose.
 async fn hashed(token: &str, service: &str) -> Result<(Secret, String)> {

@@ -81,7 +81,7 @@ async fn create(
         let by = if is_own {
             String::new()
         } else {
-            format!(" by {} {}", kind.to_lowercase(), requester.name())
+            format!(" by {} {}", kind.to_lowercase(), requester.identity.name())
         };
         format!("Requested via api{by}")
     });
@@ -131,7 +131,7 @@ async fn create(
         .store
         .write(|transaction| async move { api_tokens::insert(&transaction, new).await })
         .await?;
-    tracing::info!(user = %user.name, by = requester.name(), token = token.id, "token created");
+    tracing::info!(user = %user.name, by = requester.identity.name(), token = token.id, "token created");
     let event = Event::new(Action::TokenCreate)
         .on_user(&user.name)
         .owned_by(&user.name)
@@ -143,7 +143,7 @@ async fn create(
         .record(if asking.identity.is_some() {
             event.by(&asking)
         } else {
-            event.by_login(requester.name(), &asking)
+            event.by_login(requester.identity.name(), &asking)
         })
         .await;
     let owner = Identity::User(Arc::new(user.clone()));
@@ -320,13 +320,6 @@ impl Permitted {
             identity: Identity::User(Arc::new(user)),
             scopes,
         })
-    }
-
-    fn name(&self) -> &str {
-        match &self.identity {
-            Identity::User(user) => &user.name,
-            Identity::Service(service) => &service.fields.name,
-        }
     }
 
     async fn may_make_tokens(&self, hub: &AppState, target: Option<Target<'_>>) -> Result<bool> {

@@ -60,11 +60,10 @@ pub async fn by_token(hub: &AppState, token: &Secret) -> Result<Option<Known>> {
     let Some(found) = verified(candidates, token).await? else {
         return Ok(None);
     };
-    let Some((identity, owner_scopes)) =
-        scopes::owner(hub, connection, found.user_id, found.service_id).await?
-    else {
+    let Some(identity) = scopes::token_owner(connection, &found).await? else {
         return Ok(None);
     };
+    let owner_scopes = scopes::scopes_of(hub, connection, &identity).await?;
     let id = found.id;
     let (scopes, by_groups) =
         scopes::token_scopes_and_why(hub, connection, &found, &identity, &owner_scopes.scopes)

@@ -8,7 +8,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, Uri};
 use orrery_core::UserName;
-use orrery_core::scopes::{Denied, NoGroups, Scope, ScopeSet, Target};
+use orrery_core::scopes::{Denied, NoGroups, Owner, Scope, ScopeSet, Target};
 use orrery_store::api_tokens::ApiToken;
 use orrery_store::services::Service;
 use orrery_store::sessions::Session;
@@ -28,6 +28,24 @@ pub enum Identity {
     User(Arc<User>),
     /// A service.
     Service(Arc<Service>),
+}
+
+impl Identity {
+    /// The user's or service's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::User(user) => &user.name,
+            Self::Service(service) => &service.fields.name,
+        }
+    }
+
+    /// As scopes name them.
+    pub fn owner(&self) -> Owner<'_> {
+        match self {
+            Self::User(user) => Owner::User(&user.name),
+            Self::Service(service) => Owner::Service(&service.fields.name),
+        }
+    }
 }
 
 /// The sender of a request. Extracted by handlers as `Arc<Requester>`.
@@ -137,11 +155,7 @@ impl Requester {
 
     /// The name to show in logs.
     pub fn name(&self) -> &str {
-        match &self.identity {
-            Some(Identity::User(user)) => &user.name,
-            Some(Identity::Service(service)) => &service.fields.name,
-            None => "nobody",
-        }
+        self.identity.as_ref().map_or("nobody", Identity::name)
     }
 
     /// Whether a token, and not a cookie, was used.

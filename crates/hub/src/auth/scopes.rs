@@ -40,7 +40,7 @@ pub async fn raw_user_scopes(
 }
 
 /// All that a service may do by its roles.
-pub async fn service_scopes(
+async fn service_scopes(
     hub: &AppState,
     connection: &impl ConnectionTrait,
     service: &Service,
@@ -77,10 +77,7 @@ pub(super) async fn token_scopes_and_why(
     owner_scopes: &ScopeSet,
 ) -> Result<(ScopeSet, bool)> {
     let client = client_of(connection, token.client_id.as_deref()).await?;
-    let owner = match identity {
-        Identity::User(user) => Owner::User(&user.name),
-        Identity::Service(service) => Owner::Service(&service.fields.name),
-    };
+    let owner = identity.owner();
     let members = hub
         .scopes
         .token_members_in_question(&token.scopes, owner, owner_scopes, &client);
@@ -102,30 +99,43 @@ pub(super) async fn token_scopes_and_why(
     }
 }
 
-pub(super) async fn owner(
+/// Whose a token is, if they still exist.
+pub async fn token_owner(
+    connection: &impl ConnectionTrait,
+    token: &ApiToken,
+) -> Result<Option<Identity>, StoreError> {
+    if let Some(id) = token.user_id {
+        let user = users::find_by_id(connection, id).await?;
+        return Ok(user.map(|user| Identity::User(Arc::new(user))));
+    }
+    let Some(id) = token.service_id else {
+        return Ok(None);
+    };
+    let service = services::find_by_id(connection, id).await?;
+    Ok(service.map(|service| Identity::Service(Arc::new(service))))
+}
+
+/// All that a user or service may do.
+pub async fn identity_scopes(
     hub: &AppState,
     connection: &impl ConnectionTrait,
-    user_id: Option<i32>,
-    service_id: Option<i32>,
-) -> Result<Option<(Identity, OwnerScopes)>> {
-    if let Some(id) = user_id {
-        let Some(user) = users::find_by_id(connection, id).await? else {
-            return Ok(None);
-        };
-        let scopes = scopes_of_user(hub, connection, &user).await?;
-        return Ok(Some((Identity::User(Arc::new(user)), scopes)));
+    identity: &Identity,
+) -> Result<ScopeSet> {
+    Ok(scopes_of(hub, connection, identity).await?.scopes)
+}
+
+pub(super) async fn scopes_of(
+    hub: &AppState,
+    connection: &impl ConnectionTrait,
+    identity: &Identity,
+) -> Result<OwnerScopes> {
+    match identity {
+        Identity::User(user) => scopes_of_user(hub, connection, user).await,
+        Identity::Service(service) => Ok(OwnerScopes {
+            scopes: service_scopes(hub, connection, service).await?,
+            good_until: None,
+        }),
     }
-    let Some(id) = service_id else {
-        return Ok(None);
-    };
-    let Some(service) = services::find_by_id(connection, id).await? else {
-        return Ok(None);
-    };
-    let scopes = OwnerScopes {
-        scopes: service_scopes(hub, connection, &service).await?,
-        good_until: None,
-    };
-    Ok(Some((Identity::Service(Arc::new(service)), scopes)))
 }
 
 /// All that the owner of a token may do.
