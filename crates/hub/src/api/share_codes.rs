@@ -63,17 +63,20 @@ pub(super) fn routes() -> ApiRoutes {
     })
 }
 
+/// What lists of codes answer.
+const ONE_PAGE: &[Answer] = &[Answer::json(
+    200,
+    "One page of codes.",
+    Shape::Framed(&SHARE_CODE),
+)];
+
 const OF_OWNER: Operation = Operation::new(
     "get-share-codes-owner",
     Tag::Shares,
     "List the codes for a user's servers",
 )
 .query(&[&OFFSET, &LIMIT])
-.answers(&[Answer::json(
-    200,
-    "One page of codes.",
-    Shape::Framed(&SHARE_CODE),
-)]);
+.answers(ONE_PAGE);
 
 const NEEDS_SERVER_POST: Operation = needs_server("post-share-codes-owner");
 const NEEDS_SERVER_DELETE: Operation = needs_server("delete-share-codes-owner");
@@ -94,11 +97,7 @@ const OF_SERVER: Operation = Operation::new(
     "List the codes for a server",
 )
 .query(&[&OFFSET, &LIMIT])
-.answers(&[Answer::json(
-    200,
-    "One page of codes.",
-    Shape::Framed(&SHARE_CODE),
-)]);
+.answers(ONE_PAGE);
 
 /// `GET`: the codes for one server.
 async fn of_server(

@@ -13,6 +13,7 @@ use super::arguments::Arguments;
 use super::path::PathGroup;
 use super::schemas::{LIMIT, OFFSET, SHARE};
 use super::share_models::{self, named, short};
+use super::shares::ONE_PAGE;
 use crate::audit::{Action, Event};
 use crate::auth::{Asking, Requester};
 use crate::error::{Error, Result};
@@ -59,11 +60,7 @@ const WITH_USER: Operation = Operation::new(
 )
 .about("Also by their groups.")
 .query(&[&OFFSET, &LIMIT])
-.answers(&[Answer::json(
-    200,
-    "One page of shares.",
-    Shape::Framed(&SHARE),
-)]);
+.answers(ONE_PAGE);
 
 /// `GET`: what is shared with a user, also by their groups.
 async fn with_user(
@@ -84,11 +81,7 @@ const WITH_GROUP: Operation = Operation::new(
     "List what is shared with a group",
 )
 .query(&[&OFFSET, &LIMIT])
-.answers(&[Answer::json(
-    200,
-    "One page of shares.",
-    Shape::Framed(&SHARE),
-)]);
+.answers(ONE_PAGE);
 
 /// `GET`: what is shared with a group.
 async fn with_group(

@@ -60,17 +60,20 @@ pub(super) fn routes() -> ApiRoutes {
         })
 }
 
+/// What lists of shares answer.
+pub(super) const ONE_PAGE: &[Answer] = &[Answer::json(
+    200,
+    "One page of shares.",
+    Shape::Framed(&SHARE),
+)];
+
 const OF_OWNER: Operation = Operation::new(
     "get-shares-owner",
     Tag::Shares,
     "List who may use a user's servers",
 )
 .query(&[&OFFSET, &LIMIT])
-.answers(&[Answer::json(
-    200,
-    "One page of shares.",
-    Shape::Framed(&SHARE),
-)]);
+.answers(ONE_PAGE);
 
 /// `GET /shares/{user}`: everything that a user's servers are shared by.
 async fn of_owner(
@@ -104,11 +107,7 @@ const OF_SERVER: Operation = Operation::new(
     "List who may use a server",
 )
 .query(&[&OFFSET, &LIMIT])
-.answers(&[Answer::json(
-    200,
-    "One page of shares.",
-    Shape::Framed(&SHARE),
-)]);
+.answers(ONE_PAGE);
 
 /// `GET`: with whom one server is shared.
 async fn of_server(
