@@ -34,11 +34,7 @@ async fn a_check_makes_every_difference_good() {
         start(&engine, user, "").await;
         until(&engine, user, "", Phase::Ready).await;
     }
-    *bench
-        .spawner
-        .stop_hangs
-        .lock()
-        .expect("no panic under a lock") = true;
+    bench.spawner.stop_hangs.set(true);
     engine.stop(&bob, &named("")).await.expect("a stop");
     eventually("bob's route is gone", || {
         bench.table.target("/user/bob/").is_none()
@@ -84,7 +80,7 @@ async fn a_server_that_is_routed_during_a_check_keeps_its_route() {
     let engine = bench.life().await;
     let ada = bench.user("ada").await;
     let gate = Arc::new(Semaphore::new(0));
-    *bench.table.gate.lock().expect("no panic under a lock") = Some(Arc::clone(&gate));
+    bench.table.gate.set(Some(Arc::clone(&gate)));
     let keeper = bench.keeper();
     let checking = keeper.check();
     let meanwhile = async {
@@ -104,13 +100,13 @@ async fn a_server_that_is_routed_during_a_check_keeps_its_route() {
 #[tokio::test]
 async fn the_keeper_comes_back_when_the_proxy_does() {
     let bench = Bench::new(Start::Answers).await;
-    *bench.table.is_away.lock().expect("no panic under a lock") = true;
+    bench.table.is_away.set(true);
     let keeper = bench.keeper();
     let running = keeper.clone();
     tokio::spawn(async move { running.run().await });
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!keeper.proxy_is_up());
-    *bench.table.is_away.lock().expect("no panic under a lock") = false;
+    bench.table.is_away.set(false);
     keeper.wake();
     eventually("the hub's route", || bench.table.target("/").is_some()).await;
     assert!(keeper.proxy_is_up());
@@ -271,11 +267,7 @@ async fn many_changes_are_left_undone_by_other_proxies() {
 async fn a_check_makes_many_differences_good_with_and_without_one_request_for_all() {
     for can_change in [true, false] {
         let bench = Bench::new(Start::Answers).await;
-        *bench
-            .table
-            .can_change
-            .lock()
-            .expect("no panic under a lock") = can_change;
+        bench.table.can_change.set(can_change);
         for number in 0..30 {
             let stale = route("http://127.0.0.1:4", json!({"user": "gone"}));
             let mut routes = bench.table.routes.lock().expect("no panic under a lock");

@@ -5,7 +5,7 @@ use orrery_core::phase::{
     Phase::{Failed, Queued, Ready, Starting, Stopped, Stopping},
 };
 use orrery_store::{
-    StoreError, runs,
+    Store, StoreError, runs,
     runs::{NewRun, TakeOver},
     spawners::Spawner,
     users,
@@ -29,16 +29,21 @@ pub(crate) fn new_run(user: &User, spawner: &Spawner, seconds: i64) -> NewRun {
     }
 }
 
+/// Adds a run, which waits.
+async fn add_run(store: &Store, user: &User, spawner: &Spawner, seconds: i64) -> i64 {
+    store
+        .write(|txn| async move { runs::insert(&txn, &new_run(user, spawner, seconds)).await })
+        .await
+        .unwrap()
+}
+
 #[tokio::test]
 async fn a_run_goes_through_its_phases() {
     on_each(|store| async move {
         let ada = &add_user(&store, "ada").await;
         let spawner = &add_spawner(&store, ada, "").await;
         let read = store.read();
-        let id = store
-            .write(|txn| async move { runs::insert(&txn, &new_run(ada, spawner, 0)).await })
-            .await
-            .unwrap();
+        let id = add_run(&store, ada, spawner, 0).await;
         let run = runs::find(read, id).await.unwrap().unwrap();
         assert_eq!(run.phase, Queued);
         assert_eq!(
@@ -97,10 +102,7 @@ async fn a_run_goes_through_its_phases() {
             [Duration::from_secs(3)]
         );
 
-        let next = store
-            .write(|txn| async move { runs::insert(&txn, &new_run(ada, spawner, 100)).await })
-            .await
-            .unwrap();
+        let next = add_run(&store, ada, spawner, 100).await;
         assert!(next > id);
         assert_eq!(
             runs::latest(read, spawner.id).await.unwrap().unwrap().id,
@@ -206,10 +208,7 @@ async fn the_last_events_are_kept() {
     on_each(|store| async move {
         let ada = &add_user(&store, "ada").await;
         let spawner = &add_spawner(&store, ada, "").await;
-        let id = store
-            .write(|txn| async move { runs::insert(&txn, &new_run(ada, spawner, 0)).await })
-            .await
-            .unwrap();
+        let id = add_run(&store, ada, spawner, 0).await;
         for number in 0..5 {
             let event = &json!({"progress": number, "message": "still ✓"});
             let found = store
@@ -239,10 +238,7 @@ async fn events_appended_at_once_are_all_kept() {
     on_each(|store| async move {
         let ada = &add_user(&store, "ada").await;
         let spawner = &add_spawner(&store, ada, "").await;
-        let id = store
-            .write(|txn| async move { runs::insert(&txn, &new_run(ada, spawner, 0)).await })
-            .await
-            .unwrap();
+        let id = add_run(&store, ada, spawner, 0).await;
         let mut tasks = Vec::new();
         for number in 0..10 {
             let store = store.clone();
@@ -344,14 +340,7 @@ async fn the_queue_is_fair() {
             (bob, "b2", 4),
         ] {
             let spawner = &add_spawner(&store, user, name).await;
-            ids.push(
-                store
-                    .write(|txn| async move {
-                        runs::insert(&txn, &new_run(user, spawner, seconds)).await
-                    })
-                    .await
-                    .unwrap(),
-            );
+            ids.push(add_run(&store, user, spawner, seconds).await);
         }
         let order = async || {
             let queue = runs::queue(store.read()).await.unwrap();
@@ -462,10 +451,7 @@ async fn a_new_user_inherited_the_run_of_a_deleted_one() {
     on_each(|store| async move {
         let ada = &add_user(&store, "ada").await;
         let spawner = &add_spawner(&store, ada, "").await;
-        let orphan = store
-            .write(|txn| async move { runs::insert(&txn, &new_run(ada, spawner, 0)).await })
-            .await
-            .unwrap();
+        let orphan = add_run(&store, ada, spawner, 0).await;
         delete_row(&store, "spawners", spawner.id).await;
         delete_row(&store, "users", ada.id).await;
         let mut bob = add_user(&store, "bob").await;
@@ -496,10 +482,7 @@ async fn a_new_user_inherited_the_run_of_a_deleted_one() {
         assert_eq!(bob.id, ada.id, "the id is used again");
         let read = store.read();
         assert_eq!(runs::active(read, bob.id, "").await.unwrap(), None);
-        let run = store
-            .write(|txn| async move { runs::insert(&txn, &new_run(bob, its, 1)).await })
-            .await
-            .unwrap();
+        let run = add_run(&store, bob, its, 1).await;
         let active = runs::active(read, bob.id, "").await.unwrap().unwrap();
         assert_eq!((active.id, active.user_name.as_str()), (run, "bob"));
         // The orphan is still there to be ended.
@@ -547,10 +530,7 @@ async fn the_ledger_is_pruned_from_its_old_end() {
                 .unwrap();
             ids.push(id);
         }
-        let active = store
-            .write(|txn| async move { runs::insert(&txn, &new_run(ada, spawner, 0)).await })
-            .await
-            .unwrap();
+        let active = add_run(&store, ada, spawner, 0).await;
         let prune = async |limit| {
             store
                 .write(|txn| async move { runs::prune(&txn, at(35), limit).await })

@@ -11,6 +11,7 @@ use orrery_core::{Clock as _, ServerName, SystemClock};
 use orrery_hub::routes::{Keeper, KeeperParts};
 use orrery_hub::servers::{Engine, EngineParts, RunId, ServerView, Settings, StartRequest};
 use orrery_hub::urls::Urls;
+use orrery_store::api_tokens::{self, ApiToken, Owner};
 use orrery_store::oauth_clients::{self, NewOauthClient};
 use orrery_store::users::{self, NewUser, User};
 use orrery_store::{DbUrl, Store, StoreError, StoreOptions, roles};
@@ -90,6 +91,13 @@ impl Bench {
             })
             .await
             .expect("a user")
+    }
+
+    /// All tokens of a user.
+    pub(crate) async fn tokens(&self, user: &User) -> Vec<ApiToken> {
+        api_tokens::list(self.store.read(), Owner::User(user.id))
+            .await
+            .expect("a database")
     }
 
     pub(crate) fn keeper(&self) -> Keeper {

@@ -2,7 +2,6 @@
 
 use orrery_core::phase::Phase;
 use orrery_hub::servers::Engine;
-use orrery_store::api_tokens::{self, Owner};
 use orrery_store::users::User;
 use orrery_store::{StoreError, groups, oauth_clients, roles, spawners};
 
@@ -93,9 +92,7 @@ async fn a_token_gets_what_its_user_holds_by_a_group() {
         .await
         .expect("rows");
     up(&engine, &ada, "").await;
-    let tokens = api_tokens::list(bench.store.read(), Owner::User(ada.id))
-        .await
-        .expect("a database");
+    let tokens = bench.tokens(&ada).await;
     assert!(
         tokens[0]
             .scopes

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use orrery_core::phase::{Cause, Phase};
 use orrery_hub::servers::{StartRequest, StopOutcome};
-use orrery_store::api_tokens::{self, Owner};
 use orrery_store::{runs, spawners};
 
 use super::bench::{Bench, SOON, eventually, named, start, until, view};
@@ -34,15 +33,10 @@ async fn a_server_that_exits_at_once_says_why() {
         Some("cannot go on: no such kernel")
     );
     assert_eq!(failure.message, "The server ended by itself (exit code 3).");
-    assert!(
-        api_tokens::list(bench.store.read(), Owner::User(ada.id))
-            .await
-            .expect("a database")
-            .is_empty()
-    );
+    assert!(bench.tokens(&ada).await.is_empty());
     assert_eq!(engine.consecutive_failures(), 1);
 
-    *bench.spawner.start.lock().expect("no panic under a lock") = Start::Answers;
+    bench.spawner.start.set(Start::Answers);
     start(&engine, &ada, "").await;
     let ready = until(&engine, &ada, "", Phase::Ready).await;
     assert!(ready.failure.is_none());
@@ -148,13 +142,8 @@ async fn a_start_can_be_cancelled_wherever_it_stands() {
         assert!(begun.elapsed() < AT_ONCE, "{behaviour:?}");
         assert_eq!(bench.spawner.running(), 0, "{behaviour:?}");
         assert!(view(&engine, &ada, "").await.failure.is_none());
-        assert!(
-            api_tokens::list(bench.store.read(), Owner::User(ada.id))
-                .await
-                .expect("a database")
-                .is_empty()
-        );
-        *bench.spawner.start.lock().expect("no panic under a lock") = Start::Answers;
+        assert!(bench.tokens(&ada).await.is_empty());
+        bench.spawner.start.set(Start::Answers);
         start(&engine, &ada, "").await;
         until(&engine, &ada, "", Phase::Ready).await;
     }
@@ -168,11 +157,7 @@ async fn a_stop_that_never_returns_ends_by_its_deadline() {
     let ada = bench.user("ada").await;
     start(&engine, &ada, "").await;
     until(&engine, &ada, "", Phase::Ready).await;
-    *bench
-        .spawner
-        .stop_hangs
-        .lock()
-        .expect("no panic under a lock") = true;
+    bench.spawner.stop_hangs.set(true);
     engine.stop(&ada, &named("")).await.expect("a stop");
     eventually("the route is gone first", || {
         bench.table.target("/user/ada/").is_none()
@@ -184,11 +169,7 @@ async fn a_stop_that_never_returns_ends_by_its_deadline() {
         .failure
         .expect("a failure");
     assert_eq!(failed.cause, Cause::Timeout);
-    *bench
-        .spawner
-        .stop_hangs
-        .lock()
-        .expect("no panic under a lock") = false;
+    bench.spawner.stop_hangs.set(false);
     start(&engine, &ada, "").await;
     until(&engine, &ada, "", Phase::Ready).await;
 }
@@ -201,11 +182,7 @@ async fn a_cancelled_start_whose_stop_hangs_ends_too() {
     let ada = bench.user("ada").await;
     let run = start(&engine, &ada, "").await;
     eventually("the start", || bench.spawner.running() == 1).await;
-    *bench
-        .spawner
-        .stop_hangs
-        .lock()
-        .expect("no panic under a lock") = true;
+    bench.spawner.stop_hangs.set(true);
     engine.stop(&ada, &named("")).await.expect("a stop");
     let phase = engine.wait(run, SOON).await.expect("a phase");
     assert!(!phase.is_active(), "{phase:?}");
@@ -266,11 +243,7 @@ async fn a_spawner_that_cannot_tell_ends_nothing() {
     let ada = bench.user("ada").await;
     start(&engine, &ada, "").await;
     until(&engine, &ada, "", Phase::Ready).await;
-    *bench
-        .spawner
-        .poll_hangs
-        .lock()
-        .expect("no panic under a lock") = true;
+    bench.spawner.poll_hangs.set(true);
     assert!(engine.poll_now(&ada, &named("")).await.expect("a database"));
     assert!(view(&engine, &ada, "").await.ready());
 }
@@ -304,11 +277,11 @@ async fn a_server_becomes_ready_though_the_proxy_is_away() {
     let bench = Bench::new(Start::Answers).await;
     let engine = bench.life().await;
     let ada = bench.user("ada").await;
-    *bench.table.is_away.lock().expect("no panic under a lock") = true;
+    bench.table.is_away.set(true);
     start(&engine, &ada, "").await;
     until(&engine, &ada, "", Phase::Ready).await;
     assert_eq!(bench.table.target("/user/ada/"), None);
-    *bench.table.is_away.lock().expect("no panic under a lock") = false;
+    bench.table.is_away.set(false);
     bench.keeper().check().await.expect("a check");
     assert!(bench.table.target("/user/ada/").is_some());
 }
@@ -321,11 +294,7 @@ async fn what_cannot_be_stopped_is_tried_again_also_by_the_next_life() {
     start(&first, &ada, "").await;
     until(&first, &ada, "", Phase::Ready).await;
     let set_fails = |fails: bool| {
-        *bench
-            .spawner
-            .stop_fails
-            .lock()
-            .expect("no panic under a lock") = fails;
+        bench.spawner.stop_fails.set(fails);
     };
     set_fails(true);
     first.stop(&ada, &named("")).await.expect("a stop");
@@ -378,15 +347,11 @@ async fn a_start_asked_for_while_the_last_one_comes_down_waits_for_its_end() {
     bench.settings.stop_timeout = Duration::from_secs(1);
     let engine = bench.life().await;
     let ada = bench.user("ada").await;
-    *bench
-        .spawner
-        .stop_hangs
-        .lock()
-        .expect("no panic under a lock") = true;
+    bench.spawner.stop_hangs.set(true);
     start(&engine, &ada, "").await;
     let coming_down = until(&engine, &ada, "", Phase::Stopping).await;
     assert!(coming_down.failing());
-    *bench.spawner.start.lock().expect("no panic under a lock") = Start::Answers;
+    bench.spawner.start.set(Start::Answers);
     // Not refused as pending.
     let run = start(&engine, &ada, "").await;
     assert_ne!(Some(run), coming_down.run);

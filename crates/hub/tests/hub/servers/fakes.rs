@@ -37,13 +37,31 @@ pub(crate) enum Start {
     WaitsForGate,
 }
 
+/// What a test sets and a fake goes by.
+#[derive(Default)]
+pub(crate) struct Knob<T>(Mutex<T>);
+
+impl<T: Clone> Knob<T> {
+    fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    pub(crate) fn set(&self, value: T) {
+        *self.0.lock().expect("no panic under a lock") = value;
+    }
+
+    fn get(&self) -> T {
+        self.0.lock().expect("no panic under a lock").clone()
+    }
+}
+
 /// A spawner whose servers live inside the test.
 pub(crate) struct FakeSpawner {
-    pub(crate) start: Mutex<Start>,
+    pub(crate) start: Knob<Start>,
     /// `stop` never returns.
-    pub(crate) stop_hangs: Mutex<bool>,
+    pub(crate) stop_hangs: Knob<bool>,
     /// `poll` never returns.
-    pub(crate) poll_hangs: Mutex<bool>,
+    pub(crate) poll_hangs: Knob<bool>,
     /// How often `poll` has answered.
     pub(crate) polls: AtomicUsize,
     pub(crate) gate: Semaphore,
@@ -56,15 +74,15 @@ pub(crate) struct FakeSpawner {
     starting: AtomicUsize,
     pub(crate) most_at_once: AtomicUsize,
     /// `stop` answers with an error.
-    pub(crate) stop_fails: Mutex<bool>,
+    pub(crate) stop_fails: Knob<bool>,
     /// How long a server holds out against a `stop`, unless that has a grace.
-    pub(crate) stop_takes: Mutex<Duration>,
+    pub(crate) stop_takes: Knob<Duration>,
     /// What it says of that.
-    pub(crate) stop_patience: Mutex<Duration>,
+    pub(crate) stop_patience: Knob<Duration>,
     /// `find` answers with an error.
-    pub(crate) find_fails: Mutex<bool>,
+    pub(crate) find_fails: Knob<bool>,
     /// Where there is one, `find` waits for a permit.
-    pub(crate) find_gate: Mutex<Option<Arc<Semaphore>>>,
+    pub(crate) find_gate: Knob<Option<Arc<Semaphore>>>,
     pub(crate) finding: AtomicUsize,
 }
 
@@ -85,9 +103,9 @@ impl Drop for Counted<'_> {
 impl FakeSpawner {
     pub(crate) fn new(start: Start) -> Arc<Self> {
         Arc::new(Self {
-            start: Mutex::new(start),
-            stop_hangs: Mutex::new(false),
-            poll_hangs: Mutex::new(false),
+            start: Knob::new(start),
+            stop_hangs: Knob::new(false),
+            poll_hangs: Knob::new(false),
             polls: AtomicUsize::new(0),
             gate: Semaphore::new(0),
             started: Mutex::default(),
@@ -96,11 +114,11 @@ impl FakeSpawner {
             next: AtomicI32::new(100),
             starting: AtomicUsize::new(0),
             most_at_once: AtomicUsize::new(0),
-            stop_fails: Mutex::new(false),
-            stop_takes: Mutex::default(),
-            stop_patience: Mutex::default(),
-            find_fails: Mutex::new(false),
-            find_gate: Mutex::default(),
+            stop_fails: Knob::new(false),
+            stop_takes: Knob::default(),
+            stop_patience: Knob::default(),
+            find_fails: Knob::new(false),
+            find_gate: Knob::default(),
             finding: AtomicUsize::new(0),
         })
     }
@@ -123,14 +141,14 @@ impl FakeSpawner {
 
     /// Everything works from now on.
     pub(crate) fn heal(&self) {
-        *self.start.lock().expect("no panic under a lock") = Start::Answers;
+        self.start.set(Start::Answers);
         for hangs in [
             &self.stop_hangs,
             &self.poll_hangs,
             &self.stop_fails,
             &self.find_fails,
         ] {
-            *hangs.lock().expect("no panic under a lock") = false;
+            hangs.set(false);
         }
     }
 
@@ -196,7 +214,7 @@ pub(crate) async fn listen(start: Start) -> (u16, tokio::task::JoinHandle<()>) {
 #[async_trait]
 impl Spawner for FakeSpawner {
     async fn start(&self, spec: ServerSpec, events: Events) -> Result<Started, Failure> {
-        let start = *self.start.lock().expect("no panic under a lock");
+        let start = self.start.get();
         self.started
             .lock()
             .expect("no panic under a lock")
@@ -245,7 +263,7 @@ impl Spawner for FakeSpawner {
     }
 
     async fn poll(&self, state: &Value) -> Result<Status, Failure> {
-        if *self.poll_hangs.lock().expect("no panic under a lock") {
+        if self.poll_hangs.get() {
             std::future::pending::<()>().await;
         }
         let servers = self.servers.lock().expect("no panic under a lock");
@@ -255,7 +273,7 @@ impl Spawner for FakeSpawner {
     }
 
     fn stop_patience(&self) -> Duration {
-        *self.stop_patience.lock().expect("no panic under a lock")
+        self.stop_patience.get()
     }
 
     async fn adopt(&self, state: &Value, user: &str, base_url: &str) -> Value {
@@ -265,14 +283,10 @@ impl Spawner for FakeSpawner {
     }
 
     async fn find(&self, mark: &str, _user: &str) -> Result<Option<Value>, Failure> {
-        if *self.find_fails.lock().expect("no panic under a lock") {
+        if self.find_fails.get() {
             return Err(Failure::new(Cause::Spawner, "The helper is away."));
         }
-        let gate = self
-            .find_gate
-            .lock()
-            .expect("no panic under a lock")
-            .clone();
+        let gate = self.find_gate.get();
         if let Some(gate) = gate {
             self.finding.fetch_add(1, Ordering::SeqCst);
             gate.acquire().await.expect("an open gate").forget();
@@ -285,13 +299,13 @@ impl Spawner for FakeSpawner {
     }
 
     async fn stop(&self, state: &Value, grace: Option<Duration>) -> Result<(), Failure> {
-        if *self.stop_fails.lock().expect("no panic under a lock") {
+        if self.stop_fails.get() {
             return Err(Failure::new(Cause::Spawner, "The backend is away."));
         }
-        if *self.stop_hangs.lock().expect("no panic under a lock") {
+        if self.stop_hangs.get() {
             std::future::pending::<()>().await;
         }
-        let takes = *self.stop_takes.lock().expect("no panic under a lock");
+        let takes = self.stop_takes.get();
         if !takes.is_zero() && grace.is_none() {
             tokio::time::sleep(takes).await;
         }
@@ -325,16 +339,16 @@ impl Spawner for FakeSpawner {
 #[derive(Default)]
 pub(crate) struct FakeTable {
     pub(crate) routes: Mutex<BTreeMap<String, Route>>,
-    pub(crate) is_away: Mutex<bool>,
+    pub(crate) is_away: Knob<bool>,
     /// How often all routes were asked for, and how often one.
     pub(crate) asked_for_all: AtomicUsize,
     pub(crate) asked_for_one: AtomicUsize,
     /// How many routes were deleted one by one.
     pub(crate) deleted: AtomicUsize,
     /// Whether many changes can be made in one step.
-    pub(crate) can_change: Mutex<bool>,
+    pub(crate) can_change: Knob<bool>,
     /// Where there is one, telling all routes waits for a permit.
-    pub(crate) gate: Mutex<Option<Arc<Semaphore>>>,
+    pub(crate) gate: Knob<Option<Arc<Semaphore>>>,
 }
 
 impl FakeTable {
@@ -347,7 +361,7 @@ impl FakeTable {
     }
 
     fn answer(&self) -> Result<(), RouteError> {
-        if *self.is_away.lock().expect("no panic under a lock") {
+        if self.is_away.get() {
             return Err(RouteError {
                 what: "is away".to_owned(),
                 why: "the test says so".to_owned(),
@@ -361,7 +375,7 @@ impl FakeTable {
 impl RouteTable for FakeTable {
     async fn routes(&self) -> Result<BTreeMap<String, Route>, RouteError> {
         self.asked_for_all.fetch_add(1, Ordering::SeqCst);
-        let gate = self.gate.lock().expect("no panic under a lock").clone();
+        let gate = self.gate.get();
         if let Some(gate) = gate {
             gate.acquire().await.expect("an open gate").forget();
         }
@@ -390,7 +404,7 @@ impl RouteTable for FakeTable {
         delete: &[&String],
     ) -> Result<bool, RouteError> {
         self.answer()?;
-        let can_change = *self.can_change.lock().expect("no panic under a lock");
+        let can_change = self.can_change.get();
         if can_change {
             let mut routes = self.routes.lock().expect("no panic under a lock");
             routes.retain(|spec, _| !delete.contains(&spec));

@@ -86,11 +86,7 @@ async fn a_stop_may_take_as_long_as_the_spawners_defaults_ask_for() {
 async fn another_try_to_stop_a_server_comes_to_force_soon() {
     let mut bench = Bench::new(Start::Answers).await;
     bench.settings.stop_timeout = Duration::from_millis(300);
-    *bench
-        .spawner
-        .stop_takes
-        .lock()
-        .expect("no panic under a lock") = Duration::from_hours(1);
+    bench.spawner.stop_takes.set(Duration::from_hours(1));
     let engine = bench.life().await;
     let ada = bench.user("ada").await;
     start(&engine, &ada, "").await;
@@ -101,11 +97,7 @@ async fn another_try_to_stop_a_server_comes_to_force_soon() {
 }
 
 fn set_find_fails(bench: &Bench, fails: bool) {
-    *bench
-        .spawner
-        .find_fails
-        .lock()
-        .expect("no panic under a lock") = fails;
+    bench.spawner.find_fails.set(fails);
 }
 
 #[tokio::test]
@@ -131,7 +123,7 @@ async fn a_server_of_which_nobody_can_tell_is_not_forgotten() {
         let failure = view(&first, &ada, "").await.failure.expect("a failure");
         assert_eq!(failure.left_running, Some(json!({})), "{what}");
         // Nobody is kept from a new server meanwhile.
-        *bench.spawner.start.lock().expect("no panic under a lock") = Start::Answers;
+        bench.spawner.start.set(Start::Answers);
         start(&first, &ada, "").await;
         until(&first, &ada, "", Phase::Ready).await;
         assert_eq!(bench.spawner.running(), 2, "{what}");
@@ -184,11 +176,7 @@ async fn what_could_not_be_stopped_is_known_to_a_hub_of_another_name() {
     let ada = bench.user("ada").await;
     start(&first, &ada, "").await;
     until(&first, &ada, "", Phase::Ready).await;
-    *bench
-        .spawner
-        .stop_fails
-        .lock()
-        .expect("no panic under a lock") = true;
+    bench.spawner.stop_fails.set(true);
     first.stop(&ada, &named("")).await.expect("a stop");
     until(&first, &ada, "", Phase::Failed).await;
     first.shutdown(false).await;
@@ -224,11 +212,7 @@ async fn the_end_of_a_run_does_not_take_the_next_ones_route() {
     // It looks at the server itself, once; that must be over.
     eventually("the second life's own look", || polls() > before).await;
     let gate = Arc::new(Semaphore::new(0));
-    *bench
-        .spawner
-        .find_gate
-        .lock()
-        .expect("no panic under a lock") = Some(Arc::clone(&gate));
+    bench.spawner.find_gate.set(Some(Arc::clone(&gate)));
     bench.spawner.kill(&ready.state, Some(0));
     let default = named("");
     let faster = second.poll_now(&ada, &default);

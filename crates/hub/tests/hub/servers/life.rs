@@ -5,7 +5,6 @@ use orrery_core::phase::Phase;
 use orrery_hub::servers::{
     DeleteError, NamedServerError, StartError, StartRequest, StopError, StopOutcome,
 };
-use orrery_store::api_tokens::{self, Owner};
 use orrery_store::{oauth_clients, servers, spawners, token_hash, users};
 use serde_json::json;
 
@@ -65,9 +64,7 @@ async fn a_server_starts_and_its_rows_are_upstreams() {
         .expect("no panic under a lock")[0]
         .clone();
     let token = &environment["JUPYTERHUB_API_TOKEN"];
-    let tokens = api_tokens::list(read, Owner::User(ada.id))
-        .await
-        .expect("a database");
+    let tokens = bench.tokens(&ada).await;
     assert_eq!(tokens.len(), 1);
     assert_eq!(
         tokens[0].note.as_deref(),
@@ -115,12 +112,7 @@ async fn a_server_starts_and_its_rows_are_upstreams() {
         (row.server_id, row.oauth_client_id, row.state),
         (None, None, json!({}))
     );
-    assert!(
-        api_tokens::list(read, Owner::User(ada.id))
-            .await
-            .expect("a database")
-            .is_empty()
-    );
+    assert!(bench.tokens(&ada).await.is_empty());
     assert!(
         oauth_clients::find(read, "jupyterhub-user-ada%40x.org")
             .await
@@ -159,11 +151,7 @@ async fn what_runs_or_is_pending_is_not_started_again() {
     assert_eq!(again.to_string(), "ada:lab is already running");
     assert_eq!(again.status(), StatusCode::BAD_REQUEST);
 
-    *bench
-        .spawner
-        .stop_hangs
-        .lock()
-        .expect("no panic under a lock") = true;
+    bench.spawner.stop_hangs.set(true);
     engine.stop(&ada, &named("lab")).await.expect("a stop");
     let again = engine
         .start(&ada, &named("lab"), StartRequest::default())

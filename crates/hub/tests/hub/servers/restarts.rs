@@ -5,7 +5,6 @@ use std::time::Duration;
 use orrery_core::phase::{Cause, Phase};
 use orrery_core::{Clock as _, SystemClock};
 use orrery_hub::servers::Engine;
-use orrery_store::api_tokens::{self, Owner};
 use orrery_store::servers::{self, NewServer};
 use orrery_store::spawners::{self, NewSpawner, SpawnerChanges};
 use orrery_store::users::User;
@@ -30,9 +29,7 @@ async fn a_ready_server_lives_on_and_keeps_its_token_and_route() {
     let ada = bench.user("ada").await;
     let run = start(&first, &ada, "").await;
     until(&first, &ada, "", Phase::Ready).await;
-    let tokens = api_tokens::list(bench.store.read(), Owner::User(ada.id))
-        .await
-        .expect("a database");
+    let tokens = bench.tokens(&ada).await;
     first.shutdown(false).await;
     bench
         .table
@@ -49,12 +46,7 @@ async fn a_ready_server_lives_on_and_keeps_its_token_and_route() {
     assert!(server.ready());
     assert_eq!(server.run, Some(run));
     assert!(bench.table.target("/user/ada/").is_some());
-    assert_eq!(
-        api_tokens::list(bench.store.read(), Owner::User(ada.id))
-            .await
-            .expect("a database"),
-        tokens
-    );
+    assert_eq!(bench.tokens(&ada).await, tokens);
     assert_eq!(bench.spawner.running(), 1);
 }
 
@@ -74,12 +66,7 @@ async fn a_server_that_died_meanwhile_is_cleaned() {
         .failure
         .expect("a failure");
     assert_eq!(failure.exit_code, Some(9));
-    assert!(
-        api_tokens::list(bench.store.read(), Owner::User(ada.id))
-            .await
-            .expect("a database")
-            .is_empty()
-    );
+    assert!(bench.tokens(&ada).await.is_empty());
     start(&second, &ada, "").await;
     until(&second, &ada, "", Phase::Ready).await;
 }
@@ -171,13 +158,8 @@ async fn a_start_cut_off_inside_the_spawner_is_cleaned_and_can_be_repeated() {
             .expect("a failure");
         assert_eq!(failure.cause, Cause::Internal, "{behaviour:?}");
         assert_eq!(bench.spawner.running(), 0, "{behaviour:?}");
-        assert!(
-            api_tokens::list(bench.store.read(), Owner::User(ada.id))
-                .await
-                .expect("a database")
-                .is_empty()
-        );
-        *bench.spawner.start.lock().expect("no panic under a lock") = Start::Answers;
+        assert!(bench.tokens(&ada).await.is_empty());
+        bench.spawner.start.set(Start::Answers);
         start(&second, &ada, "").await;
         until(&second, &ada, "", Phase::Ready).await;
     }
@@ -256,11 +238,7 @@ async fn a_server_is_not_ended_because_the_hub_was_away_for_long() {
 }
 
 fn set_stop_hangs(bench: &Bench, hangs: bool) {
-    *bench
-        .spawner
-        .stop_hangs
-        .lock()
-        .expect("no panic under a lock") = hangs;
+    bench.spawner.stop_hangs.set(hangs);
 }
 
 async fn wait_for_state(bench: &Bench, user: &User) {
@@ -279,20 +257,12 @@ async fn a_stop_that_was_cut_off_goes_on() {
     let ada = bench.user("ada").await;
     start(&first, &ada, "").await;
     until(&first, &ada, "", Phase::Ready).await;
-    *bench
-        .spawner
-        .stop_hangs
-        .lock()
-        .expect("no panic under a lock") = true;
+    bench.spawner.stop_hangs.set(true);
     first.stop(&ada, &named("")).await.expect("a stop");
     first.shutdown(false).await;
     assert_eq!(view(&first, &ada, "").await.phase, Phase::Stopping);
 
-    *bench
-        .spawner
-        .stop_hangs
-        .lock()
-        .expect("no panic under a lock") = false;
+    bench.spawner.stop_hangs.set(false);
     let second = bench.life().await;
     until(&second, &ada, "", Phase::Stopped).await;
     assert_eq!(bench.spawner.running(), 0);

@@ -30,21 +30,21 @@ const STUCK: &[(&str, MakeStuck)] = &[
     }),
     ("poll", |spawner| {
         set(spawner, Start::NeverAnswers);
-        *spawner.poll_hangs.lock().expect("no panic under a lock") = true;
+        spawner.poll_hangs.set(true);
     }),
     ("start and stop", |spawner| {
         set(spawner, Start::NeverReturns);
-        *spawner.stop_hangs.lock().expect("no panic under a lock") = true;
+        spawner.stop_hangs.set(true);
     }),
     ("start, poll and stop", |spawner| {
         set(spawner, Start::NeverReturns);
-        *spawner.poll_hangs.lock().expect("no panic under a lock") = true;
-        *spawner.stop_hangs.lock().expect("no panic under a lock") = true;
+        spawner.poll_hangs.set(true);
+        spawner.stop_hangs.set(true);
     }),
 ];
 
 fn set(spawner: &FakeSpawner, start: Start) {
-    *spawner.start.lock().expect("no panic under a lock") = start;
+    spawner.start.set(start);
 }
 
 fn has_started(spawner: &FakeSpawner) -> bool {
@@ -163,7 +163,7 @@ async fn a_stop_that_is_stuck_ends_by_its_deadline_for_the_api_and_the_next_star
     let token = hub.token("ada").await;
     let started = hub.post("/users/ada/server", &token, json!({})).await;
     assert_eq!(started.status, 201, "{}", started.text());
-    *spawner.stop_hangs.lock().expect("no panic under a lock") = true;
+    spawner.stop_hangs.set(true);
     let begun = Instant::now();
     let answer = hub.delete("/users/ada/server", &token).await;
     assert!([202, 204].contains(&answer.status.as_u16()));
@@ -182,7 +182,7 @@ async fn a_stop_that_is_stuck_is_shown_and_ends_by_its_deadline_on_the_pages() {
     let browser = Browser::of(&hub, "ada").await;
     browser.get("/hub/spawn/ada").await;
     assert_eq!(browser.settled("ada", "").await, Phase::Ready);
-    *spawner.stop_hangs.lock().expect("no panic under a lock") = true;
+    spawner.stop_hangs.set(true);
     let stopping = as_page(&hub, &browser, "DELETE", "/hub/api/users/ada/server");
     let looking = async {
         loop {
@@ -210,7 +210,7 @@ async fn a_poll_that_is_stuck_keeps_nobody_from_stopping_at_once() {
     let token = hub.token("ada").await;
     let started = hub.post("/users/ada/server", &token, json!({})).await;
     assert_eq!(started.status, 201, "{}", started.text());
-    *spawner.poll_hangs.lock().expect("no panic under a lock") = true;
+    spawner.poll_hangs.set(true);
     // The task that watches is in a poll now, which would be given up after ten seconds.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let user = hub.get("/users/ada", &token).await.ok(200);
@@ -317,11 +317,7 @@ async fn servers_of_an_earlier_life_are_stopped_at_once_though_polls_are_stuck()
     start(&first, &ada, "").await;
     until(&first, &ada, "", Phase::Ready).await;
     first.shutdown(false).await;
-    *bench
-        .spawner
-        .poll_hangs
-        .lock()
-        .expect("no panic under a lock") = true;
+    bench.spawner.poll_hangs.set(true);
 
     let second = bench.life().await;
     assert!(view(&second, &ada, "").await.ready());
