@@ -237,7 +237,7 @@ impl Site {
 }
 
 /// Reloads whenever `source` wants it, until `closing` is cancelled.
-pub(crate) async fn run(
+pub async fn run(
     site: Arc<Site>,
     mut source: Box<dyn ConfigSource>,
     closing: CancellationToken,

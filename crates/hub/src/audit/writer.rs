@@ -224,9 +224,15 @@ impl Writer {
         }
         // Something about one of them: the others are to be kept all the same.
         for row in rows {
+            let is_gap = row.action == Action::Gap.as_str();
             let row = [row];
-            if let Err(error) = self.insert_once(&row).await {
-                self.lost.tell(&row, &error.to_string());
+            match self.insert_once(&row).await {
+                Ok(()) if is_gap => {
+                    self.lost.unsaid.fetch_sub(unsaid, Ordering::SeqCst);
+                }
+                Err(error) if !is_gap => self.lost.tell(&row, &error.to_string()),
+                // What it counts is said with the next rows.
+                Ok(()) | Err(_) => {}
             }
         }
     }

@@ -6,6 +6,8 @@ mod activity;
 mod all_tokens;
 #[path = "api/audit.rs"]
 mod audit;
+#[path = "api/audit_hooks.rs"]
+mod audit_hooks;
 #[path = "api/auth_state.rs"]
 mod auth_state;
 #[path = "api/authorizations.rs"]
@@ -22,6 +24,8 @@ mod groups;
 mod info;
 #[path = "api/oauth.rs"]
 mod oauth;
+#[path = "api/old_names.rs"]
+mod old_names;
 #[path = "api/servers.rs"]
 mod servers;
 #[path = "api/services.rs"]
