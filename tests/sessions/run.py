@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Logins as sessions: cookies that JupyterHub and Orrery take from each other, a logout with five busy tabs and a
-real single-user server, and an administrator who ends somebody's session.
+"""Logins as sessions: cookies that JupyterHub and Orrery take from each other, a logout with five busy tabs, an open
+terminal and a real single-user server, and an administrator who ends somebody's session.
 
     python tests/sessions/run.py
 """
 
+import json
 import sqlite3
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+import websocket
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness.client import Person, api  # noqa: E402
@@ -124,6 +126,33 @@ class Tab(threading.Thread):
         return max((begun for begun, let_in in self.asked if let_in), default=0.0)
 
 
+class Terminal:
+    """A terminal in somebody's server, by a websocket that stays open."""
+
+    def __init__(self, person: Person, base: str):
+        made = person.call("POST", f"{base}api/terminals")
+        require(made.status_code in (200, 201), f"making a terminal: {made.status_code} {made.text[:300]}")
+        self.path = f"{base}terminals/websocket/{made.json()['name']}"
+        self.channel = person.websocket(self.path)
+
+    def computes(self, number: int) -> None:
+        """The shell behind it answers."""
+        self.channel.send(json.dumps(["stdin", f"echo is-$(({number} * {number}))-it\r"]))
+        shown = ""
+        while f"is-{number * number}-it" not in shown:
+            kind, *rest = json.loads(self.channel.recv())
+            shown += rest[0] if kind == "stdout" else ""
+
+
+def opens(person: Person, path: str) -> int:
+    """The status that a websocket is answered with."""
+    try:
+        person.websocket(path).close()
+    except websocket.WebSocketBadStatusException as refused:
+        return refused.status_code
+    return 101
+
+
 def five_busy_tabs(hub: Hub, step) -> None:
     ada, elsewhere = Person(hub.origin, "ada", PASSWORD), Person(hub.origin, "ada", PASSWORD)
     stop = threading.Event()
@@ -136,6 +165,11 @@ def five_busy_tabs(hub: Hub, step) -> None:
         for person in (ada, elsewhere):
             same(person.page("/user/ada/lab").status_code, 200, "the server's page")
         tabs = [Tab(hub, ada, number % 2 == 0, stop) for number in range(5)]
+        terminal = Terminal(ada, "/user/ada/")
+        terminal.computes(1001)
+        kept = moved(ada, hub)
+        websockets = (terminal.path, "/user/ada/api/events/subscribe")
+        same([opens(kept, path) for path in websockets], [101, 101], "websockets before the logout")
         for tab in tabs:
             tab.start()
         wait_until(lambda: all(sum(let_in for _, let_in in tab.asked) >= 3 for tab in tabs), "all tabs at work", 60)
@@ -156,6 +190,14 @@ def five_busy_tabs(hub: Hub, step) -> None:
             # What the hub is asked about ends at once; a server believes a moment longer what it has heard.
             most = 0.0 if tab.eager else BELIEF + 1.0
             require(late <= most, f"tab {number} was let in with a request sent {late:.2f} s after the logout")
+    with step("CVE-2021-41247: no websocket opens with cookies of the session; one that is open goes on, as with JupyterHub"):
+        for path in websockets:
+            status = opens(kept, path)
+            require(status in (302, 401, 403), f"{path}: {status}")
+        # The server asks who somebody is when a websocket opens; see docs/sessions-and-tokens.md.
+        terminal.computes(1003)
+        terminal.channel.close()
+        require(opens(kept, terminal.path) in (302, 401, 403), "the closed one opens again")
     with step("CVE-2021-41247: no token and no code of the session is left, and its cookies are worthless"):
         with sqlite3.connect(f"file:{hub.folder / 'jupyterhub.sqlite'}?mode=ro", uri=True) as database:
             (here,) = database.execute(
