@@ -428,7 +428,7 @@ container_path() {
 # --- stop -----------------------------------------------------------------------------------------------------------
 
 container_stop() {
-    local pid deadline=$((SECONDS + 30))
+    local pid deadline=$((SECONDS + 30)) last=$((SECONDS + 90))
     if pid=$(leader); then
         # SIGRTMIN+3 asks systemd to halt. With the first process all others of its namespace end.
         kill -s RTMIN+3 "$pid" 2>/dev/null || true
@@ -437,11 +437,24 @@ container_stop() {
                 kill -KILL "$pid" 2>/dev/null || true
                 deadline=$((SECONDS + 30))
             fi
+            [ $SECONDS -le $last ] || fail "$NAME does not end"
+            wake_runs "$pid"
             sleep 0.1
         done
     fi
     deadline=$((SECONDS + 10))
     until [ ! -e "$PLACE/log" ] || [ -e "$PLACE/ended" ] || [ $SECONDS -gt $deadline ]; do sleep 0.1; done
+}
+
+# systemd stops all of its processes before it ends them. nsenter, which waits outside for one of `run`, then stops
+# as well; it must go on, for the container lasts until its last process was waited for.
+wake_runs() {
+    local pid
+    for pid in $(pgrep -x nsenter); do
+        if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -q "^nsenter --target $1 "; then
+            kill -CONT "$pid" 2>/dev/null || true
+        fi
+    done
 }
 
 container_remove() {
