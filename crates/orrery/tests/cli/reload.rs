@@ -196,3 +196,60 @@ fn systemd_is_told_when_the_hub_is_ready_reloads_lives_and_stops() {
     until("STOPPING=1");
     assert!(hub.hub.0.wait().unwrap().success());
 }
+
+#[test]
+fn a_start_a_reload_and_an_end_by_a_signal_are_in_the_audit_log() {
+    let site = Site::new();
+    let file = site.folder.path("hub.json");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    config["JupyterHub"]["audit_log_file"] = json!("audit.jsonl");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let mut hub = Running::up(site);
+    let events = |hub: &Running| -> Vec<(String, String, Value)> {
+        let text = hub.site.folder.read("audit.jsonl");
+        let text_of = |value: &Value| value.as_str().unwrap().to_owned();
+        text.lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .filter(|event| {
+                ["start", "config.reload", "shutdown"].contains(&event["action"].as_str().unwrap())
+            })
+            .map(|event| {
+                (
+                    text_of(&event["action"]),
+                    text_of(&event["outcome"]),
+                    event["details"].clone(),
+                )
+            })
+            .collect()
+    };
+    let until = |hub: &Running, count: usize| {
+        eventually("the event", || (events(hub).len() == count).then_some(()));
+    };
+    until(&hub, 1);
+    hub.change(|config| config["JupyterHub"]["template_vars"] = json!({"announcement": "x"}));
+    hub.signal(Signal::SIGHUP);
+    until(&hub, 2);
+    let whole = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, &whole[1..]).unwrap();
+    hub.signal(Signal::SIGHUP);
+    until(&hub, 3);
+    hub.signal(Signal::SIGTERM);
+    assert!(hub.hub.0.wait().unwrap().success());
+    let found = events(&hub);
+    let short: Vec<_> = found
+        .iter()
+        .map(|(action, outcome, _)| (action.as_str(), outcome.as_str()))
+        .collect();
+    assert_eq!(
+        short,
+        [
+            ("start", "ok"),
+            ("config.reload", "ok"),
+            ("config.reload", "failed"),
+            ("shutdown", "ok"),
+        ]
+    );
+    assert_eq!(found[1].2["changed"], json!(["JupyterHub.template_vars"]));
+    assert_eq!(found[3].2, json!({"by": "signal"}));
+}
