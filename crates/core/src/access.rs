@@ -259,7 +259,8 @@ impl Rules {
         &self.0.allowed_users
     }
 
-    /// The names in `blocked_users`: at start they lose their rights, groups and servers.
+    /// The names in `blocked_users`, as written and normalised: at start and when the configuration is
+    /// read again they lose their flag, roles and groups, and at start their servers are stopped.
     pub fn blocked_users(&self) -> &BTreeSet<String> {
         &self.0.blocked_users
     }

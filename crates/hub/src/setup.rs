@@ -1,6 +1,8 @@
 //! What the configuration wants in the database, put there when the hub starts: roles, users,
 //! groups, services and their tokens.
 
+mod blocked;
+mod holders;
 mod known_users;
 mod people;
 mod roles;
@@ -138,11 +140,13 @@ impl Wishes {
             .write(|transaction| async move {
                 let mut events = Vec::new();
                 let roles = roles::write(&transaction, plan, &mut events).await?;
+                // Before all else: from here on nothing is given to them.
+                blocked::strip(&transaction, rules, &mut events).await?;
                 people::write_users(&transaction, rules, now, &mut events).await?;
                 people::write_groups(&transaction, config, rules, now, &mut events).await?;
                 services::write(&transaction, config, secrets, urls, &mut events).await?;
-                roles::write_holders(&transaction, plan, &roles, rules, now, &mut events).await?;
                 tokens::write(&transaction, tokens, rules, now, &mut events).await?;
+                holders::write(&transaction, plan, &roles, rules, now, &mut events).await?;
                 Ok::<_, SetupError>(events.into_iter().map(Event::by_config).collect())
             })
             .await

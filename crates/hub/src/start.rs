@@ -204,7 +204,11 @@ pub async fn build(setup: Setup) -> Result<(AppState, Arc<HttpRouteTable>), Star
         store: store.clone(),
         spawner,
         clock: Arc::clone(&clock),
-        settings: Settings::from_config(&config, &environment, hub_api_url),
+        settings: Settings {
+            // As they are written, and as their users are called.
+            blocked_users: rules.blocked_users().iter().cloned().collect(),
+            ..Settings::from_config(&config, &environment, hub_api_url)
+        },
         urls: urls.clone(),
         definitions: definitions.clone(),
         routes: routes.clone(),

@@ -20,6 +20,8 @@ mod routes;
 mod security;
 #[path = "hub/servers.rs"]
 mod servers;
+#[path = "hub/setup.rs"]
+mod setup;
 #[path = "hub/subdomains.rs"]
 mod subdomains;
 #[path = "hub/test_hub.rs"]

@@ -201,20 +201,59 @@ pub async fn assign_to_new_users(
     Ok(())
 }
 
-/// Gives every user the role `user` and every administrator the role `admin`, where they lack it.
-/// Says how many rows that made.
-pub async fn assign_missing_defaults(connection: &impl ConnectionTrait) -> Result<u64> {
-    let mut made = 0;
-    for (role, whom) in [("user", ""), ("admin", "u.admin AND ")] {
-        let sql = format!(
-            "INSERT INTO user_role_map (user_id, role_id, managed_by_auth) \
-             SELECT u.id, r.id, FALSE FROM users u JOIN roles r ON r.name = ? \
-             WHERE {whom}NOT EXISTS (SELECT 1 FROM user_role_map m \
-             WHERE m.user_id = u.id AND m.role_id = r.id)"
-        );
-        made += sql::execute(connection, &sql, values![role]).await?;
+/// Gives a role to every user who lacks it, but for some. Says how many rows that made.
+pub async fn assign_to_all_users(
+    connection: &impl ConnectionTrait,
+    role_id: i32,
+    but_for: &[i32],
+) -> Result<u64> {
+    // Numbers, and maybe more of them than a statement takes parameters.
+    let but_for: Vec<String> = but_for.iter().map(ToString::to_string).collect();
+    let but_for = if but_for.is_empty() {
+        String::new()
+    } else {
+        format!("u.id NOT IN ({}) AND ", but_for.join(", "))
+    };
+    let sql = format!(
+        "INSERT INTO user_role_map (user_id, role_id, managed_by_auth) \
+         SELECT u.id, r.id, FALSE FROM users u JOIN roles r ON r.id = ? \
+         WHERE {but_for}NOT EXISTS (SELECT 1 FROM user_role_map m \
+         WHERE m.user_id = u.id AND m.role_id = r.id)"
+    );
+    sql::execute(connection, &sql, values![role_id]).await
+}
+
+/// What makes somebody an administrator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminBy {
+    /// The column `admin`.
+    Flag,
+    /// The role `admin`.
+    Role,
+}
+
+/// The users or services that are administrators by only this one of the two, by id. Groups have no
+/// flag.
+pub async fn half_admins(
+    connection: &impl ConnectionTrait,
+    kind: HolderKind,
+    by: AdminBy,
+    admin_role_id: i32,
+) -> Result<Vec<Named>> {
+    if kind == HolderKind::Group {
+        return Ok(Vec::new());
     }
-    Ok(made)
+    let (map, column, table) = kind.tables();
+    let (flag, role) = match by {
+        AdminBy::Flag => ("", "NOT "),
+        AdminBy::Role => ("NOT ", ""),
+    };
+    let sql = format!(
+        "SELECT h.id, h.name FROM {table} h WHERE {flag}COALESCE(h.admin, FALSE) \
+         AND {role}EXISTS (SELECT 1 FROM {map} m WHERE m.{column} = h.id AND m.role_id = ?) \
+         ORDER BY h.id"
+    );
+    sql::all(connection, &sql, values![admin_role_id]).await
 }
 
 /// Takes a role away; says whether it was held.

@@ -178,6 +178,11 @@ pub async fn update(
     sql::update(connection, "services", id, columns(fields)).await
 }
 
+/// Sets a service's flag `admin`.
+pub async fn set_admin(connection: &impl ConnectionTrait, id: i32, admin: bool) -> Result<bool> {
+    sql::update(connection, "services", id, vec![("admin", admin.into())]).await
+}
+
 /// Deletes a service with its tokens, its address and its OAuth client, as upstream does.
 pub async fn delete(connection: &impl ConnectionTrait, id: i32) -> Result<bool> {
     let Some(service) = find_by_id(connection, id).await? else {

@@ -18,7 +18,8 @@ pub struct RoleSpec {
     /// Its raw scopes.
     #[serde(default)]
     pub scopes: Vec<String>,
-    /// Who is to have it; `None` where the definition does not say, which leaves it as it is.
+    /// Who is to have it, and nobody else; `None` leaves those who have it. A definition that does not
+    /// say is `None`, but of `load_roles` see [`RolePlan::roles`].
     #[serde(default)]
     pub users: Option<Vec<String>>,
     /// Which services are to have it.
@@ -66,8 +67,13 @@ pub enum RoleError {
 /// The roles that a hub has at start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RolePlan {
-    /// Every role that is to exist; others that no authenticator manages are to be removed.
+    /// Every role that is to exist; others that no authenticator manages are to be removed. A kind of
+    /// holders that a definition of `load_roles` leaves out is an empty list here, so that nobody keeps
+    /// a role after the list has gone. `None` is left for the users of `user`, whom logins make, and
+    /// for the users and services of `admin`, who may be administrators by other settings.
     pub roles: Vec<RoleSpec>,
+    /// The names of those that `load_roles` defines.
+    pub loaded: BTreeSet<String>,
     /// What to tell the operator.
     pub warnings: Vec<String>,
 }
@@ -101,6 +107,17 @@ pub fn default_roles() -> Vec<RoleSpec> {
 }
 
 impl RoleSpec {
+    fn empty_what_is_left_out(&mut self) {
+        let is_admin = self.name == "admin";
+        if !is_admin && self.name != "user" && !self.managed_by_auth {
+            self.users.get_or_insert_default();
+        }
+        if !is_admin {
+            self.services.get_or_insert_default();
+        }
+        self.groups.get_or_insert_default();
+    }
+
     /// The scopes that a role has: those of its row and, for `admin`, also those that are ours. The row
     /// does not name them, for JupyterHub fails on scopes that it does not know.
     pub fn effective_scopes<'s>(
@@ -219,8 +236,10 @@ pub fn plan(
                 role.description = default.description;
             }
         }
+        role.empty_what_is_left_out();
         loaded.push(role);
     }
+    plan.loaded = seen;
     plan.roles = defaults;
     plan.roles.extend(loaded);
     for role in &plan.roles {
@@ -268,6 +287,30 @@ mod tests {
         assert_eq!(user.scopes, ["self", "list:users"]);
         assert_eq!(user.users, None);
         assert_eq!(user.groups, Some(vec!["staff".to_owned()]));
+    }
+
+    #[test]
+    fn a_list_that_a_definition_leaves_out_is_empty() {
+        let plan = planned(
+            &json!([{"name": "teacher"}, {"name": "user"}, {"name": "admin"}]),
+            &[],
+        )
+        .expect("sound");
+        let none = Some(Vec::new());
+        for role in &plan.roles {
+            let lists = (
+                role.users.clone(),
+                role.services.clone(),
+                role.groups.clone(),
+            );
+            let expected = match role.name.as_str() {
+                "teacher" => (none.clone(), none.clone(), none.clone()),
+                "user" => (None, none.clone(), none.clone()),
+                "admin" => (None, None, none.clone()),
+                _ => (None, None, None),
+            };
+            assert_eq!(lists, expected, "{}", role.name);
+        }
     }
 
     #[test]

@@ -121,19 +121,26 @@ pub async fn find_or_insert(
     if let Some(user) = users::find(transaction, name).await? {
         return Ok(user);
     }
-    let cookie_id = token_hash::generate_token()?.expose().to_owned();
-    let user = users::insert(
-        transaction,
-        &NewUser {
-            name: name.to_owned(),
-            admin,
-            created: now,
-            cookie_id,
-        },
-    )
-    .await?;
+    let user = insert(transaction, name, admin, now).await?;
     assign_default_roles(transaction, &user).await?;
     Ok(user)
+}
+
+/// A new user, without roles.
+pub(crate) async fn insert(
+    transaction: &impl ConnectionTrait,
+    name: &str,
+    admin: bool,
+    now: NaiveDateTime,
+) -> Result<User, StoreError> {
+    let cookie_id = token_hash::generate_token()?.expose().to_owned();
+    let new = NewUser {
+        name: name.to_owned(),
+        admin,
+        created: now,
+        cookie_id,
+    };
+    users::insert(transaction, &new).await
 }
 
 /// Those of the names that nobody has yet, each once.

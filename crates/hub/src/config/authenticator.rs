@@ -30,7 +30,9 @@ config_class! {
         auto_login: bool = false, Works;
         /// Send people who come from another application's OAuth login on to our login page.
         auto_login_oauth2_authorize: bool = false, NotYet;
-        /// Names of people who may not come in, whatever else says so.
+        /// Names of people who may not come in, whatever else says so. When the hub starts or reads its
+        /// configuration again, they lose the administrator's flag, all roles and all groups, so that
+        /// tokens and logins that they have may do nothing; at a start their servers are stopped.
         blocked_users: BTreeSet<String> = BTreeSet::new(), Works;
         /// Delete users from the database at start whose names the authenticator does not take.
         delete_invalid_users: bool = false, Works;

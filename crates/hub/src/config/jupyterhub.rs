@@ -162,7 +162,10 @@ config_class! {
         /// of users. Groups and members are added, never removed; properties are replaced.
         load_groups: BTreeMap<String, GroupSpec> = BTreeMap::new(), Works;
         /// Roles to make or change at start: dictionaries with `name` and, as needed, `description`,
-        /// `scopes`, `users`, `groups`, `services`.
+        /// `scopes`, `users`, `groups`, `services`. Such a role is held by those whom its lists name and
+        /// by nobody else: a list that is left out is empty. But the role `user` without `users` stays
+        /// with everybody, and `admin` without `users` or `services` with those who are administrators.
+        /// The list of `users` of `admin`, together with `Authenticator.admin_users`, says who is one.
         load_roles: Vec<RoleSpec> = Vec::new(), Works;
         /// An image for the corner of every page.
         logo_file: String = String::new(), Works;

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use orrery_core::access::Rules;
 use orrery_core::escape;
-use orrery_store::{ConnectionTrait, NaiveDateTime, groups, roles, users};
+use orrery_store::users::{self, User, UserChanges};
+use orrery_store::{ConnectionTrait, NaiveDateTime, StoreError, groups};
 use serde_json::json;
 
 use super::SetupError;
@@ -12,7 +13,8 @@ use crate::audit::{Action, Event};
 use crate::auth::people;
 use crate::config::Config;
 
-/// Allowed users and administrators have a row before they first log in, as in upstream.
+/// Allowed users and administrators have a row before they first log in, as in upstream. Their roles
+/// come later.
 pub(super) async fn write_users(
     transaction: &impl ConnectionTrait,
     rules: &Rules,
@@ -20,15 +22,11 @@ pub(super) async fn write_users(
     events: &mut Vec<Event>,
 ) -> Result<(), SetupError> {
     for name in rules.allowed_users().union(rules.admin_users()) {
-        let admin = rules.admin_users().contains(name);
-        let user = find_or_insert(transaction, name, admin, now, events).await?;
-        if admin && !user.admin {
-            events.push(made_admin(name));
+        let user = find_or_insert(transaction, rules, name, now, events).await?;
+        if is_to_be_admin(rules, name) && !user.admin {
+            set_admin(transaction, user.id, name, true, events).await?;
         }
-        people::set_admin(transaction, user, admin.then_some(true)).await?;
     }
-    // Rows that something else than a login made may lack the roles that everybody has.
-    roles::assign_missing_defaults(transaction).await?;
     Ok(())
 }
 
@@ -59,9 +57,12 @@ pub(super) async fn write_groups(
         let (mut members, mut added) = (Vec::new(), Vec::new());
         for user in &spec.users {
             let option = "JupyterHub.load_groups";
-            let id = named_user(transaction, rules, option, user, now, events).await?;
-            members.push(id);
-            if !before.contains(&id) {
+            let member = named_user(transaction, rules, option, user, now, events).await?;
+            if rules.blocked_users().contains(&member.name) {
+                continue;
+            }
+            members.push(member.id);
+            if !before.contains(&member.id) {
                 added.push(user.as_str());
             }
         }
@@ -74,7 +75,7 @@ pub(super) async fn write_groups(
     Ok(())
 }
 
-/// The id of a user whom an option names; made if new.
+/// The user whom an option names; made if new, without roles as yet.
 pub(super) async fn named_user(
     transaction: &impl ConnectionTrait,
     rules: &Rules,
@@ -82,37 +83,51 @@ pub(super) async fn named_user(
     name: &str,
     now: NaiveDateTime,
     events: &mut Vec<Event>,
-) -> Result<i32, SetupError> {
+) -> Result<User, SetupError> {
     let name = rules.user_name(name).map_err(|why| SetupError::User {
         option,
         name: escape::for_log(name, 64),
         why: why.to_string(),
     })?;
-    let admin = rules.admin_users().contains(name.as_str());
-    Ok(
-        find_or_insert(transaction, name.as_str(), admin, now, events)
-            .await?
-            .id,
-    )
+    find_or_insert(transaction, rules, name.as_str(), now, events).await
 }
 
-/// The user of that name, whom the configuration may want to be new.
+/// The user of that name, whom the configuration may want to be new, and then without roles as yet.
 async fn find_or_insert(
     transaction: &impl ConnectionTrait,
+    rules: &Rules,
     name: &str,
-    admin: bool,
     now: NaiveDateTime,
     events: &mut Vec<Event>,
-) -> Result<users::User, SetupError> {
+) -> Result<User, SetupError> {
     if let Some(user) = users::find(transaction, name).await? {
         return Ok(user);
     }
+    let admin = is_to_be_admin(rules, name);
     let event = Event::new(Action::UserCreate).on_user(name);
     events.push(event.detail("admin", admin));
-    Ok(people::find_or_insert(transaction, name, admin, now).await?)
+    Ok(people::insert(transaction, name, admin, now).await?)
 }
 
-pub(super) fn made_admin(name: &str) -> Event {
+/// Whether `admin_users` names somebody who is not blocked.
+fn is_to_be_admin(rules: &Rules, name: &str) -> bool {
+    rules.admin_users().contains(name) && !rules.blocked_users().contains(name)
+}
+
+/// Gives or takes a user's flag, not the role.
+pub(super) async fn set_admin(
+    transaction: &impl ConnectionTrait,
+    id: i32,
+    name: &str,
+    admin: bool,
+    events: &mut Vec<Event>,
+) -> Result<(), StoreError> {
+    let changes = UserChanges {
+        admin: Some(admin),
+        ..UserChanges::default()
+    };
+    users::update(transaction, id, &changes).await?;
     let event = Event::new(Action::UserAdmin).on_user(name);
-    event.detail("admin", true)
+    events.push(event.detail("admin", admin));
+    Ok(())
 }

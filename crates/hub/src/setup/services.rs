@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use orrery_store::oauth_clients::{self, NewOauthClient};
-use orrery_store::roles::{self, Holder};
 use orrery_store::services::{self, ServiceFields};
 use orrery_store::token_hash::{self, Origin};
 use orrery_store::{ConnectionTrait, StoreError};
@@ -109,19 +108,12 @@ async fn write_service(
         from_config: true,
         ..ServiceFields::default()
     };
-    let id = if let Some(old) = services::find(transaction, &spec.name).await? {
+    // The role `admin` follows with the other roles.
+    if let Some(old) = services::find(transaction, &spec.name).await? {
         services::update(transaction, old.id, &fields).await?;
-        old.id
     } else {
         events.push(Event::new(Action::ServiceCreate).on_service(&spec.name));
-        services::insert(transaction, &fields).await?.id
-    };
-    if spec.admin
-        && let Some(role) = roles::find(transaction, "admin").await?
-        && roles::assign(transaction, Holder::Service(id), role.id, false).await?
-    {
-        let event = Event::new(Action::RoleAssign).on_service(&spec.name);
-        events.push(event.detail("role", "admin"));
+        services::insert(transaction, &fields).await?;
     }
     Ok(())
 }

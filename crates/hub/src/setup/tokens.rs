@@ -122,17 +122,9 @@ pub(super) async fn write(
             };
             Owner::Service(service.id)
         } else {
-            Owner::User(
-                named_user(
-                    transaction,
-                    rules,
-                    "JupyterHub.api_tokens",
-                    &configured.name,
-                    now,
-                    events,
-                )
-                .await?,
-            )
+            let option = "JupyterHub.api_tokens";
+            let user = named_user(transaction, rules, option, &configured.name, now, events);
+            Owner::User(user.await?.id)
         };
         let prefix = token_hash::prefix(configured.token.expose());
         let mut is_known = false;

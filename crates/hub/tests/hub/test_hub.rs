@@ -110,7 +110,8 @@ impl TestHub {
         Self::of(state, tempfile::tempdir().expect("a folder"))
     }
 
-    fn of(state: AppState, folder: tempfile::TempDir) -> Self {
+    /// A hub that was built in that folder.
+    pub(crate) fn of(state: AppState, folder: tempfile::TempDir) -> Self {
         let site = Site::new(Arc::clone(&state));
         let engine = state.servers.clone();
         Self {
