@@ -145,7 +145,9 @@ impl Wishes {
                 people::write_users(&transaction, rules, now, &mut events).await?;
                 people::write_groups(&transaction, config, rules, now, &mut events).await?;
                 services::write(&transaction, config, secrets, urls, &mut events).await?;
-                tokens::write(&transaction, tokens, rules, now, &mut events).await?;
+                // What upstream gives a token of which nobody says what it may do.
+                let scopes = roles.get("token").map_or(&[][..], |role| &role.scopes);
+                tokens::write(&transaction, tokens, scopes, rules, now, &mut events).await?;
                 holders::write(&transaction, plan, &roles, rules, now, &mut events).await?;
                 Ok::<_, SetupError>(events.into_iter().map(Event::by_config).collect())
             })

@@ -37,7 +37,8 @@ config_class! {
         /// How many records a page of an API list may have at most.
         api_page_max_limit: i64 = 200, Works;
         /// API tokens to put into the database at start, each with the name of the user it acts for.
-        /// Services are the better way.
+        /// It has the scopes of the role `token`: by default it may do what the user may. Services are
+        /// the better way.
         api_tokens: TokenMap = TokenMap::default(), Works;
         /// Actions that the audit log leaves out: names such as `login` or `service.access`, or `server.*`
         /// for all that begin with `server.`.
@@ -205,6 +206,7 @@ config_class! {
         /// when one is lost and when it is back. 0 never checks.
         service_check_interval: i64 = 60, Works;
         /// API tokens to put into the database at start, each with the name of the service it acts for.
+        /// It has the scopes of the role `token`: by default it may do what the service may.
         service_tokens: TokenMap = TokenMap::default(), Works;
         /// Services: dictionaries with `name` and, as needed, `url`, `api_token`, `admin`, `display`,
         /// `info`, `oauth_client_id`, `oauth_redirect_uri`, `oauth_no_confirm`,

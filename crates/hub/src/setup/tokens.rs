@@ -107,6 +107,7 @@ pub(super) async fn compare(
 pub(super) async fn write(
     transaction: &impl ConnectionTrait,
     tokens: &[ConfiguredToken],
+    scopes: &[String],
     rules: &Rules,
     now: NaiveDateTime,
     events: &mut Vec<Event>,
@@ -157,7 +158,7 @@ pub(super) async fn write(
             created: now,
             expires_at: None,
             note: "from config".to_owned(),
-            scopes: vec!["inherit".to_owned()],
+            scopes: scopes.to_vec(),
         };
         let row = api_tokens::insert(transaction, &new).await?;
         let event = Event::new(Action::TokenCreate)

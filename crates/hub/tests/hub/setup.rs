@@ -4,6 +4,8 @@
 mod blocked;
 #[path = "setup/holders.rs"]
 mod holders;
+#[path = "setup/tokens.rs"]
+mod tokens;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
