@@ -57,6 +57,12 @@ pub enum SetupError {
         /// The name, made safe to show.
         server: String,
     },
+    /// Two settings say who is in which group.
+    #[error(
+        "JupyterHub.load_groups cannot be used with Authenticator.manage_groups = True, where the \
+         authenticator says who is in which group: remove one of the two"
+    )]
+    ManagedGroups,
     /// Something is given to whom or what does not exist.
     #[error("{what} names {name}, which does not exist")]
     Unknown {
@@ -102,6 +108,9 @@ pub(crate) struct Wishes {
 impl Wishes {
     /// Reads them from the configuration.
     pub(crate) async fn of(config: &Config, definitions: &Definitions) -> Result<Self, SetupError> {
+        if config.authenticator.manage_groups && !config.hub.load_groups.is_empty() {
+            return Err(SetupError::ManagedGroups);
+        }
         let plan = roles::planned(config, definitions)?;
         let tokens = tokens::hashed(config).await?;
         let secrets = services::hashed_secrets(config).await?;

@@ -39,7 +39,8 @@ config_class! {
         /// Keep what the authenticator learned of people, encrypted, in the database. It needs a key:
         /// see `CryptKeeper.keys`.
         enable_auth_state: bool = false, Works;
-        /// Let the authenticator say which groups people are in.
+        /// Let the authenticator say which groups people are in. Not together with
+        /// `JupyterHub.load_groups`.
         manage_groups: bool = false, Works;
         /// Let the authenticator say which roles people have.
         manage_roles: bool = false, NotYet;

@@ -160,7 +160,8 @@ config_class! {
         /// Seconds between two looks at the proxy's record of when servers were last used.
         last_activity_interval: i64 = 300, Works;
         /// Groups to make at start: `{"name": {"users": ["ada"], "properties": {}}}`, or just the list
-        /// of users. Groups and members are added, never removed; properties are replaced.
+        /// of users. Groups and members are added, never removed; properties are replaced. Not together
+        /// with `Authenticator.manage_groups`.
         load_groups: BTreeMap<String, GroupSpec> = BTreeMap::new(), Works;
         /// Roles to make or change at start: dictionaries with `name` and, as needed, `description`,
         /// `scopes`, `users`, `groups`, `services`. Such a role is held by those whom its lists name and

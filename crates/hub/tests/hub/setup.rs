@@ -2,6 +2,8 @@
 
 #[path = "setup/blocked.rs"]
 mod blocked;
+#[path = "setup/groups.rs"]
+mod groups;
 #[path = "setup/holders.rs"]
 mod holders;
 #[path = "setup/tokens.rs"]
