@@ -199,7 +199,7 @@ COVERAGE: dict[str, dict[str, str | Iterable[str]]] = {
         "test_default_server": ["the life of a default server"],
         "test_create_or_start_named_server": ["make: *", "start: *", "the life of a named server"],
         "test_create_invalid_named_server": ["make: PUT /users/ada/servers/UPPER as ada", "start: POST /users/ada/servers/-bad as ada"],
-        "test_start_invalid_named_server_disabled": "of an option; crates/hub/tests/hub/api/servers.rs",
+        "test_start_invalid_named_server_disabled": "of an option; crates/hub/tests/hub/api/old_names.rs",
         "test_delete_named_server": ["the life of a named server", "a running server is removed when it has stopped", "stop: *"],
         "test_named_server_disabled": "of an option; crates/hub/tests/hub/api/servers.rs",
         "test_named_server_limit": ["no more named servers than the limit"],
