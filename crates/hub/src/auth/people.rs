@@ -37,7 +37,14 @@ pub async fn came_in(hub: &AppState, name: &UserName, proven: &Proven) -> Result
         })?;
     }
     let was_admin = known.as_ref().map(|user| user.admin);
+    let mut regained = Vec::new();
+    if let Some(user) = &known
+        && admin.is_none_or(|admin| admin == user.admin)
+    {
+        regained = wrong_roles(hub, user).await?;
+    }
     if groups.is_none()
+        && regained.is_empty()
         && let Some(user) = known
         && admin.is_none_or(|admin| admin == user.admin)
     {
@@ -59,8 +66,30 @@ pub async fn came_in(hub: &AppState, name: &UserName, proven: &Proven) -> Result
             Ok::<_, StoreError>((user, moved))
         })
         .await?;
-    hub.audit.record_all(changes(&user, was_admin, moved)).await;
+    let mut events = changes(&user, was_admin, moved);
+    events.extend(regained.into_iter().map(|(action, role)| {
+        let event = Event::new(action).by_authenticator().on_user(&user.name);
+        event.detail("role", role)
+    }));
+    hub.audit.record_all(events).await;
     Ok(user)
+}
+
+/// What a login does to the roles that everybody has, and that administrators have, when something else
+/// than the hub has changed who holds them.
+async fn wrong_roles(hub: &AppState, user: &User) -> Result<Vec<(Action, &'static str)>> {
+    let held = roles::of(hub.store.read(), roles::Holder::User(user.id)).await?;
+    let holds = |name: &str| held.iter().any(|role| role.name == name);
+    let mut wrong = Vec::new();
+    if !holds("user") {
+        wrong.push((Action::RoleAssign, "user"));
+    }
+    match (holds("admin"), user.admin) {
+        (false, true) => wrong.push((Action::RoleAssign, "admin")),
+        (true, false) => wrong.push((Action::RoleStrip, "admin")),
+        _ => {}
+    }
+    Ok(wrong)
 }
 
 /// What a login changed about a user, for the audit log; `was_admin` is `None` for a new one.

@@ -10,6 +10,7 @@ use orrery_core::authenticator::{
     AddUserError, Authenticator, AuthenticatorError, Credentials, Identity,
 };
 use orrery_hub::build;
+use orrery_store::roles::{self, Holder};
 use orrery_store::users;
 use serde_json::json;
 
@@ -237,4 +238,48 @@ async fn nobody_is_deleted_while_a_directory_may_be_away() {
         ["ghost", "ghosty"]
     );
     assert_eq!(left_of(&["ghost"]).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_login_gives_back_the_role_that_everybody_has() {
+    // Upstream's `test_login_default_role`, and the role of administrators.
+    let (_village, hub) = hub().await;
+    let hub = hub.with_admin("gboss").await.with_user("gina").await;
+    for (name, expected) in [("gina", &["user"][..]), ("gboss", &["user", "admin"])] {
+        let holder = Holder::User(hub.user(name).await.id);
+        let held = async || -> Vec<String> {
+            let held = roles::of(hub.state.store.read(), holder).await;
+            held.expect("roles")
+                .into_iter()
+                .map(|role| role.name)
+                .collect()
+        };
+        for _ in 0..2 {
+            assert_eq!(held().await, expected);
+            for role in roles::of(hub.state.store.read(), holder)
+                .await
+                .expect("roles")
+            {
+                hub.state
+                    .store
+                    .write(|transaction| async move {
+                        roles::strip(&transaction, holder, role.id).await
+                    })
+                    .await
+                    .expect("a role less");
+            }
+            assert_eq!(held().await, [""; 0]);
+            assert_eq!(login(&hub, name).await, 302);
+        }
+        assert_eq!(held().await, expected);
+    }
+    let reader = hub.service("reader", &["read:audit"]).await;
+    let found = hub
+        .get("/audit?action=role.assign&target=gina", &reader)
+        .await
+        .ok(200);
+    let items = found["items"].as_array().expect("a list");
+    assert_eq!(items.len(), 2, "{found}");
+    assert_eq!(items[0]["details"], json!({"role": "user"}));
+    assert_eq!(items[0]["via"], "authenticator");
 }
