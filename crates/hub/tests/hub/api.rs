@@ -26,8 +26,6 @@ mod info;
 mod oauth;
 #[path = "api/old_names.rs"]
 mod old_names;
-#[path = "api/old_names.rs"]
-mod old_names;
 #[path = "api/servers.rs"]
 mod servers;
 #[path = "api/services.rs"]
