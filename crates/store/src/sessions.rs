@@ -201,6 +201,29 @@ pub async fn insert(connection: &impl ConnectionTrait, new: &NewSession) -> Resu
     })
 }
 
+/// Begins the session of a cookie that is seen for the first time. `None` if the user's cookies carry another
+/// id than `cookie_id` by now: since the cookie was looked at, all their logins were ended.
+pub async fn admit(
+    connection: &impl ConnectionTrait,
+    new: &NewSession,
+    cookie_id: &str,
+) -> Result<Option<Session>> {
+    if !has_cookie_id(connection, new.user_id, cookie_id).await? {
+        return Ok(None);
+    }
+    insert(connection, new).await.map(Some)
+}
+
+/// Whether the user's cookies carry this id, and go on to do so until the transaction ends.
+async fn has_cookie_id(
+    connection: &impl ConnectionTrait,
+    user_id: i32,
+    cookie_id: &str,
+) -> Result<bool> {
+    let user = users::find_and_lock(connection, user_id).await?;
+    Ok(user.is_some_and(|user| user.cookie_id == cookie_id))
+}
+
 /// Ends a session: its cookie is refused from now on. Says whether it had not ended before.
 pub async fn end(connection: &impl ConnectionTrait, id: i64, now: NaiveDateTime) -> Result<bool> {
     Ok(sql::execute(
@@ -318,6 +341,53 @@ pub async fn end_all(
         ended += end_those(connection, user_id, but, now).await?;
     }
     Ok(ended)
+}
+
+/// What takes the place of a session whose cookie becomes worthless with all others.
+#[derive(Clone, Copy)]
+pub struct Renewal<'a> {
+    /// The session that goes on for it.
+    pub session: &'a NewSession,
+    /// What cookies carry from now on.
+    pub cookie_id: &'a str,
+}
+
+/// Ends all sessions of a user but `current`, or what takes its place, as [`end_all`] does. Gives the number of
+/// those ended; `None`, and nothing done, if `current` has ended itself or the user's cookies carry another id
+/// than `cookie_id` by now: whoever asks was logged out meanwhile, and must not come back by this.
+pub async fn end_others(
+    connection: &impl ConnectionTrait,
+    current: &Session,
+    cookie_id: &str,
+    renewal: Option<Renewal<'_>>,
+    now: NaiveDateTime,
+) -> Result<Option<u64>> {
+    if !is_live(connection, current.id).await?
+        || !has_cookie_id(connection, current.user_id, cookie_id).await?
+    {
+        return Ok(None);
+    }
+    let user_id = current.user_id;
+    let Some(renewal) = renewal else {
+        let ended = end_all(connection, user_id, Some(current), None, now).await?;
+        return Ok(Some(ended));
+    };
+    let kept = insert(connection, renewal.session).await?;
+    let cookie_id = Some(renewal.cookie_id);
+    let ended = end_all(connection, user_id, Some(&kept), cookie_id, now).await?;
+    // The one that was replaced is among them.
+    Ok(Some(ended.saturating_sub(1)))
+}
+
+/// Whether a session has not ended, and does not until the transaction ends.
+async fn is_live(connection: &impl ConnectionTrait, id: i64) -> Result<bool> {
+    let locking = match connection.get_database_backend() {
+        DbBackend::Sqlite => "",
+        _ => " FOR UPDATE",
+    };
+    let sql = format!("SELECT * FROM orrery_sessions WHERE id = ?{locking}");
+    let found: Option<Session> = sql::one(connection, &sql, values![id]).await?;
+    Ok(found.is_some_and(|session| session.ended_at.is_none()))
 }
 
 async fn end_those(

@@ -11,6 +11,8 @@ mod harness;
 
 #[path = "store/audit.rs"]
 mod audit;
+#[path = "store/ended_sessions.rs"]
+mod ended_sessions;
 #[path = "store/events.rs"]
 mod events;
 #[path = "store/groups_and_roles.rs"]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, header};
 use chrono::{DateTime, NaiveDateTime, TimeDelta};
 use orrery_core::random;
-use orrery_store::sessions::{self, NewSession, Session};
+use orrery_store::sessions::{self, NewSession, Renewal, Session};
 use orrery_store::users::{self, User};
 use orrery_store::{StoreError, Transaction};
 use sha2::{Digest as _, Sha256};
@@ -103,17 +103,21 @@ pub async fn standing(
     sighting: Option<&Sighting<'_>>,
 ) -> Result<Standing> {
     let found = sessions::find_by_key(hub.store.read(), &cookie.key).await?;
-    let found = match (found, sighting) {
-        (None, _) if cookie.is_marked => return Ok(Standing::Refused),
-        (None, Some(sighting)) => Box::pin(first_seen(hub, cookie, user, sighting)).await?,
-        (found, _) => found,
-    };
-    Ok(match found {
-        Some(session) if session.user_id != user.id || session.ended_at.is_some() => {
-            Standing::Refused
+    match (found, sighting) {
+        (None, _) if cookie.is_marked => Ok(Standing::Refused),
+        (None, Some(sighting)) => Box::pin(first_seen(hub, cookie, user, sighting)).await,
+        (None, None) => Ok(Standing::Good(None)),
+        (Some(session), _) => Ok(Standing::of(session, user)),
+    }
+}
+
+impl Standing {
+    fn of(session: Session, user: &User) -> Self {
+        if session.user_id != user.id || session.ended_at.is_some() {
+            return Self::Refused;
         }
-        session => Standing::Good(session.map(Arc::new)),
-    })
+        Self::Good(Some(Arc::new(session)))
+    }
 }
 
 async fn first_seen(
@@ -121,7 +125,7 @@ async fn first_seen(
     cookie: &LoginCookie,
     user: &User,
     sighting: &Sighting<'_>,
-) -> Result<Option<Session>> {
+) -> Result<Standing> {
     let new = NewSession {
         user_id: user.id,
         cookie_key: cookie.key.clone(),
@@ -137,24 +141,29 @@ async fn first_seen(
     let made = hub
         .store
         .write(|transaction| async move {
-            let made = sessions::insert(&transaction, new).await?;
+            let Some(made) = sessions::admit(&transaction, new, &cookie.cookie_id).await? else {
+                return Ok(None);
+            };
             end_the_oldest(&transaction, user.id, since, now).await?;
-            Ok::<_, StoreError>(made)
+            Ok::<_, StoreError>(Some(made))
         })
         .await;
     match made {
-        Ok(session) => {
+        Ok(Some(session)) => {
             tracing::debug!(user = %user.name, session = session.id, "a login by JupyterHub is now known here");
-            Ok(Some(session))
+            Ok(Standing::of(session, user))
         }
+        // All logins were ended since the user was read.
+        Ok(None) => Ok(Standing::Refused),
         // Another request of the same browser was faster.
         Err(error) if error.is_duplicate() => {
-            Ok(sessions::find_by_key(hub.store.read(), &cookie.key).await?)
+            let found = sessions::find_by_key(hub.store.read(), &cookie.key).await?;
+            Ok(found.map_or(Standing::Refused, |session| Standing::of(session, user)))
         }
         // The cookie is good all the same; a database that cannot be written for now keeps nobody out.
         Err(error) => {
             tracing::warn!(%error, user = %user.name, "a session could not be noted");
-            Ok(None)
+            Ok(Standing::Good(None))
         }
     }
 }
@@ -257,7 +266,7 @@ pub async fn end_all(hub: &AppState, user: &User) -> Result<u64> {
 }
 
 /// Ends all sessions of whoever asks but the one they ask by. Where they ask by the session's own cookie
-/// they get a new one, and every other cookie becomes worthless.
+/// they get a new one, and every other cookie becomes worthless. 403 if theirs ended meanwhile.
 pub async fn end_others(
     hub: &AppState,
     requester: &Requester,
@@ -265,14 +274,6 @@ pub async fn end_others(
     current: &Session,
 ) -> Result<u64> {
     let now = hub.clock.now();
-    if requester.session.is_none() {
-        return Ok(hub
-            .store
-            .write(|transaction| async move {
-                sessions::end_all(&transaction, user.id, Some(current), None, now).await
-            })
-            .await?);
-    }
     let mark = mark();
     let cookie_id = new_cookie_id()?;
     let new = NewSession {
@@ -284,17 +285,22 @@ pub async fn end_others(
         address: Some(requester.browser.address.clone()),
         user_agent: user_agent(requester.headers()),
     };
-    let (new, new_id) = (&new, cookie_id.as_str());
+    let is_by_cookie = requester.session.is_some();
+    let renewal = is_by_cookie.then_some(Renewal {
+        session: &new,
+        cookie_id: &cookie_id,
+    });
     let ended = hub
         .store
         .write(|transaction| async move {
-            let kept = sessions::insert(&transaction, new).await?;
-            sessions::end_all(&transaction, user.id, Some(&kept), Some(new_id), now).await
+            sessions::end_others(&transaction, current, &user.cookie_id, renewal, now).await
         })
-        .await?;
-    set_cookies(hub, requester, user, &cookie_id, mark);
-    // The one that was replaced is among them.
-    Ok(ended.saturating_sub(1))
+        .await?
+        .ok_or_else(|| Error::forbidden("This session was ended in the meantime."))?;
+    if is_by_cookie {
+        set_cookies(hub, requester, user, &cookie_id, mark);
+    }
+    Ok(ended)
 }
 
 /// The session by which somebody asks: their cookie's, or the one that their token was made in.
