@@ -5,7 +5,7 @@
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use orrery_store::StoreError;
+use orrery_store::{StoreError, WriteError};
 use serde_json::json;
 
 /// What a handler answers when it does not answer what was asked.
@@ -129,6 +129,16 @@ impl Error {
             }
         };
         (status, message, extra)
+    }
+}
+
+/// So that a transaction may find that its request is to be refused.
+impl WriteError for Error {
+    fn store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use axum::response::{IntoResponse as _, Response};
 use orrery_core::escape::for_log;
 use orrery_core::scopes::Scope;
 use orrery_core::{ServerName, UserName};
-use orrery_store::StoreError;
 use orrery_store::users::{self, User, UserChanges};
+use orrery_store::{ConnectionTrait, StoreError};
 use serde_json::{Map, Value, json};
 
 use super::arguments::Arguments;
@@ -185,17 +185,9 @@ async fn edit(
         None => None,
     };
     let admin = fields.get("admin").and_then(Value::as_bool);
-    // Whoever may edit users must not make themselves more than they are by it.
-    if !is_admin(&requester) {
-        if user.admin {
-            return Err(Error::forbidden("Only admins can modify other admins"));
-        }
-        if admin == Some(true) {
-            return Err(Error::forbidden("Only admins can grant admin permissions"));
-        }
-        if let Some(name) = &new_name {
-            check_name_is_free_for(&hub, &requester, name.as_str())?;
-        }
+    check_may_edit(&requester, &user, admin)?;
+    if let Some(name) = &new_name {
+        check_name_is_free_for(&hub, &requester, name.as_str())?;
     }
     for field in ["groups", "roles"] {
         if fields.contains_key(field) {
@@ -214,30 +206,26 @@ async fn edit(
         encrypted_auth_state: sealed,
         ..UserChanges::default()
     };
-    let (before, changes) = (&user, &changes);
+    let (read, changes, asking) = (&user, &changes, &requester);
     let is_conditional = etag::is_conditional(&headers);
-    let updated: Result<User> = hub
+    let (before, user) = hub
         .store
         .write(|transaction| async move {
-            if is_conditional {
-                let now = users::find_and_lock(&transaction, before.id).await?;
-                if now.is_none_or(|now| editable(&now) != editable(before)) {
-                    return Ok(Err(etag::changed()));
-                }
-            }
+            let before = lock(&transaction, read, is_conditional).await?;
+            // They may have become an administrator since they were read.
+            check_may_edit(asking, &before, admin)?;
             users::update(&transaction, before.id, changes).await?;
-            let Some(user) = users::find_by_id(&transaction, before.id).await? else {
-                return Ok(Err(Error::not_found("")));
-            };
+            let user = users::find_by_id(&transaction, before.id)
+                .await?
+                .ok_or_else(|| Error::not_found(""))?;
             if changes.admin.is_some() {
                 people::assign_default_roles(&transaction, &user).await?;
             }
-            Ok::<_, StoreError>(Ok(user))
+            Ok::<_, Error>((before, user))
         })
         .await?;
-    let user = updated?;
     hub.audit
-        .record_all(edits(&requester, before, &user, changes))
+        .record_all(edits(&requester, &before, &user, changes))
         .await;
     tracing::info!(user = %before.name, by = requester.name(), name = ?changes.name, admin = ?changes.admin, auth_state = changes.encrypted_auth_state.is_some(), "user edited");
     if changes.name.is_some() {
@@ -247,6 +235,38 @@ async fn edit(
     let state = auth_state::of(&hub, &user).await?;
     model.insert("auth_state".to_owned(), state.into());
     Ok(Json(Value::Object(model)))
+}
+
+/// Whoever may edit users must not make themselves more than they are by it.
+fn check_may_edit(requester: &Requester, user: &User, admin: Option<bool>) -> Result<()> {
+    if is_admin(requester) {
+        return Ok(());
+    }
+    if user.admin {
+        return Err(Error::forbidden("Only admins can modify other admins"));
+    }
+    if admin == Some(true) {
+        return Err(Error::forbidden("Only admins can grant admin permissions"));
+    }
+    Ok(())
+}
+
+/// The user as they are now, and stay until the transaction ends; 404 if they are gone. With `If-Match`, 412 if
+/// they are not what was read any more.
+async fn lock(
+    transaction: &impl ConnectionTrait,
+    read: &User,
+    is_conditional: bool,
+) -> Result<User> {
+    let now = users::find_and_lock(transaction, read.id).await?;
+    if is_conditional
+        && now
+            .as_ref()
+            .is_none_or(|now| editable(now) != editable(read))
+    {
+        return Err(etag::changed());
+    }
+    now.ok_or_else(|| Error::not_found(""))
 }
 
 /// Refuses a change that was made from another state of the user than the present one.

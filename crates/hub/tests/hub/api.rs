@@ -22,6 +22,8 @@ mod events;
 mod groups;
 #[path = "api/info.rs"]
 mod info;
+#[path = "api/meanwhile.rs"]
+mod meanwhile;
 #[path = "api/oauth.rs"]
 mod oauth;
 #[path = "api/old_names.rs"]
