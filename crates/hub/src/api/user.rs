@@ -59,15 +59,18 @@ async fn show(
     arguments: Arguments,
 ) -> Result<Json<Value>> {
     let model = shown(&hub, &requester, &user, arguments.include_stopped_servers()).await?;
-    if model
-        .get("auth_state")
-        .is_some_and(|state| !state.is_null())
-    {
-        let event = Event::new(Action::AuthStateRead).by(&requester);
+    note_auth_state(&hub, &requester, &user, &model);
+    Ok(Json(Value::Object(model)))
+}
+
+/// Notes that the answer shows somebody's auth state.
+fn note_auth_state(hub: &AppState, requester: &Requester, user: &User, model: &Map<String, Value>) {
+    let state = model.get("auth_state");
+    if state.is_some_and(|state| !state.is_null()) {
+        let event = Event::new(Action::AuthStateRead).by(requester);
         hub.audit
             .note(event.on_user(&user.name).owned_by(&user.name));
     }
-    Ok(Json(Value::Object(model)))
 }
 
 async fn shown(
@@ -234,6 +237,10 @@ async fn edit(
     let mut model = user_models::user(&hub, &requester.scopes, &user, false).await?;
     let state = auth_state::of(&hub, &user).await?;
     model.insert("auth_state".to_owned(), state.into());
+    // Who has just set it knows it.
+    if changes.encrypted_auth_state.is_none() {
+        note_auth_state(&hub, &requester, &user, &model);
+    }
     Ok(Json(Value::Object(model)))
 }
 

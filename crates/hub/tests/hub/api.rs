@@ -6,6 +6,8 @@ mod activity;
 mod all_tokens;
 #[path = "api/audit.rs"]
 mod audit;
+#[path = "api/audit_gaps.rs"]
+mod audit_gaps;
 #[path = "api/audit_hooks.rs"]
 mod audit_hooks;
 #[path = "api/auth_state.rs"]
