@@ -128,6 +128,17 @@ pub async fn take(
     Ok((deleted == 1 && valid).then_some(found))
 }
 
+/// Deletes the codes that one user got for a client; gives their number.
+pub async fn delete_of_user_and_client(
+    connection: &impl ConnectionTrait,
+    user_id: i32,
+    client_id: &str,
+) -> Result<u64> {
+    let client = sql::exactly(connection.get_database_backend(), "client_id");
+    let sql = format!("DELETE FROM oauth_codes WHERE user_id = ? AND {client} = ?");
+    sql::execute(connection, &sql, values![user_id, client_id]).await
+}
+
 /// Deletes the codes that have expired; gives their number.
 pub async fn purge_expired(connection: &impl ConnectionTrait, now: i64) -> Result<u64> {
     sql::execute(

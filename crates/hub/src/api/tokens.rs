@@ -6,9 +6,9 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use orrery_core::scopes::Scope;
-use orrery_store::StoreError;
 use orrery_store::api_tokens::{self, ApiToken};
 use orrery_store::users::{self, User};
+use orrery_store::{StoreError, oauth_codes};
 use serde_json::{Value, json};
 
 use super::models;
@@ -79,7 +79,7 @@ async fn show(
 }
 
 const DELETE: Operation = Operation::new("delete-user-token", Tag::Tokens, "Revoke a token")
-    .about("With a token from an OAuth login go all of the same application.")
+    .about("With a token from an OAuth login go all of the same application, and codes that it has not exchanged yet.")
     .answers(&[Answer::empty(204, "The token is gone.")]);
 
 /// `DELETE …/tokens/{id}`. With a token from an OAuth login go all of the same application.
@@ -94,7 +94,8 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Deletes a token; with one from an OAuth login all of the same application.
+/// Deletes a token; with one from an OAuth login all of the same application, and what it could exchange for
+/// another.
 pub(super) async fn revoke(
     hub: &AppState,
     requester: &Requester,
@@ -109,6 +110,11 @@ pub(super) async fn revoke(
         .write(|transaction| async move {
             match token.client_id.as_deref() {
                 Some(client) if client != "jupyterhub" => {
+                    // First, so that none is exchanged once the tokens are gone.
+                    if let api_tokens::Owner::User(user_id) = of {
+                        oauth_codes::delete_of_user_and_client(&transaction, user_id, client)
+                            .await?;
+                    }
                     api_tokens::delete_of_owner_and_client(&transaction, of, client).await?;
                 }
                 _ => {

@@ -65,6 +65,35 @@ async fn a_code_is_good_for_one_exchange() {
 }
 
 #[tokio::test]
+async fn the_codes_of_one_user_for_one_client_can_be_revoked() {
+    on_each(|store| async move {
+        let (ada, bob) = (
+            add_user(&store, "ada").await.id,
+            add_user(&store, "bob").await.id,
+        );
+        add_client(&store, "client").await;
+        add_client(&store, "other").await;
+        store
+            .write(|txn| async move {
+                add_code(&txn, ada, "client", "gone").await;
+                add_code(&txn, ada, "other", "of the other").await;
+                add_code(&txn, bob, "client", "of bob").await;
+                oauth_codes::delete_of_user_and_client(&txn, ada, "CLIENT").await?;
+                let gone = oauth_codes::delete_of_user_and_client(&txn, ada, "client").await?;
+                assert_eq!(gone, 1);
+                assert_eq!(oauth_codes::take(&txn, "gone", 10).await?, None);
+                for code in ["of the other", "of bob"] {
+                    assert!(oauth_codes::take(&txn, code, 10).await?.is_some(), "{code}");
+                }
+                Ok::<_, StoreError>(())
+            })
+            .await
+            .unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn of_two_exchanges_at_once_one_wins() {
     on_each(|store| async move {
         let ada = add_user(&store, "ada").await.id;

@@ -108,3 +108,24 @@ async fn two_exchanges_of_one_code_give_one_token() {
     let tokens = tokens["api_tokens"].as_array().expect("a list");
     assert_eq!(tokens.iter().filter(of_shop).count(), 1);
 }
+
+#[tokio::test]
+async fn a_revoked_application_gets_no_token_by_a_code_that_it_has_still() {
+    let hub = strict_hub().await;
+    let challenge = format!("&code_challenge={VERIFIER}&code_challenge_method=plain");
+    let verifier = format!("&code_verifier={VERIFIER}");
+    let (first, second) = (ask(&hub, &challenge).await, ask(&hub, &challenge).await);
+    exchange(&hub, code(&first), &verifier).await.ok(200);
+    let root = hub.token("root").await;
+    let tokens = hub.get("/users/root/tokens", &root).await.ok(200);
+    let mut tokens = tokens["api_tokens"].as_array().expect("a list").iter();
+    let of_shop = tokens.find(|token| token["oauth_client"] == "JupyterHub service shop");
+    let id = of_shop.expect("the shop's")["id"].as_str().expect("a text");
+    hub.delete(&format!("/users/root/tokens/{id}"), &root)
+        .await
+        .empty(204);
+    exchange(&hub, code(&second), &verifier).await.ok(400);
+    // Whoever logs in to it again is let in again.
+    let third = ask(&hub, &challenge).await;
+    exchange(&hub, code(&third), &verifier).await.ok(200);
+}
