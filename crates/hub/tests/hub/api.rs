@@ -24,6 +24,8 @@ mod events;
 mod groups;
 #[path = "api/info.rs"]
 mod info;
+#[path = "api/logins.rs"]
+mod logins;
 #[path = "api/meanwhile.rs"]
 mod meanwhile;
 #[path = "api/oauth.rs"]
