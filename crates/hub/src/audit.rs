@@ -72,6 +72,11 @@ pub enum AuditError {
          that begin with login."
     )]
     Action(String),
+    /// An action without which users would be shown what was done to others.
+    #[error(
+        "JupyterHub.audit_ignore names {0}, but user.rename cannot be left out: it says whose an access was, which          is shown to its owner alone. Name the other actions one by one."
+    )]
+    Needed(String),
     /// The file.
     #[error("JupyterHub.audit_log_file: {0} cannot be opened for writing: {1}")]
     File(PathBuf, std::io::Error),
@@ -86,13 +91,7 @@ impl Audit {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, AuditError> {
         let options = &config.hub;
-        let mut ignored = BTreeSet::new();
-        for name in &options.audit_ignore {
-            ignored.extend(
-                actions(name)
-                    .ok_or_else(|| AuditError::Action(orrery_core::escape::for_log(name, 64)))?,
-            );
-        }
+        let ignored = ignored(&options.audit_ignore)?;
         let path = Path::new(&options.audit_log_file);
         let file = if options.audit_log_file.is_empty() {
             None
@@ -246,6 +245,20 @@ pub fn page() -> String {
     )
 }
 
+/// The actions that are left out.
+fn ignored(names: &BTreeSet<String>) -> Result<BTreeSet<Action>, AuditError> {
+    let mut ignored = BTreeSet::new();
+    for name in names {
+        let shown = || orrery_core::escape::for_log(name, 64);
+        let found = actions(name).ok_or_else(|| AuditError::Action(shown()))?;
+        if found.contains(&Action::UserRename) {
+            return Err(AuditError::Needed(shown()));
+        }
+        ignored.extend(found);
+    }
+    Ok(ignored)
+}
+
 /// The actions of a name: one, or with `.*` all that begin so.
 fn actions(name: &str) -> Option<Vec<Action>> {
     if let Some(family) = name.strip_suffix(".*") {
@@ -277,6 +290,16 @@ mod tests {
         assert_eq!(actions("logn"), None);
         for action in Action::ALL {
             assert_eq!(Action::parse(action.as_str()), Some(*action));
+        }
+    }
+
+    #[test]
+    fn what_tells_whose_an_access_was_cannot_be_left_out() {
+        let left_out = |name: &str| ignored(&BTreeSet::from([name.to_owned()]));
+        assert!(left_out("login.*").is_ok());
+        for name in ["user.rename", "user.*"] {
+            let error = left_out(name).expect_err("it is needed").to_string();
+            assert!(error.contains(name), "{error}");
         }
     }
 }

@@ -96,8 +96,8 @@ pub struct AuditQuery {
     pub outcome: Option<String>,
     /// This actor, by name.
     pub actor: Option<String>,
-    /// Not this actor.
-    pub not_actor: Option<String>,
+    /// Not what the owner did, by the name of then. A service of that name is somebody else.
+    pub by_others: bool,
     /// This target, by name.
     pub target: Option<String>,
     /// This owner.
@@ -161,7 +161,6 @@ pub async fn list(connection: &impl ConnectionTrait, query: &AuditQuery) -> Resu
     let texts = [
         ("outcome = ?", &query.outcome),
         ("actor = ?", &query.actor),
-        ("actor <> ?", &query.not_actor),
         ("target = ?", &query.target),
         ("owner = ?", &query.owner),
         ("server = ?", &query.server),
@@ -172,6 +171,9 @@ pub async fn list(connection: &impl ConnectionTrait, query: &AuditQuery) -> Resu
             conditions.push(condition.to_owned());
             values.push(value.as_str().into());
         }
+    }
+    if query.by_others {
+        conditions.push("NOT (actor_kind = 'user' AND actor = owner)".to_owned());
     }
     for (condition, time) in [("at >= ?", query.since), ("at < ?", query.until)] {
         if let Some(time) = time {

@@ -150,7 +150,7 @@ async fn accesses(
     }
     query.owner = None;
     query.held = held(&hub.store, &user).await?;
-    query.not_actor = Some(user.name.clone());
+    query.by_others = true;
     (query.actor, query.target, query.address) = (None, None, None);
     page(&hub, &requester, &uri, query, access).await
 }

@@ -72,7 +72,7 @@ pub fn question(
             .collect(),
         outcome: outcome.map(|outcome| outcome.as_str().to_owned()),
         actor: name("actor")?,
-        not_actor: None,
+        by_others: false,
         target: name("target")?,
         owner: name("owner")?,
         held: Vec::new(),

@@ -41,7 +41,7 @@ config_class! {
         /// the better way.
         api_tokens: TokenMap = TokenMap::default(), Works;
         /// Actions that the audit log leaves out: names such as `login` or `service.access`, or `server.*`
-        /// for all that begin with `server.`.
+        /// for all that begin with `server.`. `user.rename` cannot be left out.
         audit_ignore: BTreeSet<String> = BTreeSet::new(), Works;
         /// Whether the database keeps an audit log: who did what, from where. See docs/audit.md.
         audit_log: bool = true, Works;

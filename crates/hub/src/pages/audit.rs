@@ -66,7 +66,7 @@ async fn of_others(hub: &AppState, user: &User, limit: u64) -> Result<AuditQuery
             .map(|action| action.as_str().to_owned())
             .collect(),
         held: held(&hub.store, user).await?,
-        not_actor: Some(user.name.clone()),
+        by_others: true,
         limit,
         ..AuditQuery::default()
     })

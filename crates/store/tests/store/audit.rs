@@ -118,7 +118,7 @@ async fn every_filter_holds() {
             (
                 AuditQuery {
                     owner: text("ada"),
-                    not_actor: text("ada"),
+                    by_others: true,
                     ..ask(9)
                 },
                 vec!["server.access"],

@@ -42,3 +42,17 @@ async fn an_edit_that_changes_nothing_is_no_way_to_read_login_state_unseen() {
         ["auth_state.read", "auth_state.write"]
     );
 }
+
+#[tokio::test]
+async fn a_service_does_not_hide_behind_the_name_of_the_servers_owner() {
+    let hub = TestHub::new().await.with_user("ada").await;
+    let service = hub.service("ada", &["servers"]).await;
+    let (ada, empty) = (hub.token("ada").await, json!({}));
+    let started = hub.post("/users/ada/server", &service, empty.clone()).await;
+    assert!(started.status.is_success(), "{}", started.text());
+    hub.post("/users/ada/server", &ada, empty).await;
+    let seen = hub.get("/users/ada/accesses", &ada).await.ok(200);
+    let actors = seen["items"].as_array().expect("a list").iter();
+    let actors: Vec<_> = actors.map(|event| &event["actor"]).collect();
+    assert_eq!(actors, [&json!({"kind": "service", "name": "ada"})]);
+}
