@@ -256,19 +256,13 @@ async fn delete(
 ) -> Result<StatusCode> {
     check_unchanged(&hub, &requester, &headers, &group).await?;
     let (before, is_conditional) = (&group, etag::is_conditional(&headers));
-    let deleted = hub
-        .store
+    hub.store
         .write(|transaction| async move {
-            if is_conditional && !is_still(&transaction, before).await? {
-                return Ok(false);
-            }
+            lock(&transaction, before, is_conditional).await?;
             groups::delete(&transaction, before.id).await?;
-            Ok::<_, StoreError>(true)
+            Ok::<_, Error>(())
         })
         .await?;
-    if !deleted {
-        return Err(etag::changed());
-    }
     tracing::info!(group = %group.name, by = requester.name(), "group deleted");
     let event = Event::new(Action::GroupDelete).by(&requester);
     hub.audit.record(event.on_group(&group.name)).await;
@@ -295,10 +289,15 @@ async fn add_members(
     if !fields.contains_key("users") {
         return Err(Error::bad_request("Must specify users to add"));
     }
-    let members = member_ids(&hub, fields).await?;
-    let (id, ids) = (group.id, &members);
+    let members = member_names(&hub, fields).await?;
+    let (before, names) = (&group, &members);
     hub.store
-        .write(|transaction| async move { groups::add_members(&transaction, id, ids).await })
+        .write(|transaction| async move {
+            lock(&transaction, before, false).await?;
+            let ids = ids_of(&transaction, names).await?;
+            groups::add_members(&transaction, before.id, &ids).await?;
+            Ok::<_, Error>(())
+        })
         .await?;
     tracing::info!(group = %group.name, count = members.len(), by = requester.name(), "users added to a group");
     let event = Event::new(Action::GroupAdd)
@@ -333,10 +332,15 @@ async fn remove_members(
     if !fields.contains_key("users") {
         return Err(Error::bad_request("Must specify users to delete"));
     }
-    let members = member_ids(&hub, fields).await?;
-    let (id, ids) = (group.id, &members);
+    let members = member_names(&hub, fields).await?;
+    let (before, names) = (&group, &members);
     hub.store
-        .write(|transaction| async move { groups::remove_members(&transaction, id, ids).await })
+        .write(|transaction| async move {
+            lock(&transaction, before, false).await?;
+            let ids = ids_of(&transaction, names).await?;
+            groups::remove_members(&transaction, before.id, &ids).await?;
+            Ok::<_, Error>(())
+        })
         .await?;
     tracing::info!(group = %group.name, count = members.len(), by = requester.name(), "users taken out of a group");
     let event = Event::new(Action::GroupRemove)
@@ -374,19 +378,13 @@ async fn set_properties(
     check_unchanged(&hub, &requester, &headers, &group).await?;
     let (before, properties) = (&group, &body);
     let is_conditional = etag::is_conditional(&headers);
-    let replaced = hub
-        .store
+    hub.store
         .write(|transaction| async move {
-            if is_conditional && !is_still(&transaction, before).await? {
-                return Ok(false);
-            }
+            lock(&transaction, before, is_conditional).await?;
             groups::set_properties(&transaction, before.id, properties).await?;
-            Ok::<_, StoreError>(true)
+            Ok::<_, Error>(())
         })
         .await?;
-    if !replaced {
-        return Err(etag::changed());
-    }
     tracing::info!(group = %group.name, by = requester.name(), "a group's properties replaced");
     let event = Event::new(Action::GroupProperties).by(&requester);
     hub.audit.record(event.on_group(&group.name)).await;
@@ -408,11 +406,24 @@ async fn check_unchanged(
     Ok(())
 }
 
-/// Whether the group is still what it was, and stays so until the transaction ends.
-async fn is_still(transaction: &impl ConnectionTrait, before: &Group) -> Result<bool, StoreError> {
-    Ok(groups::find_and_lock(transaction, before.id)
-        .await?
-        .is_some_and(|now| now == *before))
+/// Keeps the group as it is until the transaction ends. 404 if it is gone, for SQLite gives its id to the next one;
+/// with `If-Match`, 412 if it is not what was read any more.
+async fn lock(
+    transaction: &impl ConnectionTrait,
+    read: &Group,
+    is_conditional: bool,
+) -> Result<()> {
+    let now = groups::find_and_lock(transaction, read.id).await?;
+    if is_conditional && now.as_ref() != Some(read) {
+        return Err(etag::changed());
+    }
+    now.filter(|now| now.name == read.name)
+        .map(|_| ())
+        .ok_or_else(|| gone(read))
+}
+
+fn gone(group: &Group) -> Error {
+    Error::not_found(format!("No such group: {}", group.name))
 }
 
 async fn answer(hub: &AppState, requester: &Requester, group: &Group) -> Result<Json<Value>> {
@@ -442,24 +453,22 @@ async fn insert(
             return Err(Error::conflict(format!("Group {shown} already exists")));
         }
     }
-    let members = member_ids(hub, fields).await?;
+    let members = member_names(hub, fields).await?;
     let members = &members;
     let created = hub
         .store
         .write(|transaction| async move {
+            let ids = ids_of(&transaction, members).await?;
             let mut created = Vec::new();
             for name in names {
-                created.push(insert_one(&transaction, name, members).await?);
+                created.push(insert_one(&transaction, name, &ids).await?);
             }
-            Ok::<_, StoreError>(created)
+            Ok::<_, Error>(created)
         })
         .await
-        .map_err(|error: StoreError| {
-            if error.is_duplicate() {
-                Error::conflict("Group already exists")
-            } else {
-                error.into()
-            }
+        .map_err(|error| match error {
+            Error::Store(error) if error.is_duplicate() => Error::conflict("Group already exists"),
+            error => error,
         })?;
     let events: Vec<_> = created
         .iter()
@@ -492,14 +501,19 @@ async fn insert_one(
     Ok(group)
 }
 
-/// The users that a body names; 400 if one does not exist.
-async fn member_ids(hub: &AppState, fields: &Map<String, Value>) -> Result<Vec<i32>> {
+/// The users that a body names, by the names that the hub has for them.
+async fn member_names(hub: &AppState, fields: &Map<String, Value>) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for typed in body::texts(fields.get("users"), "usernames")? {
         names.push(hub.normalize(typed).await);
     }
+    Ok(names)
+}
+
+/// The ids of these users; 400 if one does not exist. Within the transaction, for ids may be given again.
+async fn ids_of(transaction: &impl ConnectionTrait, names: &[String]) -> Result<Vec<i32>> {
     let texts: Vec<&str> = names.iter().map(String::as_str).collect();
-    let found = users::find_by_names(hub.store.read(), &texts).await?;
+    let found = users::find_by_names(transaction, &texts).await?;
     let known: HashMap<&str, i32> = found
         .iter()
         .map(|user| (user.name.as_str(), user.id))

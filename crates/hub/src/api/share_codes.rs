@@ -151,9 +151,15 @@ async fn create(
         owner_id: owner.id,
         spawner_id: spawner.id,
     };
+    let (place, owner_read, spawner_read) = (&server, &owner, &spawner);
     let kept = hub
         .store
-        .write(|transaction| async move { share_codes::insert(&transaction, new).await })
+        .write(|transaction| async move {
+            place
+                .check_same(&transaction, owner_read, spawner_read)
+                .await?;
+            Ok::<_, Error>(share_codes::insert(&transaction, new).await?)
+        })
         .await?;
     tracing::info!(owner = %owner.name, server = spawner.name, code = kept.id, by = requester.name(), "share code made");
     let event = Event::new(Action::ShareCodeCreate)

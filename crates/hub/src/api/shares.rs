@@ -10,6 +10,7 @@ use orrery_store::groups;
 use orrery_store::shares::{self, Grant, Of, Share, With};
 use orrery_store::spawners::{self, Spawner};
 use orrery_store::users::{self, User};
+use orrery_store::{ConnectionTrait, NaiveDateTime, StoreError};
 use serde_json::{Map, Value, json};
 
 use super::arguments::Arguments;
@@ -139,33 +140,18 @@ async fn grant(
     let scopes = server.limited(body.scopes.as_deref())?;
     let (owner, spawner) = server.find_or_make(&hub).await?;
     check_holds(&hub, &requester, &owner, &scopes).await?;
-    let with = match &body.with {
-        Recipient::User(name) => {
-            check_knows(&hub, &requester, "users", "user", name).await?;
-            let user = users::find(hub.store.read(), name).await?;
-            let user =
-                user.ok_or_else(|| Error::bad_request(format!("No such user: {}", short(name))))?;
-            With::User(user.id)
-        }
-        Recipient::Group(name) => {
-            check_knows(&hub, &requester, "groups", "group", name).await?;
-            let group = groups::find(hub.store.read(), name).await?;
-            let group = group
-                .ok_or_else(|| Error::bad_request(format!("No such group: {}", short(name))))?;
-            With::Group(group.id)
-        }
-    };
-    let wish = &Grant {
-        owner_id: owner.id,
-        spawner_id: spawner.id,
-        with,
-        filter: server.filter(),
+    check_knows(&hub, &requester, &body.with).await?;
+    let wish = &Wish {
+        server: &server,
+        owner: &owner,
+        spawner: &spawner,
+        with: &body.with,
         scopes,
-        now: hub.clock.now(),
     };
+    let now = hub.clock.now();
     let share = hub
         .store
-        .write(|transaction| async move { shares::grant(&transaction, wish).await })
+        .write(|transaction| async move { wish.grant(&transaction, now).await })
         .await?;
     let event = body
         .with
@@ -203,14 +189,7 @@ async fn revoke(
     let body = ShareBody::read(&hub, &body)?;
     let server = SharedServer::named(&path);
     let (owner, spawner) = server.find(&hub).await?;
-    let with = match &body.with {
-        Recipient::User(name) => users::find(hub.store.read(), name)
-            .await?
-            .map(|user| With::User(user.id)),
-        Recipient::Group(name) => groups::find(hub.store.read(), name)
-            .await?
-            .map(|group| With::Group(group.id)),
-    };
+    let with = body.with.find(hub.store.read()).await?;
     // Nothing is shared with nobody.
     let (Some(spawner), Some(with)) = (spawner, with) else {
         return Ok(Json(json!({})));
@@ -309,21 +288,42 @@ impl<'a> SharedServer<'a> {
 
     /// The owner and the server's row; a default server that was never used has none.
     pub(super) async fn find(&self, hub: &AppState) -> Result<(User, Option<Spawner>)> {
-        let missing = || {
-            Error::not_found(format!(
-                "No such server: {}/{}",
-                short(self.owner),
-                short(self.server)
-            ))
-        };
         let owner = users::find(hub.store.read(), self.owner)
             .await?
-            .ok_or_else(missing)?;
+            .ok_or_else(|| self.missing())?;
         let spawner = spawners::find(hub.store.read(), owner.id, self.server).await?;
         if spawner.is_none() && !self.server.is_empty() {
-            return Err(missing());
+            return Err(self.missing());
         }
         Ok((owner, spawner))
+    }
+
+    /// 404 unless these are still the owner and the server: SQLite gives the ids of those that are gone to the next
+    /// ones.
+    pub(super) async fn check_same(
+        &self,
+        transaction: &impl ConnectionTrait,
+        owner: &User,
+        spawner: &Spawner,
+    ) -> Result<()> {
+        let found = match users::find(transaction, self.owner).await? {
+            Some(now) if now.id == owner.id => {
+                spawners::find(transaction, now.id, self.server).await?
+            }
+            _ => None,
+        };
+        if found.is_some_and(|now| now.id == spawner.id) {
+            return Ok(());
+        }
+        Err(self.missing())
+    }
+
+    fn missing(&self) -> Error {
+        Error::not_found(format!(
+            "No such server: {}/{}",
+            short(self.owner),
+            short(self.server)
+        ))
     }
 
     /// As [`find`](Self::find), but everybody's default server has its row afterwards.
@@ -365,26 +365,58 @@ pub(super) async fn check_holds(
 }
 
 /// Nobody shares with somebody they may not even know of.
-async fn check_knows(
-    hub: &AppState,
-    requester: &Requester,
-    kinds: &str,
-    kind: &str,
-    name: &str,
-) -> Result<()> {
-    let groups = match kind {
-        "user" => auth::memberships(hub.store.read(), [name]).await?,
-        _ => Memberships::new(),
+async fn check_knows(hub: &AppState, requester: &Requester, with: &Recipient) -> Result<()> {
+    let (kind, name) = match with {
+        Recipient::User(name) => ("user", name),
+        Recipient::Group(name) => ("group", name),
+    };
+    let groups = match with {
+        Recipient::User(name) => auth::memberships(hub.store.read(), [name.as_str()]).await?,
+        Recipient::Group(_) => Memberships::new(),
     };
     if requester
         .scopes
-        .has_text(&format!("read:{kinds}:name!{kind}={name}"), &groups)
+        .has_text(&format!("read:{kind}s:name!{kind}={name}"), &groups)
     {
         return Ok(());
     }
     Err(Error::forbidden(format!(
-        "Need scope 'read:{kinds}:name' to share with {kinds} by name"
+        "Need scope 'read:{kind}s:name' to share with {kind}s by name"
     )))
+}
+
+/// What somebody wants to share.
+struct Wish<'a> {
+    server: &'a SharedServer<'a>,
+    owner: &'a User,
+    spawner: &'a Spawner,
+    with: &'a Recipient,
+    scopes: Vec<String>,
+}
+
+impl Wish<'_> {
+    /// Shares it, if all still have the names of the request.
+    async fn grant(&self, transaction: &impl ConnectionTrait, now: NaiveDateTime) -> Result<Share> {
+        self.server
+            .check_same(transaction, self.owner, self.spawner)
+            .await?;
+        let with = self.with.find(transaction).await?.ok_or_else(|| {
+            let (kind, name) = match self.with {
+                Recipient::User(name) => ("user", name),
+                Recipient::Group(name) => ("group", name),
+            };
+            Error::bad_request(format!("No such {kind}: {}", short(name)))
+        })?;
+        let grant = Grant {
+            owner_id: self.owner.id,
+            spawner_id: self.spawner.id,
+            with,
+            filter: self.server.filter(),
+            scopes: self.scopes.clone(),
+            now,
+        };
+        Ok(shares::grant(transaction, &grant).await?)
+    }
 }
 
 /// What a request to share or not to share any more brings along.
@@ -401,6 +433,18 @@ enum Recipient {
 }
 
 impl Recipient {
+    /// Who it is, if there is somebody of that name.
+    async fn find(&self, connection: &impl ConnectionTrait) -> Result<Option<With>, StoreError> {
+        Ok(match self {
+            Self::User(name) => users::find(connection, name)
+                .await?
+                .map(|user| With::User(user.id)),
+            Self::Group(name) => groups::find(connection, name)
+                .await?
+                .map(|group| With::Group(group.id)),
+        })
+    }
+
     /// Says in an event with whom it is shared.
     fn named_in(&self, event: Event) -> Event {
         match self {

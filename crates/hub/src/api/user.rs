@@ -258,8 +258,8 @@ fn check_may_edit(requester: &Requester, user: &User, admin: Option<bool>) -> Re
     Ok(())
 }
 
-/// The user as they are now, and stay until the transaction ends; 404 if they are gone. With `If-Match`, 412 if
-/// they are not what was read any more.
+/// The user as they are now, and stay until the transaction ends; 404 if they are gone, for SQLite gives their id
+/// to the next one. With `If-Match`, 412 if they are not what was read any more.
 async fn lock(
     transaction: &impl ConnectionTrait,
     read: &User,
@@ -273,7 +273,13 @@ async fn lock(
     {
         return Err(etag::changed());
     }
-    now.ok_or_else(|| Error::not_found(""))
+    now.filter(|now| is_same(now, read))
+        .ok_or_else(|| Error::not_found(""))
+}
+
+/// Whether a row of this id is still the user that was asked for.
+fn is_same(now: &User, read: &User) -> bool {
+    now.name == read.name && now.created == read.created
 }
 
 /// Refuses a change that was made from another state of the user than the present one.
@@ -344,9 +350,7 @@ async fn delete(
     if user.name == requester.name() {
         return Err(Error::bad_request("Cannot delete yourself!"));
     }
-    if user.admin && !is_admin(&requester) {
-        return Err(Error::forbidden("Only admins can delete other admins"));
-    }
+    check_may_delete(&requester, &user)?;
     let stopping = || {
         Error::bad_request(format!(
             "{}'s server is in the process of stopping, please wait.",
@@ -361,20 +365,30 @@ async fn delete(
         return Err(stopping());
     }
     tell_authenticator(&hub, &user).await?;
-    let id = user.id;
+    let (read, asking) = (&user, &requester);
+    let is_conditional = etag::is_conditional(&headers);
     let mut attempts = DELETE_ATTEMPTS;
     loop {
+        // Somebody else may have been faster while the authenticator was told, and their id be another's.
+        users::find_by_id(hub.store.read(), user.id)
+            .await?
+            .filter(|now| is_same(now, &user))
+            .ok_or_else(|| Error::not_found(""))?;
         match hub.servers.stop_all_of(&user, SLOW_STOP).await {
             Err(StopError::StillRunning(_)) => return Err(stopping()),
             other => other?,
         }
         let deleted = hub
             .store
-            .write(|transaction| async move { users::delete(&transaction, id).await })
+            .write(|transaction| async move {
+                let now = lock(&transaction, read, is_conditional).await?;
+                check_may_delete(asking, &now)?;
+                Ok::<_, Error>(users::delete(&transaction, now.id).await?)
+            })
             .await;
         match deleted {
             // A start arrived in between: that server is stopped as well.
-            Err(StoreError::StillActive(server)) => {
+            Err(Error::Store(StoreError::StillActive(server))) => {
                 attempts -= 1;
                 tracing::info!(%server, "started while its user was being deleted");
                 if attempts == 0 {
@@ -384,13 +398,13 @@ async fn delete(
                     )));
                 }
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
             Ok(true) => break,
             // Somebody else was faster.
             Ok(false) => return Err(Error::not_found("")),
         }
     }
-    hub.servers.forget_activity_of(id);
+    hub.servers.forget_activity_of(user.id);
     tracing::info!(user = %user.name, by = requester.name(), "user deleted");
     let event = Event::new(Action::UserDelete)
         .by(&requester)
@@ -398,6 +412,13 @@ async fn delete(
     hub.audit.record(event).await;
     hub.routes.wake();
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn check_may_delete(requester: &Requester, user: &User) -> Result<()> {
+    if user.admin && !is_admin(requester) {
+        return Err(Error::forbidden("Only admins can delete other admins"));
+    }
+    Ok(())
 }
 
 /// Tells the authenticator that the user goes. Names that could not be given any more are none of its
