@@ -17,6 +17,18 @@ use crate::error::{Error, Result};
 /// How many of a digest's bytes are enough to tell bodies apart.
 const DIGEST: usize = 20;
 
+/// What of an answer a client can change, where that is less than all of it: such an answer has a tag of two parts,
+/// and `If-Match` is about the first alone. Handlers add it to their answer as an extension.
+#[derive(Clone)]
+pub(crate) struct Editable(String);
+
+impl Editable {
+    /// Of the fields that can be changed.
+    pub(crate) fn of(fields: &Value) -> Self {
+        Self(digest(fields.to_string().as_bytes()))
+    }
+}
+
 /// Headers that describe a body, which an answer without one does not have.
 const REPRESENTATION: [HeaderName; 4] = [
     header::CONTENT_TYPE,
@@ -43,8 +55,13 @@ pub async fn tag(request: Request, next: Next) -> Response {
         parts.status = StatusCode::INTERNAL_SERVER_ERROR;
         return Response::from_parts(parts, Body::empty());
     };
+    let editable = parts.extensions.remove::<Editable>();
     let tag = parts.headers.entry(header::ETAG).or_insert_with(|| {
-        HeaderValue::from_str(&of(&body)).expect("hexadecimal digits are a header value")
+        let tag = match editable {
+            Some(Editable(part)) => format!("\"{part}-{}\"", digest(&body)),
+            None => of(&body),
+        };
+        HeaderValue::from_str(&tag).expect("hexadecimal digits are a header value")
     });
     let is_known = known.is_some_and(|known| tag.to_str().is_ok_and(|tag| names(&known, tag)));
     if !is_known {
@@ -74,6 +91,22 @@ pub(crate) fn check(headers: &HeaderMap, now: &Value) -> Result<()> {
     }
 }
 
+/// The same where only a part of the answer counts.
+pub(crate) fn check_editable(headers: &HeaderMap, Editable(now): &Editable) -> Result<()> {
+    let Some(wanted) = headers.get(header::IF_MATCH) else {
+        return Ok(());
+    };
+    let is_now = |tag: &str| {
+        let parts = tag.trim_matches('"').split_once('-');
+        parts.is_some_and(|(part, _)| part == now)
+    };
+    if any(wanted, is_now) {
+        Ok(())
+    } else {
+        Err(changed())
+    }
+}
+
 /// 412.
 pub(crate) fn changed() -> Error {
     Error::new(
@@ -84,16 +117,24 @@ pub(crate) fn changed() -> Error {
 
 /// The tag of a body.
 pub(crate) fn of(body: &[u8]) -> String {
-    let digest = Sha256::digest(body);
-    format!("\"{}\"", orrery_core::random::to_hex(&digest[..DIGEST]))
+    format!("\"{}\"", digest(body))
+}
+
+fn digest(bytes: &[u8]) -> String {
+    orrery_core::random::to_hex(&Sha256::digest(bytes)[..DIGEST])
 }
 
 /// Whether a list of tags names this one, weak or strong, or all.
 fn names(list: &HeaderValue, tag: &str) -> bool {
+    any(list, |item| item == tag)
+}
+
+/// Whether a list names all tags, or one that is right, weak or strong.
+fn any(list: &HeaderValue, is_right: impl Fn(&str) -> bool) -> bool {
     list.to_str().is_ok_and(|list| {
         list.split(',')
             .map(|item| item.trim().trim_start_matches("W/"))
-            .any(|item| item == "*" || item == tag)
+            .any(|item| item == "*" || is_right(item))
     })
 }
 

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use orrery_core::scopes::{Access, Scope};
-use orrery_store::groups::{self, Group, GroupQuery};
+use orrery_store::groups::{self, Group, GroupQuery, Member};
 use orrery_store::{ConnectionTrait, StoreError, users};
 use serde_json::{Map, Value, json};
 
@@ -254,11 +254,11 @@ async fn delete(
     PathGroup(group): PathGroup,
     headers: HeaderMap,
 ) -> Result<StatusCode> {
-    check_unchanged(&hub, &requester, &headers, &group).await?;
-    let (before, is_conditional) = (&group, etag::is_conditional(&headers));
+    let read = &Read::new(&hub, &requester, &headers, &group).await?;
+    let before = &group;
     hub.store
         .write(|transaction| async move {
-            lock(&transaction, before, is_conditional).await?;
+            read.lock(&transaction, before).await?;
             groups::delete(&transaction, before.id).await?;
             Ok::<_, Error>(())
         })
@@ -293,7 +293,7 @@ async fn add_members(
     let (before, names) = (&group, &members);
     hub.store
         .write(|transaction| async move {
-            lock(&transaction, before, false).await?;
+            Read::Anyhow.lock(&transaction, before).await?;
             let ids = ids_of(&transaction, names).await?;
             groups::add_members(&transaction, before.id, &ids).await?;
             Ok::<_, Error>(())
@@ -336,7 +336,7 @@ async fn remove_members(
     let (before, names) = (&group, &members);
     hub.store
         .write(|transaction| async move {
-            lock(&transaction, before, false).await?;
+            Read::Anyhow.lock(&transaction, before).await?;
             let ids = ids_of(&transaction, names).await?;
             groups::remove_members(&transaction, before.id, &ids).await?;
             Ok::<_, Error>(())
@@ -375,12 +375,11 @@ async fn set_properties(
     if !body.is_object() {
         return Err(Error::bad_request("Must specify properties"));
     }
-    check_unchanged(&hub, &requester, &headers, &group).await?;
+    let read = &Read::new(&hub, &requester, &headers, &group).await?;
     let (before, properties) = (&group, &body);
-    let is_conditional = etag::is_conditional(&headers);
     hub.store
         .write(|transaction| async move {
-            lock(&transaction, before, is_conditional).await?;
+            read.lock(&transaction, before).await?;
             groups::set_properties(&transaction, before.id, properties).await?;
             Ok::<_, Error>(())
         })
@@ -392,34 +391,46 @@ async fn set_properties(
     answer(&hub, &requester, &group).await
 }
 
-/// Refuses a change that was made from another state of the group than the present one.
-async fn check_unchanged(
-    hub: &AppState,
-    requester: &Requester,
-    headers: &HeaderMap,
-    group: &Group,
-) -> Result<()> {
-    if etag::is_conditional(headers) {
-        let Json(now) = answer(hub, requester, group).await?;
-        etag::check(headers, &now)?;
-    }
-    Ok(())
+/// What a change of a group is made from.
+enum Read {
+    /// Whatever it is now.
+    Anyhow,
+    /// The state that `If-Match` names, with these members.
+    Whole(Vec<Member>),
 }
 
-/// Keeps the group as it is until the transaction ends. 404 if it is gone, for SQLite gives its id to the next one;
-/// with `If-Match`, 412 if it is not what was read any more.
-async fn lock(
-    transaction: &impl ConnectionTrait,
-    read: &Group,
-    is_conditional: bool,
-) -> Result<()> {
-    let now = groups::find_and_lock(transaction, read.id).await?;
-    if is_conditional && now.as_ref() != Some(read) {
-        return Err(etag::changed());
+impl Read {
+    /// Refuses a change that was made from another state of the group than the present one.
+    async fn new(
+        hub: &AppState,
+        requester: &Requester,
+        headers: &HeaderMap,
+        group: &Group,
+    ) -> Result<Self> {
+        if !etag::is_conditional(headers) {
+            return Ok(Self::Anyhow);
+        }
+        // Before the model: what changes in between is noticed here or there.
+        let members = groups::members_of(hub.store.read(), &[group.id]).await?;
+        let Json(now) = answer(hub, requester, group).await?;
+        etag::check(headers, &now)?;
+        Ok(Self::Whole(members))
     }
-    now.filter(|now| now.name == read.name)
-        .map(|_| ())
-        .ok_or_else(|| gone(read))
+
+    /// Keeps the group as it is until the transaction ends. 404 if it is gone, for SQLite gives its id to the next
+    /// one; 412 if it is not what was read any more.
+    async fn lock(&self, transaction: &impl ConnectionTrait, group: &Group) -> Result<()> {
+        let now = groups::find_and_lock(transaction, group.id).await?;
+        if let Self::Whole(members) = self
+            && (now.as_ref() != Some(group)
+                || groups::members_of(transaction, &[group.id]).await? != *members)
+        {
+            return Err(etag::changed());
+        }
+        now.filter(|now| now.name == group.name)
+            .map(|_| ())
+            .ok_or_else(|| gone(group))
+    }
 }
 
 fn gone(group: &Group) -> Error {

@@ -1,9 +1,9 @@
 //! `/api/users/{user}`: one user.
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use orrery_core::escape::for_log;
 use orrery_core::scopes::Scope;
 use orrery_core::{ServerName, UserName};
@@ -57,10 +57,11 @@ async fn show(
     Asking(requester): Asking,
     PathUser(user): PathUser,
     arguments: Arguments,
-) -> Result<Json<Value>> {
+) -> Result<(Extension<etag::Editable>, Json<Value>)> {
     let model = shown(&hub, &requester, &user, arguments.include_stopped_servers()).await?;
     note_auth_state(&hub, &requester, &user, &model);
-    Ok(Json(Value::Object(model)))
+    let editable = Extension(editable_in(&model));
+    Ok((editable, Json(Value::Object(model))))
 }
 
 /// Notes that the answer shows somebody's auth state.
@@ -291,12 +292,19 @@ async fn check_unchanged(
 ) -> Result<()> {
     if etag::is_conditional(headers) {
         let now = shown(hub, requester, user, false).await?;
-        etag::check(headers, &Value::Object(now))?;
+        etag::check_editable(headers, &editable_in(&now))?;
     }
     Ok(())
 }
 
-/// What an edit can change.
+/// What an edit can change, as far as the requester sees it. Not when somebody was last active, which would refuse
+/// every edit of those who are.
+fn editable_in(model: &Map<String, Value>) -> etag::Editable {
+    let fields = ["name", "admin", "auth_state"].map(|field| model.get(field));
+    etag::Editable::of(&json!(fields))
+}
+
+/// The same in a row.
 fn editable(user: &User) -> (&str, bool, Option<&[u8]>) {
     let auth_state = user.encrypted_auth_state.as_deref();
     (&user.name, user.admin, auth_state)

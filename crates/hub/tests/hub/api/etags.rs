@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Request, header};
+use orrery_core::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use crate::test_hub::{Answer, TestHub};
@@ -138,4 +139,35 @@ async fn a_change_of_an_old_state_is_refused_if_the_client_wants_that() {
     if_match(&hub, user, &root, "*", json!({"admin": false}))
         .await
         .ok(200);
+}
+
+#[tokio::test]
+async fn users_who_are_active_can_be_changed_too() {
+    let hub = TestHub::new()
+        .await
+        .with_admin("root")
+        .await
+        .with_user("ada")
+        .await;
+    let root = hub.token("root").await;
+    let before = hub.get("/users/ada", &root).await;
+    let later = SystemClock.now() + chrono::TimeDelta::hours(1);
+    let ada = hub.user("ada").await.id;
+    hub.state.servers.record_user_activity(ada, later);
+    let after = with_tag(&hub, "/users/ada", &root, &tag(&before)).await;
+    assert_ne!(
+        after.ok(200)["last_activity"],
+        before.json()["last_activity"],
+        "what has changed is sent"
+    );
+    let admin = json!({"admin": true});
+    if_match(&hub, ("PATCH", "/users/ada"), &root, &tag(&before), admin)
+        .await
+        .ok(200);
+    for old in [&before, &after] {
+        let tag = tag(old);
+        if_match(&hub, ("DELETE", "/users/ada"), &root, &tag, json!(null))
+            .await
+            .refused(412);
+    }
 }

@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::body::Body;
+use axum::http::{Request, header};
 use orrery_core::authenticator::{Authenticator, AuthenticatorError, Credentials, Identity};
 use orrery_core::{Clock as _, SystemClock, UserName};
 use orrery_store::users::{self, NewUser, UserChanges};
@@ -180,4 +182,31 @@ async fn a_server_is_not_shared_with_whoever_got_the_id() {
     assert_eq!(message, "No such user: bob");
     let shared = hub.get("/users/eve/shared", root).await.ok(200);
     assert_eq!(shared["items"], json!([]));
+}
+
+#[tokio::test]
+async fn a_group_whose_members_change_meanwhile_is_another_state() {
+    let hub = TestHub::new()
+        .await
+        .with_admin("root")
+        .await
+        .with_user("ada")
+        .await
+        .with_group("staff", &[])
+        .await;
+    let root = &hub.token("root").await;
+    let staff = hub.get("/groups/staff", root).await;
+    let ada = hub.user("ada").await.id;
+    let change = |txn: Transaction| async move {
+        let staff = groups::find(&txn, "staff").await?.expect("a group");
+        groups::add_members(&txn, staff.id, &[ada]).await
+    };
+    let deletion = Request::delete("/hub/api/groups/staff")
+        .header(header::AUTHORIZATION, format!("token {root}"))
+        .header(header::IF_MATCH, &staff.headers[header::ETAG])
+        .body(Body::empty());
+    let deletion = hub.raw(deletion.expect("a request"));
+    during(&hub, change, deletion).await.refused(412);
+    let members = hub.get("/groups/staff", root).await.ok(200)["users"].take();
+    assert_eq!(members, json!(["ada"]));
 }
