@@ -53,14 +53,19 @@ pub fn for_log(text: &str, limit: usize) -> String {
         }
         match character {
             '\'' | '\\' => safe.extend(character.escape_default()),
-            c if c.is_control() || ('\u{200b}'..='\u{202e}').contains(&c) => {
-                safe.extend(c.escape_unicode());
-            }
+            c if is_unseen(c) => safe.extend(c.escape_unicode()),
             c => safe.push(c),
         }
     }
     safe.push('\'');
     safe
+}
+
+/// Whether a character shows nothing itself, or makes others show in another order than they stand: with the
+/// controls for both directions of writing, a line reads as something that it is not.
+pub fn is_unseen(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200b}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One event: what, who, from where, to whom or what.
 
 use chrono::{NaiveDateTime, SecondsFormat};
-use orrery_core::escape::for_log;
+use orrery_core::escape::{for_log, is_unseen};
 use orrery_store::audit::Row;
 use serde_json::{Map, Value, json};
 
@@ -329,9 +329,7 @@ pub fn json_of(row: &Row) -> Map<String, Value> {
 
 /// A text without control characters, cut to `limit` characters.
 pub(super) fn clean(text: &str, limit: usize) -> String {
-    let is_plain =
-        |c: char| !c.is_control() && !('\u{200b}'..='\u{202e}').contains(&c) && c != '\u{feff}';
-    if text.chars().count() <= limit && text.chars().all(is_plain) {
+    if text.chars().count() <= limit && !text.chars().any(is_unseen) {
         return text.to_owned();
     }
     // Quoted, so that it is not taken for a name.
@@ -396,5 +394,13 @@ mod tests {
         assert_eq!(clean("ada", 10), "ada");
         assert_eq!(clean("a\nb", 30), "'a\\u{a}b'");
         assert_eq!(clean(&"x".repeat(100), 10).chars().count(), 10);
+        // Nothing turns the direction of what follows it on the page.
+        for turn in ('\u{202a}'..='\u{202e}')
+            .chain('\u{2066}'..='\u{2069}')
+            .chain(['\u{61c}', '\u{200f}'])
+        {
+            let shown = clean(&format!("ada{turn}nimda"), 30);
+            assert!(!shown.contains(turn) && shown.starts_with('\''), "{shown}");
+        }
     }
 }
