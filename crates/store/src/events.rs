@@ -7,6 +7,8 @@
 //! seen before an earlier one; there, readers give positions to the rows that have none yet, one reader
 //! after the other.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, NaiveDateTime};
 use orrery_core::phase::Phase;
 use orrery_core::{Clock as _, SystemClock};
@@ -285,6 +287,32 @@ pub async fn after(store: &Store, position: i64, limit: u32) -> Result<Page> {
     // After the rows: what was thrown away meanwhile is noticed.
     let has_gap = position < read_span(connection).await?.pruned;
     Ok(Page { events, has_gap })
+}
+
+/// From which position on these names are of whoever has them now, where that is after `position`: when they were
+/// made, or renamed to it. All that is told of the name before is about somebody else.
+pub async fn held_since(
+    store: &Store,
+    names: &[&str],
+    position: i64,
+) -> Result<HashMap<String, i64>> {
+    let connection = store.read();
+    let column = position_column(connection);
+    let mut held = HashMap::new();
+    for chunk in names.chunks(CHUNK) {
+        let sql = format!(
+            "SELECT user_name, MAX({column}) AS position FROM orrery_events WHERE {column} > ? \
+             AND (kind = ? OR (kind = ? AND data LIKE ?)) AND user_name IN ({}) GROUP BY user_name",
+            marks(chunk.len())
+        );
+        let (created, changed) = (Kind::UserCreated.as_str(), Kind::UserChanged.as_str());
+        let mut values = values![position, created, changed, format!("%\"{OLD_NAME}\":%")];
+        values.extend(chunk.iter().map(|name| (*name).into()));
+        for row in sql::rows(connection, &sql, values).await? {
+            held.insert(row.try_get("", "user_name")?, row.try_get("", "position")?);
+        }
+    }
+    Ok(held)
 }
 
 /// Deletes the oldest events, at most `limit`, that were written before `before`; gives their number. Call

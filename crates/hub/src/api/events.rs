@@ -1,5 +1,6 @@
 //! `/api/events`: what changes of users and servers, as it happens, for dashboards and cullers.
 
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use orrery_core::scopes::{Access, Scope, ScopeSet};
-use orrery_store::events::{self, Event};
+use orrery_core::scopes::{Access, Memberships, Scope, ScopeSet};
+use orrery_store::events::{self, Event, Kind};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -95,6 +96,7 @@ async fn events(
         sender,
         position,
         told: position,
+        replayed_to: span.last,
     };
     tokio::spawn(telling.run(greeting));
     let headers = [
@@ -161,6 +163,8 @@ struct Telling {
     position: i64,
     /// The last position that the client was told.
     told: i64,
+    /// The last position when the stream began: up to here, names may have been another's.
+    replayed_to: i64,
 }
 
 impl Telling {
@@ -299,10 +303,14 @@ impl Telling {
     async fn tell(&mut self, batch: &[Arc<Event>]) -> Result<Told> {
         let users = batch.iter().flat_map(|event| event_models::users_of(event));
         let known = event_models::memberships(&self.hub, &self.scopes, users).await?;
+        let held = self.held_since(batch, &known).await?;
         let mut piece = String::new();
         let mut told = Told::Nothing;
         for event in batch {
             self.position = event.position;
+            if self.is_about_another(event, &held) {
+                continue;
+            }
             if let Some(shown) = event_models::shown(&self.scopes, &known, event) {
                 piece.push_str(&self.encode(&shown));
                 told = Told::Something;
@@ -315,6 +323,44 @@ impl Telling {
             return Ok(Told::NobodyReads);
         }
         Ok(told)
+    }
+
+    /// Since when the names in what would be told of the past are those of the people who have them now.
+    async fn held_since(
+        &self,
+        batch: &[Arc<Event>],
+        known: &Memberships,
+    ) -> Result<HashMap<String, i64>> {
+        if self.position >= self.replayed_to {
+            return Ok(HashMap::new());
+        }
+        let names: BTreeSet<&str> = batch
+            .iter()
+            .filter(|event| event_models::shown(&self.scopes, known, event).is_some())
+            .flat_map(|event| event_models::users_of(event))
+            .collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        Ok(events::held_since(&self.hub.store, &names, self.position).await?)
+    }
+
+    /// Whether an event is about whoever had a name before. Those who see somebody by the name alone, as people
+    /// see themselves, are not told of it.
+    fn is_about_another(&self, event: &Event, held: &HashMap<String, i64>) -> bool {
+        let sees_all = match event.server {
+            Some(_) => self.scopes.has(Scope::ReadServers),
+            None => self.scopes.has(Scope::ListUsers) || self.scopes.has(Scope::ReadUsers),
+        };
+        let is_before = |name: &str| {
+            held.get(name)
+                .is_some_and(|position| event.position < *position)
+        };
+        let is_own = |name: &str| self.requester.user().is_some_and(|user| user.name == name);
+        !sees_all
+            && event_models::users_of(event).any(|name| {
+                // Others are told that somebody is gone, also where the name is there again.
+                let is_gone = matches!(event.kind, Some(Kind::UserDeleted)) || name != event.user;
+                is_before(name) && (is_own(name) || !is_gone)
+            })
     }
 
     async fn tell_used(&mut self, round: &[Used]) -> Result<bool> {

@@ -20,6 +20,8 @@ mod credentials;
 mod etags;
 #[path = "api/events.rs"]
 mod events;
+#[path = "api/events_of_before.rs"]
+mod events_of_before;
 #[path = "api/groups.rs"]
 mod groups;
 #[path = "api/info.rs"]

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::test_hub::{Open, PATIENCE, TestHub, fake_proxy, setup};
 
 /// The events in what came so far, without their times.
-fn told(open: &Open) -> Vec<Value> {
+pub(super) fn told(open: &Open) -> Vec<Value> {
     open.text()
         .split("\n\n")
         .filter_map(|event| event.lines().find_map(|line| line.strip_prefix("data: ")))
@@ -25,23 +25,23 @@ fn told(open: &Open) -> Vec<Value> {
         .collect()
 }
 
-fn last_id(open: &Open) -> String {
+pub(super) fn last_id(open: &Open) -> String {
     let ids = open.text().lines();
     let id = ids.filter_map(|line| line.strip_prefix("id: ")).next_back();
     id.expect("an id").to_owned()
 }
 
-async fn with_named_servers() -> TestHub {
+pub(super) async fn with_named_servers() -> TestHub {
     TestHub::configured(|config| config.hub.allow_named_servers = true).await
 }
 
-async fn follow(hub: &TestHub, token: &str) -> Open {
+pub(super) async fn follow(hub: &TestHub, token: &str) -> Open {
     let mut open = hub.open("/events", token).await;
     open.until("\"open\"").await;
     open
 }
 
-async fn follow_after(hub: &TestHub, token: &str, id: &str) -> Open {
+pub(super) async fn follow_after(hub: &TestHub, token: &str, id: &str) -> Open {
     let request = Request::get("/hub/api/events")
         .header(header::AUTHORIZATION, format!("token {token}"))
         .header("last-event-id", id);
