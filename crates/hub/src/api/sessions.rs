@@ -68,7 +68,8 @@ async fn show(
 
 const EXCEPT: Parameter = Parameter::new(
     "except",
-    "`current` spares the session that the request comes from.",
+    "`current` spares the session that the request comes from. Asked by a token of that session, login cookies \
+     that were never seen here stay good, as its own does: ask by the cookie, which is replaced, to end those too.",
     || json!({ "type": "string", "enum": ["current"] }),
 );
 
