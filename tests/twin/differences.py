@@ -112,6 +112,71 @@ because(
 )
 because(
     "Users",
+    "A service with `admin:users` deletes administrators",
+    "403: only admins delete admins",
+    SAFER,
+    {
+        "users: delete: an admin: by teller": {
+            "2. DELETE /users/chief as teller: status": (204, 403),
+            "2. DELETE /users/chief as teller: change of the database": (ANY, None),
+            "2. DELETE /users/chief as teller: *": ANY,
+            "3. GET /users/chief as admin: status": (404, 200),
+            "3. GET /users/chief as admin: *": ANY,
+            "4. DELETE /users/chief as heidi: status": (404, 204),
+            "4. DELETE /users/chief as heidi: *": ANY,
+        },
+    },
+)
+because(
+    "Users",
+    "A service that has every scope of the role `admin`, by a role, makes no administrators; one that is named `admin` does",
+    "Who may do all that an administrator may makes administrators",
+    CHOICE,
+    {
+        'users: admins made by services: POST /users {"usernames": ["chief"], "admin": true} as deputy': {"status": (403, 201), "2. DELETE /users/chief as admin: status": (404, 204), "*": ANY},
+        'users: admins made by services: POST /users/chief {"admin": true} as deputy': {"status": (403, 201), "2. DELETE /users/chief as admin: status": (404, 204), "*": ANY},
+        'users: admins made by services: PATCH /users/erin {"admin": true} as deputy': {"status": (403, 200), "2. PATCH /users/erin as admin: change of the database": (None, ANY), "*": ANY},
+    },
+)
+because(
+    "Users",
+    "Whoever may make or rename users may give one a name of `Authenticator.admin_users`, who is an administrator at their next login",
+    "403: only admins give the name of an admin",
+    SAFER,
+    {
+        "last: a name that the configuration makes an administrator's": {
+            "2. POST /users/irene as teller: status": (201, 403),
+            "3. GET /users/irene as admin: status": (200, 404),
+            "4. DELETE /users/irene as admin: status": (204, 404),
+            "5. POST /users as teller: status": (201, 403),
+            "6. DELETE /users/irene as admin: status": (204, 404),
+            "7. PATCH /users/idle-3 as teller: status": (200, 403),
+            "*": ANY,
+        },
+    },
+)
+because(
+    "Tokens",
+    "A password can be guessed at by asking for a token, as often and as fast as one likes",
+    "429 after five failures, as at the login page; `Retry-After` says how long to wait",
+    SAFER,
+    {
+        "token by password: guesses have to wait": {
+            f"{number}. POST /users/idle-1/tokens as nobody: {part}": pair
+            for number in (6, 7)
+            for part, pair in {"status": (403, 429), "body.status": (403, 429), "body.message": (None, ANY), "header retry-after": (None, ANY)}.items()
+        },
+    },
+)
+because(
+    "Scopes",
+    "`read:metrics` with any filter (`read:metrics!user=ada`) shows all metrics",
+    "403: what is filtered is no right to the whole",
+    SAFER,
+    {"scopes: who sees the metrics": {f"{path} of grace with ['read:metrics!user=ada']": (200, 403) for path in ("/metrics", "/hub/metrics")}},
+)
+because(
+    "Users",
     "500 when `PATCH` is to change `groups` or `roles`",
     "400: these are changed elsewhere",
     BETTER,
@@ -318,6 +383,13 @@ because(
     "Depending on what the server was started with",
     BETTER,
     {},
+)
+because(
+    "Scopes",
+    "Users who lack the role `user`, since `load_roles` once said that it is nobody's, get it back when they log in",
+    "Also when the hub starts and `load_roles` does not say so any more",
+    CHOICE,
+    {"roles: the role `user` is nobody's, and then everybody's again": {"start 2": ([], ["(\"user's role\", 'alpha', 'user', 0)"])}},
 )
 because(
     "The hub",

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import requests
 
-from harness.client import Person
+from harness.client import Person, api
 from harness.steps import require
 from world import PASSWORD
 
@@ -24,6 +24,12 @@ def call(wire, requester: str, method: str, path: str, body=None, **headers) -> 
 
 def with_token(wire, token: str, method: str, path: str, body=None) -> dict:
     return send(wire, method, path, {"Authorization": f"token {token}"}, body)
+
+
+def call_at(hub, token: str, method: str, path: str, body=None) -> None:
+    """A call of a hub that is not the twins', which must be granted."""
+    answer = api(hub.origin, token, method, path, body)
+    require(answer.status_code < 300, f"{method} {path}: {answer.status_code} {answer.text}")
 
 
 def send(wire, method: str, path: str, headers: dict, body=None) -> dict:

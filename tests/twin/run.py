@@ -22,7 +22,7 @@ import documents  # noqa: E402
 from coverage import COVERAGE  # noqa: E402
 from differences import EVERYWHERE, REASONS  # noqa: E402
 from harness.steps import Steps, exit_with, require, same  # noqa: E402
-from suite import ANY, CASES, Case, differing, judge, listed, matches, short  # noqa: E402
+from suite import ANY, CASES, Case, differing, judge, listed, matches, refused_badly, short  # noqa: E402
 from wire import Wire  # noqa: E402
 from world import new_world  # noqa: E402
 
@@ -80,6 +80,7 @@ def run_case(case: Case, wires: list[Wire], pool: ThreadPoolExecutor, steps: Ste
         if show:
             for part in sorted(set(upstream) | set(ours)):
                 print(f"      {part}: {short(upstream.get(part))}", flush=True)
+        require(not (unsound := refused_badly(upstream, ours)), unsound)
         different = differing(upstream, ours)
         for part, pair in list(different.items()):
             kind = part.rpartition(": ")[2]

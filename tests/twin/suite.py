@@ -155,6 +155,24 @@ def judge(different: dict[str, tuple], expected: dict[str, tuple]) -> str:
     return "\n".join(lines)
 
 
+def refused_badly(upstream: dict, ours: dict) -> str:
+    """What is wrong with our refusals of what JupyterHub does, whatever else is listed to differ: a refusal says why,
+    and changes nothing."""
+    lines = []
+    for part, status in ours.items():
+        before, _, kind = part.rpartition("status")
+        theirs = upstream.get(part)
+        if kind or before and not before.endswith(": ") or not isinstance(status, int) or not isinstance(theirs, int) or not theirs < 400 <= status:
+            continue
+        if change := ours.get(f"{before}change of the database"):
+            lines.append(f"{part} is {status}, but ours changes the database: {short(change)}")
+        whole = ours.get(f"{before}body")
+        body = whole if isinstance(whole, dict) else {key: ours.get(f"{before}body.{key}") for key in ("status", "message", "error")}
+        if not body.get("error") and not (body.get("status") == status and body.get("message")):
+            lines.append(f"{part} is {status}, but ours does not say why")
+    return "\n".join(lines)
+
+
 def short(value) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     # A lone surrogate cannot be printed.

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from jupyterhub.roles import get_default_roles
+
 from harness.client import AGENT, Person, api
 from harness.hub import Hub
 from harness.steps import require, same
@@ -18,13 +20,16 @@ from harness.steps import require, same
 PASSWORD = "a-password-for-the-twins"
 CRYPT_KEY = "6f" * 32
 #: Tokens of services, which the configuration gives.
-SERVICES = {name: f"the-token-of-the-twins-service-{name}-0123456789" for name in ("teller", "plain", "culler", "boss", "shopper")}
+SERVICES = {name: f"the-token-of-the-twins-service-{name}-0123456789" for name in ("teller", "plain", "culler", "boss", "shopper", "deputy")}
+#: All that administrators may, for the service `deputy`, which is named as none.
+ALL_SCOPES = next(role["scopes"] for role in get_default_roles() if role["name"] == "admin")
 SMALL_SERVER = Path(__file__).with_name("small_server.py")
 
 CONFIG = f"""
 c.JupyterHub.authenticator_class = "dummy"
 c.DummyAuthenticator.password = {PASSWORD!r}
-c.Authenticator.admin_users = {{"grace", "heidi"}}
+c.Authenticator.admin_users = {{"grace", "heidi", "irene"}}
+c.Authenticator.username_pattern = "[^!].*"
 c.Authenticator.allowed_users = {{"ada", "bob", "carol", "dave", "erin"}}
 c.Authenticator.enable_auth_state = True
 c.JupyterHub.allow_named_servers = True
@@ -64,16 +69,18 @@ c.JupyterHub.services = [
         "oauth_client_allowed_scopes": ["access:services!service=shopper", "read:users:groups!user"],
         "oauth_no_confirm": False,
     }},
+    {{"name": "deputy", "api_token": {SERVICES["deputy"]!r}}},
 ]
 c.JupyterHub.load_roles = [
     {{"name": "user", "scopes": ["self", "shares!user", "list:users!user"]}},
     {{"name": "reader", "description": "sees all", "scopes": ["list:users", "read:users", "read:groups", "list:groups", "read:services", "list:services", "read:servers", "read:hub", "read:roles"], "users": ["carol"]}},
-    {{"name": "class-admin", "scopes": ["admin:users!group=class", "list:users!group=class", "admin:groups!group=class", "list:groups!group=class", "admin:servers!group=class", "tokens!group=class", "read:shares!group=class"], "users": ["dave"]}},
+    {{"name": "class-admin", "scopes": ["admin:users!group=class", "list:users!group=class", "admin:groups!group=class", "list:groups!group=class", "admin:servers!group=class", "tokens!group=class", "read:shares!group=class", "admin-ui"], "users": ["dave"]}},
     {{"name": "lab-people", "scopes": ["read:users:name!group=class", "list:users!group=class", "custom:shop:read"], "groups": ["lab"]}},
     {{"name": "teller", "scopes": ["admin:users", "admin:groups", "admin:servers", "list:users", "list:groups", "tokens", "shares", "custom:shop"], "services": ["teller"]}},
     {{"name": "culler", "scopes": ["list:users", "read:users:activity", "read:servers", "delete:servers"], "services": ["culler"]}},
     {{"name": "keeper", "scopes": ["proxy", "read:hub", "shutdown", "admin:services", "list:services"], "services": ["shopper"]}},
     {{"name": "shop", "scopes": ["access:services!service=shopper"], "groups": ["class"]}},
+    {{"name": "deputy", "scopes": {ALL_SCOPES!r}, "services": ["deputy"]}},
 ]
 """
 
@@ -108,7 +115,7 @@ SEVERAL = "admin ada bob for-class teller plain nobody"
 #: More of them, for what changes something.
 MANY = "admin heidi ada bob dave reading naming for-ada for-class ada-reading teller boss plain culler nobody expired"
 #: All who ask with a token.
-EVERYBODY = [name for name in TOKENS if name != "expired"] + list(SERVICES) + STRANGERS.split()
+EVERYBODY = [name for name in TOKENS if name != "expired"] + [name for name in SERVICES if name != "deputy"] + STRANGERS.split()
 #: Browsers: with all that a page of the hub sends; without the XSRF token; from a page of another site; a link that is followed.
 BROWSERS = "ada-browser ada-browser-without-xsrf ada-browser-other-site ada-browser-navigates admin-browser"
 

@@ -1,6 +1,7 @@
 """What each scope, filtered or not, lets a token see: one story for each list of scopes."""
 
-from suite import R, story
+from flows import browser, call, with_token
+from suite import R, script, story
 
 #: Scopes of tokens of an admin, of whom everything can be had.
 OF_AN_ADMIN = [
@@ -70,6 +71,14 @@ OF_AN_ADMIN = [
     ["custom:shop:read"],
     ["shares", "users:shares", "groups:shares"],
     ["read:shares!server=ada/one"],
+    ["read:shares!user=ada"],
+    ["read:shares!group=class"],
+    ["shares!server=ada/one"],
+    ["read:users:shares"],
+    ["users:shares!user=erin"],
+    ["read:users:shares!group=lab"],
+    ["read:groups:shares"],
+    ["groups:shares!group=lab"],
 ]
 #: Scopes of tokens of an ordinary user.
 OF_A_USER = [
@@ -99,7 +108,7 @@ OF_A_USER = [
     ["custom:nothing"],
 ]
 PATHS = ["/user", "/users", "/users?include_stopped_servers=1&sort=name", "/users/ada?include_stopped_servers=1", "/users/bob", "/users/carol", "/groups", "/groups/class", "/groups/lab", "/services", "/services/plain", "/services/boss"]
-OTHERS = ["GET /proxy", "GET /info", "GET /users/ada/tokens", "GET /users/nothing-like-it", "GET /groups/nothing-like-it", "GET /services/nothing-like-it"]
+OTHERS = ["GET /proxy", "GET /info", "GET /users/ada/tokens", "GET /users/nothing-like-it", "GET /groups/nothing-like-it", "GET /services/nothing-like-it", "GET /shares/ada", "GET /shares/ada/one", "GET /share-codes/ada", "GET /share-codes/ada/one", "GET /users/erin/shared", "GET /users/carol/shared/ada/one", "GET /groups/lab/shared", "GET /groups/lab/shared/ada/one"]
 
 
 def looks(owner: str, scopes: list[str], lines: list[str]) -> None:
@@ -139,3 +148,21 @@ story(
     ("nobody", R("GET /users", headers=HEADERS)), ("nobody", R("GET /user", headers=HEADERS)), ("culler", "GET /user"),
     ("admin", "DELETE /users/culler"), ("culler", "GET /user"),
 )
+
+
+@script("scopes: who sees the metrics")
+def metrics(wire):
+    found = {}
+    for owner, scopes in (("grace", ["inherit"]), ("grace", ["read:metrics"]), ("grace", ["read:metrics!user=ada"]), ("grace", ["read:hub"]), ("ada", ["inherit"])):
+        made = call(wire, "boss", "POST", f"/users/{owner}/tokens", {"scopes": scopes})["body"]
+        for path in ("/metrics", "/hub/metrics"):
+            found[f"{path} of {owner} with {scopes}"] = with_token(wire, made["token"], "GET", path)["status"]
+        call(wire, "boss", "DELETE", f"/users/{owner}/tokens/{made['id']}")
+    found["nobody"] = call(wire, "nobody", "GET", "/metrics")["status"]
+    return found
+
+
+@script("scopes: the page for administrators")
+def admin_page(wire):
+    # Dave has `admin-ui` by a role; Bob has not.
+    return {name: browser(wire, name).page("/hub/admin", follow=False).status_code for name in ("grace", "dave", "bob")}

@@ -167,6 +167,8 @@ def slow_start(wire):
         found["again"] = call(wire, "carol", "POST", "/users/carol/server")
         found["change"] = call(wire, "carol", "PATCH", "/users/carol/server", {"user_options": {}})
         found["user"] = call(wire, "carol", "GET", "/users/carol")
+        for state in ("ready", "active", "inactive"):
+            found[f"in a list of {state}"] = [user["name"] for user in call(wire, "reading", "GET", f"/users?state={state}&name_filter=carol")["body"]]
         reading = threading.Thread(target=lambda: events.extend(progress(wire, "carol")))
         reading.start()
         time.sleep(0.3)
@@ -177,7 +179,29 @@ def slow_start(wire):
     found["first event has a message"] = bool(events and events[0].get("message"))
     found["last event"] = events[-1:]
     found["afterwards"] = call(wire, "carol", "GET", "/users/carol/server")
+    for state in ("ready", "active", "inactive"):
+        found[f"afterwards in a list of {state}"] = [user["name"] for user in call(wire, "reading", "GET", f"/users?state={state}&name_filter=carol")["body"]]
     found["stop"] = call(wire, "carol", "DELETE", "/users/carol/server")
+    return found
+
+
+@script("no start while it stops")
+def start_while_stopping(wire):
+    flag = home(wire, "carol") / "lingers"
+    flag.touch()
+    try:
+        found = {"start": call(wire, "carol", "POST", "/users/carol/server")["status"]}
+    finally:
+        flag.unlink()
+    stopping = threading.Thread(target=lambda: call(wire, "carol", "DELETE", "/users/carol/server"))
+    stopping.start()
+    until(lambda: call(wire, "carol", "GET", "/users/carol/server")["body"].get("pending") == "stop", "the stop is pending")
+    found["start while it stops"] = call(wire, "carol", "POST", "/users/carol/server")
+    found["stop while it stops"] = call(wire, "carol", "DELETE", "/users/carol/server")["status"]
+    stopping.join(30)
+    until(lambda: call(wire, "carol", "GET", "/users/carol/server")["body"].get("pending") is None, "nothing is pending")
+    found["start afterwards"] = call(wire, "carol", "POST", "/users/carol/server")["status"]
+    found["stop afterwards"] = call(wire, "carol", "DELETE", "/users/carol/server")["status"]
     return found
 
 

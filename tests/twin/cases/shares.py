@@ -203,6 +203,15 @@ def leads(wire):
     wire.secrets.append(code)
     bob = browser(wire, "bob")
     found = {}
+    for state in ("stopped", "running"):
+        path = "/hub/accept-share?" + requests_query(code=code)
+        page = bob.page(path, follow=False)
+        found[f"without next, {state}"] = (page.status_code, "running" in page.text, place(bob.form(path, {})))
+        path = "/hub/accept-share?" + requests_query(code=code, next="/user/ada/one/lab/tree/a.ipynb?param=5")
+        found[f"with next, {state}"] = (bob.page(path, follow=False).status_code, place(bob.form(path, {})))
+        if state == "stopped":
+            found["start"] = call(wire, "ada", "POST", "/users/ada/servers/one")["status"]
+    found["stop"] = call(wire, "ada", "DELETE", "/users/ada/servers/one")["status"]
     for target in ("/hub/home", "/user/ada/one/lab/tree/a.ipynb?x=1#y", "https://example.com/hub/home", "//example.com/", "{origin}/user/ada/one/lab", "relative", "/\\example.com", "///example.com/"):
         path = "/hub/accept-share?" + requests_query(code=code, next=target.replace("{origin}", wire.hub.origin))
         found[f"next={target}"] = (bob.page(path, follow=False).status_code, place(bob.form(path, {})))

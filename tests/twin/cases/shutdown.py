@@ -10,4 +10,5 @@ story("last: a service whose client has no address to come back to", ("admin", R
 story("last: a service that asks nobody and is no client", ("admin", R("POST /services/fresh-two", {"oauth_no_confirm": True})))
 story("last: a service whose client is not named as clients of services are", ("admin", R("POST /services/fresh-three", {"oauth_client_id": "fresh-three"})))
 story("last: a user with a NUL in its name", ("admin", R("POST /users", {"usernames": ["a\0"]})))
+story("last: a name that the configuration makes an administrator's", ("admin", "DELETE /users/irene"), ("teller", "POST /users/irene"), ("admin", "GET /users/irene"), ("admin", "DELETE /users/irene"), ("teller", R("POST /users", {"usernames": ["irene"]})), ("admin", "DELETE /users/irene"), ("teller", R("PATCH /users/idle-3", {"name": "irene"})))
 story("last: shutdown", ("admin", R("POST /shutdown", {"servers": True, "proxy": True})))

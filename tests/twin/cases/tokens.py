@@ -1,8 +1,9 @@
 """Tokens: making, listing and revoking them, and what becomes of them."""
 
 import sqlite3
+from urllib.parse import quote
 
-from flows import call, with_token
+from flows import browser, call, with_token
 from suite import R, script, story, table
 from world import BROWSERS, EVERYBODY, PASSWORD, SEVERAL
 
@@ -95,6 +96,8 @@ for auth in (
 table("token by password", "bob wrong-token expired", R("POST /users/ada/tokens", {"auth": GOOD}), then=AFTER)
 table("token by password", "nobody", R("POST /users/bob/tokens", {"auth": GOOD}), R("POST /users/no-such-user/tokens", {"auth": GOOD}), R("POST /users/ada/tokens", [1]), R("POST /users/ada/tokens", {"auth": GOOD, "scopes": ["shutdown"]}))
 
+story("token by password: guesses have to wait", *[("nobody", R("POST /users/idle-1/tokens", {"auth": {"username": "guessed-at", "password": "wrong"}}))] * 7)
+
 # --- listing and looking
 
 SEEN = ("last_activity",)
@@ -137,6 +140,18 @@ for who in ("admin", "plain", "ada", "ada-naming", "nobody", "ada-browser", "wro
         (who, "GET /authorizations/cookie/no-such-cookie/forged"),
         ("boss", "DELETE /users/ada/tokens/{id}"),
     )
+@script("whose cookie is it")
+def whose_cookie(wire):
+    cookie = browser(wire, "ada").cookie("jupyterhub-hub-login", "/hub/").value.strip('"')
+    wire.secrets += [cookie, quote(cookie, safe="")]
+    found = {}
+    for who in ("admin", "plain", "ada", "ada-naming", "nobody", "wrong-token"):
+        for name in ("jupyterhub-hub-login", "jupyterhub-user-ada", "another"):
+            found[f"{who}: {name}"] = without_times(call(wire, who, "GET", f"/authorizations/cookie/{name}/{quote(cookie, safe='')}"))
+    found["a part of it"] = call(wire, "admin", "GET", f"/authorizations/cookie/jupyterhub-hub-login/{quote(cookie[:-1], safe='')}")
+    return found
+
+
 table("authorizations", "plain nobody", "GET /authorizations/token", "GET /authorizations/cookie/jupyterhub-hub-login", "POST /authorizations/token/0123456789abcdef0123456789abcdef")
 table("authorizations", "plain admin", "GET /authorizations/token/the-token-of-the-twins-service-plain-0123456789", "GET /authorizations/token/the-token-of-the-twins-service-boss-0123456789")
 

@@ -102,6 +102,7 @@ table(
     R("POST /users"), R("POST /users", raw=b"{"), R("POST /users", raw=b"\xff\xfe"), R("POST /users", raw=b"null"),
     then=["GET /users?sort=-id&limit=3", "DELETE /users/a%2Fb", *GONE],
 )
+table("users: make several: names that the site does not want", "admin teller", R("POST /users", {"usernames": ["New", "!ADA", "!bob"]}), R("POST /users", {"usernames": ["!ada"]}), R("POST /users/!ada", {}), then=["GET /users?sort=-id&limit=3", "DELETE /users/!ada", *GONE])
 table("users: make several: other types", "admin", *[R("POST /users", {"usernames": names}) for names in ("new", {"new": 1}, 5, True, [1], [None], [["new"]], [{"name": "new"}], ["new", 1])], then=["GET /users?sort=-id&limit=3", "DELETE /users/n", "DELETE /users/e", "DELETE /users/w", *GONE])
 
 # Changing
@@ -123,6 +124,12 @@ table(
 )
 table("users: change: name and admin", "admin teller", R("PATCH /users/ada", {"name": "lovelace", "admin": True}), then=[R("PATCH /users/lovelace", {"name": "ada", "admin": False})])
 table("users: change: auth state", "admin heidi teller for-ada reading ada", "GET /users/erin", then=[R("PATCH /users/erin", {"auth_state": {"a": [1, {"b": None}], "ü": "é"}}), "GET /users/erin", "GET /users?name_filter=erin"])
+table("users: change: auth state: one's own", "ada ada-browser for-ada", R("PATCH /users/ada", {"auth_state": {"a": 1}}), then=["GET /users/ada", R("PATCH /users/ada", {"auth_state": {}})])
+story(
+    "users: change: auth state: what is kept of somebody is not for them",
+    ("admin", R("PATCH /users/ada", {"auth_state": {"secret": "hello"}})), ("ada", "GET /users/ada"), ("ada", "GET /user"), ("ada-browser", "GET /users/ada"), ("for-ada", "GET /users/ada"), ("reading", "GET /users/ada"),
+    ("admin", R("PATCH /users/ada", {"auth_state": {}})),
+)
 story(
     "users: change: groups and roles",
     ("admin", R("PATCH /users/erin", {"groups": ["lab"]})), ("admin", "GET /users/erin"), ("admin", R("PATCH /users/erin", {"groups": ["with space"]})),
@@ -135,6 +142,10 @@ story("users: change: name keeps tokens, groups, servers", ("admin", R("PATCH /u
 table("users: delete", MANY, "DELETE /users/new", then=["GET /users/new", "POST /users/new"])
 story("users: delete: it is gone", ("admin", "DELETE /users/new"), ("admin", "DELETE /users/new"))
 table("users: delete: who is not there, or oneself", SEVERAL, "DELETE /users/nothing", "DELETE /users/", "DELETE /users")
+for who in ("teller", "deputy", "boss", "for-ada", "dave"):
+    story(f"users: delete: an admin: by {who}", ("admin", R("POST /users/chief", {"admin": True})), (who, "DELETE /users/chief"), ("admin", "GET /users/chief"), ("heidi", "DELETE /users/chief"))
+for line, body, back in (("POST /users", {"usernames": ["chief"], "admin": True}, "DELETE /users/chief"), ("POST /users/chief", {"admin": True}, "DELETE /users/chief"), ("PATCH /users/erin", {"admin": True}, R("PATCH /users/erin", {"admin": False}))):
+    table("users: admins made by services", "teller deputy boss", R(line, body), then=[back])
 table("users: delete: oneself", "heidi", "DELETE /users/heidi")
 story(
     "users: delete: what was theirs goes along",
