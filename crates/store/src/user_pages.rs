@@ -35,6 +35,8 @@ pub struct Listed {
     pub last_activity: Option<NaiveDateTime>,
     /// What the authenticator told of the user, or null.
     pub user_info: Value,
+    /// Whether a login has left auth state.
+    pub has_auth_state: bool,
     /// The names of their groups, by the groups' ids.
     pub groups: Vec<String>,
     /// The names of the roles that they hold themselves, by the roles' ids.
@@ -114,6 +116,7 @@ impl Listed {
             created: user.created,
             last_activity: user.last_activity,
             user_info: user.user_info.clone(),
+            has_auth_state: user.encrypted_auth_state.is_some(),
             groups: Vec::new(),
             roles: Vec::new(),
             servers: Vec::new(),
@@ -158,6 +161,19 @@ pub async fn of(connection: &impl ConnectionTrait, ids: &[i32]) -> Result<Vec<Li
     Ok(ids.iter().filter_map(|id| by_id.remove(id)).collect())
 }
 
+/// The user of this name.
+pub async fn named(connection: &impl ConnectionTrait, name: &str) -> Result<Option<Listed>> {
+    let backend = connection.get_database_backend();
+    let found = if backend == DbBackend::MySql {
+        let found = users::find(connection, name).await?;
+        together(connection, found.into_iter().collect()).await?
+    } else {
+        let order = users::order(backend, "p", UserSort::Id, false);
+        read(connection, "u.name = ?", &order, vec![name.into()]).await?
+    };
+    Ok(found.into_iter().next())
+}
+
 /// The users whom `tail` selects, as one value of JSON.
 async fn read(
     connection: &impl ConnectionTrait,
@@ -183,7 +199,8 @@ async fn read(
 }
 
 /// The users' own columns.
-const COLUMNS: &str = "u.id, u.name, u.admin, u.created, u.last_activity, u.user_info";
+const COLUMNS: &str = "u.id, u.name, u.admin, u.created, u.last_activity, u.user_info, \
+     CASE WHEN u.encrypted_auth_state IS NULL THEN 0 ELSE 1 END AS has_auth_state";
 
 /// What is shown of a server and its run.
 const SERVER: &str = "s.id, s.name, s.display_name, s.started, s.last_activity, s.user_options, s.state, \
@@ -199,7 +216,7 @@ const SERVERS: &str = "spawners s LEFT JOIN orrery_runs r \
 fn sqlite(tail: &str, order: &str) -> String {
     format!(
         "WITH p AS (SELECT {COLUMNS} FROM users u WHERE {tail}) \
-         SELECT json_group_array(json_array(p.id, p.name, p.admin, p.created, p.last_activity, p.user_info, \
+         SELECT json_group_array(json_array(p.id, p.name, p.admin, p.created, p.last_activity, p.user_info, p.has_auth_state, \
          json((SELECT json_group_array(g.name ORDER BY g.id) FROM user_group_map m \
          JOIN \"groups\" g ON g.id = m.group_id WHERE m.user_id = p.id)), \
          json((SELECT json_group_array(r.name ORDER BY r.id) FROM user_role_map m \
@@ -220,7 +237,7 @@ fn postgres(tail: &str, order: &str) -> String {
          JOIN roles r ON r.id = m.role_id WHERE m.user_id IN (SELECT p.id FROM p) GROUP BY m.user_id), \
          ss AS (SELECT s.user_id, json_agg(json_build_array({SERVER}) ORDER BY s.id) AS servers \
          FROM {SERVERS} WHERE s.user_id IN (SELECT p.id FROM p) GROUP BY s.user_id) \
-         SELECT json_agg(json_build_array(p.id, p.name, p.admin, p.created, p.last_activity, p.user_info, \
+         SELECT json_agg(json_build_array(p.id, p.name, p.admin, p.created, p.last_activity, p.user_info, p.has_auth_state, \
          gs.names, rs.names, ss.servers) ORDER BY {order})::text AS people \
          FROM p LEFT JOIN gs ON gs.user_id = p.id LEFT JOIN rs ON rs.user_id = p.id \
          LEFT JOIN ss ON ss.user_id = p.id"
@@ -278,6 +295,7 @@ struct UserRow(
     Option<Time>,
     Option<Time>,
     Option<String>,
+    i64,
     Option<Vec<String>>,
     Option<Vec<String>>,
     Option<Vec<ServerRow>>,
@@ -361,7 +379,7 @@ impl TryFrom<UserRow> for Listed {
     type Error = StoreError;
 
     fn try_from(row: UserRow) -> Result<Self> {
-        let servers = row.8.unwrap_or_default();
+        let servers = row.9.unwrap_or_default();
         Ok(Self {
             id: row.0,
             name: row.1,
@@ -373,8 +391,9 @@ impl TryFrom<UserRow> for Listed {
             created: row.3.and_then(|time| time.0),
             last_activity: row.4.and_then(|time| time.0),
             user_info: value("user_info", row.5)?,
-            groups: row.6.unwrap_or_default(),
-            roles: row.7.unwrap_or_default(),
+            has_auth_state: row.6 != 0,
+            groups: row.7.unwrap_or_default(),
+            roles: row.8.unwrap_or_default(),
             servers: servers
                 .into_iter()
                 .map(ListedServer::try_from)

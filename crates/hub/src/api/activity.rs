@@ -7,13 +7,14 @@ use chrono::{NaiveDateTime, TimeDelta};
 use orrery_core::ServerName;
 use orrery_core::scopes::Scope;
 use orrery_store::spawners;
-use orrery_store::users::{self, User};
+use orrery_store::users::User;
 use serde_json::{Map, Value};
 
 use super::body::JsonBody;
-use super::python;
 use super::schemas::ACTIVITY;
 use super::time::{isoformat, parse};
+use super::{path, python};
+use crate::auth::Asking;
 use crate::error::{Error, Result};
 use crate::openapi::{Answer, Body, Operation, Shape, Tag};
 use crate::router::{ApiRoutes, Needs};
@@ -40,10 +41,11 @@ const RECORD: Operation = Operation::new("post-user-activity", Tag::Users, "Tell
 /// is wrong.
 async fn record(
     State(hub): State<AppState>,
+    Asking(requester): Asking,
     Path(name): Path<String>,
     JsonBody(body): JsonBody,
 ) -> Result<Response> {
-    let user = users::find(hub.store.read(), &name).await?.ok_or_else(|| {
+    let user = path::find(&hub, &requester, &name).await?.ok_or_else(|| {
         let name: String = name.chars().take(64).collect();
         Error::not_found(format!("No such user: {}", python::repr(&name.into())))
     })?;

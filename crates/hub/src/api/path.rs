@@ -21,17 +21,25 @@ impl FromRequestParts<AppState> for PathUser {
 
     async fn from_request_parts(parts: &mut Parts, hub: &AppState) -> Result<Self> {
         let name = parameter(parts, "user").await?.unwrap_or_default();
+        let requester = parts.extensions.get::<Arc<Requester>>();
+        let found = match requester {
+            Some(requester) => find(hub, requester, &name).await?,
+            None => users::find(hub.store.read(), &name).await?,
+        };
+        found.map(Self).ok_or_else(|| Error::not_found(""))
+    }
+}
+
+/// The user of this name.
+pub(super) async fn find(
+    hub: &AppState,
+    requester: &Requester,
+    name: &str,
+) -> Result<Option<User>> {
+    match requester.user() {
         // Whoever asks was read, or found unchanged, for this very request.
-        if let Some(requester) = parts.extensions.get::<Arc<Requester>>()
-            && let Some(user) = requester.user()
-            && user.name == name
-        {
-            return Ok(Self(User::clone(user)));
-        }
-        users::find(hub.store.read(), &name)
-            .await?
-            .map(Self)
-            .ok_or_else(|| Error::not_found(""))
+        Some(user) if user.name == name => Ok(Some(User::clone(user))),
+        _ => Ok(users::find(hub.store.read(), name).await?),
     }
 }
 

@@ -55,22 +55,29 @@ const SHOW: Operation = Operation::new("get-user", Tag::Users, "Show a user")
 async fn show(
     State(hub): State<AppState>,
     Asking(requester): Asking,
-    PathUser(user): PathUser,
+    Path(name): Path<String>,
     arguments: Arguments,
 ) -> Result<(Extension<etag::Editable>, Json<Value>)> {
-    let model = shown(&hub, &requester, &user, arguments.include_stopped_servers()).await?;
-    note_auth_state(&hub, &requester, &user, &model);
+    let stopped = arguments.include_stopped_servers();
+    let found = user_models::named(&hub, &requester.scopes, &name, stopped).await?;
+    let (mut model, has_auth_state) = found.ok_or_else(|| Error::not_found(""))?;
+    if has_auth_state
+        && let Some(shown) = model.get_mut("auth_state")
+        && let Some(user) = users::find(hub.store.read(), &name).await?
+    {
+        *shown = auth_state::of(&hub, &user).await?.into();
+    }
+    note_auth_state(&hub, &requester, &name, &model);
     let editable = Extension(editable_in(&model));
     Ok((editable, Json(Value::Object(model))))
 }
 
 /// Notes that the answer shows somebody's auth state.
-fn note_auth_state(hub: &AppState, requester: &Requester, user: &User, model: &Map<String, Value>) {
+fn note_auth_state(hub: &AppState, requester: &Requester, name: &str, model: &Map<String, Value>) {
     let state = model.get("auth_state");
     if state.is_some_and(|state| !state.is_null()) {
         let event = Event::new(Action::AuthStateRead).by(requester);
-        hub.audit
-            .note(event.on_user(&user.name).owned_by(&user.name));
+        hub.audit.note(event.on_user(name).owned_by(name));
     }
 }
 
@@ -240,7 +247,7 @@ async fn edit(
     model.insert("auth_state".to_owned(), state.into());
     // Who has just set it knows it.
     if changes.encrypted_auth_state.is_none() {
-        note_auth_state(&hub, &requester, &user, &model);
+        note_auth_state(&hub, &requester, &user.name, &model);
     }
     Ok(Json(Value::Object(model)))
 }

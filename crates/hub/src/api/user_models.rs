@@ -74,6 +74,25 @@ pub(super) async fn listed(
     Ok(models)
 }
 
+/// The user of this name, if there is one, and whether a login has left auth state.
+pub(super) async fn named(
+    hub: &AppState,
+    scopes: &ScopeSet,
+    name: &str,
+    include_stopped_servers: bool,
+) -> Result<Option<(Model, bool)>> {
+    let Some(user) = user_pages::named(hub.store.read(), name).await? else {
+        return Ok(None);
+    };
+    let has_auth_state = user.has_auth_state;
+    let models = listed(hub, scopes, vec![user], include_stopped_servers).await?;
+    let model = models.into_iter().next().map(UserModel::into_map);
+    Ok(Some((
+        model.transpose()?.unwrap_or_default(),
+        has_auth_state,
+    )))
+}
+
 /// One user.
 pub(super) async fn user(
     hub: &AppState,

@@ -96,7 +96,13 @@ async fn list(
     let query = query(&requester, &arguments, page)?;
     let by_cursor = arguments.is_by_cursor();
     let _turn = hub.long_reads.turn().await?;
-    let found = user_pages::list(hub.store.read(), &query).await?;
+    let listing = user_pages::list(hub.store.read(), &query);
+    let (found, total) = if arguments.accepts_pagination() && !by_cursor {
+        // Each looks through all names where there is a filter.
+        tokio::try_join!(listing, hub.counts.users(&hub.store, &query))?
+    } else {
+        (listing.await?, 0)
+    };
     let last = found.last().map(|user| Cursor {
         sort: sort_name(&arguments).to_owned(),
         key: match query.sort {
@@ -107,11 +113,6 @@ async fn list(
         id: user.id,
     });
     let last = last.filter(|_| found.len() as u64 == page.limit);
-    let total = if arguments.accepts_pagination() && !by_cursor {
-        hub.counts.users(&hub.store, &query).await?
-    } else {
-        0
-    };
     let models = user_models::listed(
         &hub,
         &requester.scopes,
