@@ -483,7 +483,8 @@ fn each_action_has_a_test_that_names_it() {
 }
 
 fn read(folder: &Path, sources: &mut Vec<String>) {
-    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+    let entries =
+        std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut paths: Vec<PathBuf> = entries
         .map(|entry| entry.expect("an entry").path())
         .collect();
