@@ -122,6 +122,33 @@ await scene("stop-pending", "stubborn", async (page) => {
 });
 await scene("admin", "grace", async (page) => same((await page.goto(`${origin}/hub/admin`)).status(), 200, "status"));
 
+if (ours) {
+  await scene("audit", "grace", async (page) => {
+    await page.goto(`${origin}/hub/audit`);
+    await page.locator("#audit-action").selectOption("login.failed");
+    await Promise.all([page.waitForURL(/action=login\.failed/), page.locator("#audit-filter button").first().click()]);
+    await page.locator("#audit-table").getByText("ada").first().waitFor();
+    await page.goto(`${origin}/hub/audit`);
+  });
+  await scene("accesses", "quick", async (page) => {
+    const admins = await browser.newContext();
+    const admin = await admins.newPage();
+    await admin.goto(`${origin}/hub/login?next=%2Fhub%2Fhome`);
+    await signIn(admin, "grace");
+    await admin.waitForURL("**/hub/home");
+    const stopped = await admin.evaluate(async () => {
+      const xsrf = document.cookie.match(/_xsrf=([^;]+)/)[1];
+      return (await fetch("/hub/api/users/quick/server", { method: "DELETE", headers: { "X-XSRFToken": xsrf } })).status;
+    });
+    require_(stopped === 204 || stopped === 202, `stopping answered ${stopped}`);
+    await admins.close();
+    await page.goto(`${origin}/hub/home`);
+    await page.locator('a[href$="/hub/accesses"]').first().click();
+    await page.waitForURL("**/hub/accesses");
+    await page.locator("#audit-table").getByText("grace").first().waitFor();
+  });
+}
+
 await browser.close();
 process.exit(failed() ? 1 : 0);
 

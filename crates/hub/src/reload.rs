@@ -237,11 +237,7 @@ impl Site {
 }
 
 /// Reloads whenever `source` wants it, until `closing` is cancelled.
-pub async fn run(
-    site: Arc<Site>,
-    mut source: Box<dyn ConfigSource>,
-    closing: CancellationToken,
-) {
+pub async fn run(site: Arc<Site>, mut source: Box<dyn ConfigSource>, closing: CancellationToken) {
     loop {
         tokio::select! {
             () = closing.cancelled() => return,
