@@ -125,8 +125,8 @@ await scene("admin", "grace", async (page) => same((await page.goto(`${origin}/h
 if (ours) {
   await scene("audit", "grace", async (page) => {
     await page.goto(`${origin}/hub/audit`);
-    await page.locator("#audit-action").selectOption("login.failed");
-    await Promise.all([page.waitForURL(/action=login\.failed/), page.locator("#audit-filter button").first().click()]);
+    await page.locator("#audit-action").selectOption("token.create");
+    await Promise.all([page.waitForURL(/action=token\.create/), page.locator("#audit-filter button").first().click()]);
     await page.locator("#audit-table").getByText("ada").first().waitFor();
     await page.goto(`${origin}/hub/audit`);
   });

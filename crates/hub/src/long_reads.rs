@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct LongReads(Semaphore);
 
 impl Default for LongReads {
-    /// As many as there are cores, at most [`MOST`].
+    /// As many as there are cores, at most three.
     fn default() -> Self {
         let cores = available_parallelism().map_or(1, NonZero::get);
         Self(Semaphore::new(cores.min(MOST)))
