@@ -222,8 +222,8 @@ async fn the_reader_of_a_file_cannot_write() {
 #[tokio::test]
 async fn waiting_for_the_writer_is_bounded() {
     let options = StoreOptions {
-        acquire_timeout: Duration::from_millis(50),
-        busy_timeout: Duration::from_millis(50),
+        acquire_timeout: Duration::from_millis(500),
+        busy_timeout: Duration::from_millis(500),
         ..StoreOptions::default()
     };
     let folder = tempfile::tempdir().unwrap();

@@ -68,8 +68,8 @@ async fn a_server_gets_its_owners_environment_and_sees_nothing_of_the_hub() {
     .unwrap();
     let log = site.folder.path().join(format!("logs/{}.log", ada.name));
     let script = format!(
-        // Not through a pipe, which the shell itself would have open.
-        "env; ls -l /proc/$$/fd >fds; grep -o '[0-9]* -> .*' fds; cat {} || echo no log; wc -c",
+        // In a shell of its own, so that neither a pipe nor the file is open in the one that is looked at.
+        "env; (ls -l /proc/$$/fd >fds); grep -o '[0-9]* -> .*' fds; cat {} || echo no log; wc -c",
         log.display()
     );
     let started = site.shell(&ada, &script).await;
