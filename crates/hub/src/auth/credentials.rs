@@ -220,6 +220,8 @@ impl KnownCache {
         if let Some(other) = entries.get(&key)
             && other.version == kept.version
             && other.known.session.is_some() == kept.known.session.is_some()
+            // What has ended by itself meanwhile was worked out anew in the same state.
+            && other.known.good_until == kept.known.good_until
         {
             return other.known.clone();
         }

@@ -1,9 +1,12 @@
 //! What is remembered of a token counts only as long as the database says the same, whoever changes it.
 
+use chrono::TimeDelta;
 use orrery_core::{Clock as _, SystemClock};
 use orrery_store::roles::{self, Holder};
 use orrery_store::users::UserChanges;
-use orrery_store::{Store, StoreError, StoreOptions, api_tokens, groups, users};
+use orrery_store::{
+    ConnectionTrait as _, Store, StoreError, StoreOptions, api_tokens, groups, users,
+};
 use serde_json::json;
 
 use crate::test_hub::TestHub;
@@ -208,4 +211,43 @@ async fn a_list_is_never_older_than_what_was_changed_before_it_was_asked_for() {
         .await
         .expect("a deletion");
     hub.get("/users", &root).await.refused(403);
+}
+
+#[tokio::test]
+async fn a_share_that_ends_by_itself_counts_no_longer_though_nothing_is_written() {
+    let hub = TestHub::new()
+        .await
+        .with_user("ada")
+        .await
+        .with_user("bob")
+        .await
+        .with_admin("root")
+        .await;
+    let root = hub.token("root").await;
+    let token = hub.token("bob").await;
+    let started = hub.post("/users/ada/server", &root, json!({})).await;
+    assert!(started.status.is_success(), "{}", started.text());
+    let share = json!({"user": "bob", "scopes": ["read:servers!server=ada/"]});
+    hub.post("/shares/ada/", &root, share).await.ok(200);
+    let end = SystemClock.now() + TimeDelta::seconds(2);
+    let end_it = format!(
+        "UPDATE shares SET expires_at = '{}'",
+        end.format("%Y-%m-%d %H:%M:%S%.6f")
+    );
+    let end_it = end_it.as_str();
+    let ended = hub.state.store.write(|txn| async move {
+        txn.execute_unprepared(end_it).await?;
+        Ok::<_, StoreError>(())
+    });
+    ended.await.expect("written");
+    let may_read = async || {
+        let answer = hub.get("/users/ada/server/progress", &token).await;
+        !matches!(answer.status.as_u16(), 403 | 404)
+    };
+    assert!(may_read().await);
+    assert!(may_read().await);
+    while SystemClock.now() <= end {
+        may_read().await;
+    }
+    assert!(!may_read().await);
 }
