@@ -19,7 +19,7 @@ use crate::pages::Browser;
 use crate::test_hub::{PASSWORD, TestHub};
 
 /// Ada and Bob, who are users, and Root, who is an administrator.
-async fn some_people() -> TestHub {
+pub(super) async fn some_people() -> TestHub {
     TestHub::configured(|config| config.hub.allow_named_servers = true)
         .await
         .with_user("ada")
@@ -30,8 +30,22 @@ async fn some_people() -> TestHub {
         .await
 }
 
+/// Ada and the administrator Root, on a hub that keeps what logins leave.
+pub(super) async fn with_auth_state() -> TestHub {
+    TestHub::configured(|config| {
+        config.authenticator.enable_auth_state = true;
+        let key = orrery_core::fernet::Key::parse(&[b'a'; 64]).expect("a key");
+        config.crypt_keeper.keys = vec![orrery_hub::config::CryptKey(key)];
+    })
+    .await
+    .with_user("ada")
+    .await
+    .with_admin("root")
+    .await
+}
+
 /// The events of these actions, newest first, as an administrator sees them.
-async fn events(hub: &TestHub, actions: &str) -> Vec<Value> {
+pub(super) async fn events(hub: &TestHub, actions: &str) -> Vec<Value> {
     let root = hub.token("root").await;
     let list = hub.get(&format!("/audit?action={actions}"), &root).await;
     list.ok(200)["items"].as_array().expect("a list").clone()

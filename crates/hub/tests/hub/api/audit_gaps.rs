@@ -2,15 +2,12 @@
 
 use serde_json::{Value, json};
 
+use super::audit::{self, with_auth_state};
 use crate::test_hub::TestHub;
 
 /// The names of the events of these actions, newest first.
 async fn actions(hub: &TestHub, actions: &str) -> Vec<Value> {
-    let root = hub.token("root").await;
-    let list = hub.get(&format!("/audit?action={actions}"), &root).await;
-    let mut list = list.ok(200);
-    let items = list["items"].as_array_mut().expect("a list");
-    items
+    (audit::events(hub, actions).await)
         .iter_mut()
         .map(|event| event["action"].take())
         .collect()
@@ -18,16 +15,7 @@ async fn actions(hub: &TestHub, actions: &str) -> Vec<Value> {
 
 #[tokio::test]
 async fn an_edit_that_changes_nothing_is_no_way_to_read_login_state_unseen() {
-    let hub = TestHub::configured(|config| {
-        config.authenticator.enable_auth_state = true;
-        let key = orrery_core::fernet::Key::parse(&[b'a'; 64]).expect("a key");
-        config.crypt_keeper.keys = vec![orrery_hub::config::CryptKey(key)];
-    })
-    .await
-    .with_user("ada")
-    .await
-    .with_admin("root")
-    .await;
+    let hub = with_auth_state().await;
     let root = hub.token("root").await;
     let shown = hub.patch("/users/ada", &root, json!({})).await.ok(200);
     assert_eq!(shown["auth_state"], Value::Null);

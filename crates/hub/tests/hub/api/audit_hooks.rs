@@ -16,25 +16,13 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::audit::{self, some_people};
 use crate::pages::Browser;
 use crate::test_hub::{PATIENCE, TestHub, fake_proxy, setup};
 
-async fn site() -> TestHub {
-    TestHub::configured(|config| config.hub.allow_named_servers = true)
-        .await
-        .with_user("ada")
-        .await
-        .with_user("bob")
-        .await
-        .with_admin("root")
-        .await
-}
-
 /// The events of these actions, oldest first, as an administrator sees them.
 async fn events(hub: &TestHub, actions: &str) -> Vec<Value> {
-    let root = hub.token("root").await;
-    let list = hub.get(&format!("/audit?action={actions}"), &root).await;
-    let mut list = list.ok(200)["items"].as_array().expect("a list").clone();
+    let mut list = audit::events(hub, actions).await;
     list.reverse();
     list
 }
@@ -51,7 +39,7 @@ fn told(event: &Value) -> (&str, &str, &str, &Value) {
 
 #[tokio::test]
 async fn sessions_that_somebody_else_ends_are_recorded() {
-    let hub = site().await;
+    let hub = some_people().await;
     let root = hub.token("root").await;
     let _ada = Browser::of(&hub, "ada").await;
     let list = hub.get("/users/ada/sessions", &root).await.ok(200);
@@ -81,7 +69,7 @@ async fn sessions_that_somebody_else_ends_are_recorded() {
 
 #[tokio::test]
 async fn who_lets_a_service_know_who_they_are_is_recorded_and_so_is_who_may_not() {
-    let hub = site().await;
+    let hub = some_people().await;
     let shop = json!({
         "api_token": "the-secret-of-the-shop",
         "oauth_client_id": "service-shop",
@@ -112,7 +100,7 @@ async fn who_lets_a_service_know_who_they_are_is_recorded_and_so_is_who_may_not(
 
 #[tokio::test]
 async fn who_takes_what_is_shared_by_a_code_is_recorded() {
-    let hub = site().await;
+    let hub = some_people().await;
     let root = hub.token("root").await;
     hub.send("PUT", "/users/ada/servers/lab", &root, Some(json!({})))
         .await
@@ -246,7 +234,7 @@ impl ConfigSource for Told {
 
 #[tokio::test]
 async fn a_reload_is_recorded_whether_it_was_taken_or_not() {
-    let hub = site().await;
+    let hub = some_people().await;
     let (sender, receiver) = mpsc::channel(1);
     let closing = CancellationToken::new();
     let source = Box::new(Told(receiver, None));
@@ -305,7 +293,7 @@ async fn a_reload_is_recorded_whether_it_was_taken_or_not() {
 
 #[tokio::test]
 async fn what_the_table_lacks_is_counted_there_once() {
-    let hub = site().await;
+    let hub = some_people().await;
     let refuse = |transaction: orrery_store::Transaction| async move {
         let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON orrery_audit WHEN NEW.target = 'refused' \
              BEGIN SELECT RAISE(ABORT, 'no'); END";

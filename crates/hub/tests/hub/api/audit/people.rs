@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{Request, header};
 use serde_json::{Value, json};
 
-use super::{events, only, some_people, user};
+use super::{events, only, some_people, user, with_auth_state};
 use crate::pages::Browser;
 use crate::test_hub::{PASSWORD, TestHub};
 
@@ -194,16 +194,7 @@ async fn tokens_are_recorded_by_their_ids_and_never_themselves() {
 
 #[tokio::test]
 async fn stored_login_state_is_not_read_or_replaced_unseen() {
-    let hub = TestHub::configured(|config| {
-        config.authenticator.enable_auth_state = true;
-        let key = orrery_core::fernet::Key::parse(&[b'a'; 64]).expect("a key");
-        config.crypt_keeper.keys = vec![orrery_hub::config::CryptKey(key)];
-    })
-    .await
-    .with_user("ada")
-    .await
-    .with_admin("root")
-    .await;
+    let hub = with_auth_state().await;
     let root = hub.token("root").await;
     hub.get("/users/ada", &root).await.ok(200);
     assert!(
